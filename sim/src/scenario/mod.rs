@@ -5,28 +5,30 @@
 //! beginning, unless a field says that they are by the host's clock.
 
 mod call;
+mod client;
 mod header;
 mod odd;
 mod rare;
 mod request;
+mod request_kind;
 mod run;
 mod times;
 mod traffic;
 
 pub(crate) use call::MESSAGE;
 pub use call::{Call, CallEnd};
+pub use client::Client;
 pub use header::{HeaderFault, HeaderKind, ProxyHeader};
 pub(crate) use header::{UNANNOUNCED, is_announced};
 pub use odd::OddRequest;
 pub use rare::RareRequest;
 pub(crate) use request::{Previous, Reads};
 pub use request::{Request, Statuses};
+pub use request_kind::{Cooperation, RequestKind, StuckResponse, WrongLength};
 pub use run::{CLIENTS, Outcome, PROBER, SERVER, run, run_in_real_time, run_with};
 pub(crate) use run::{ServedApp, client_name, run_life};
 pub(crate) use times::{Time, TimeOf, times};
-pub use traffic::{
-    Client, Cooperation, Pacing, RequestKind, Stranger, StuckResponse, Traffic, WrongLength,
-};
+pub use traffic::{Pacing, Stranger, Traffic};
 
 use crate::{checks::CheckScript, hooks::HookScript, tasks::TaskScript};
 use lameduck::{

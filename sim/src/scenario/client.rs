@@ -1,0 +1,210 @@
+//! A client of a scenario, and how it uses the host.
+
+use super::{HeaderFault, Pacing, ProxyHeader, RareRequest, RequestKind, Stranger, Traffic};
+use crate::client::{
+    ClientId, Connect, ExchangePacing, First, Http1Client, RequestSpec, Retry, Step, byte_less,
+    connection_per_request, given_up, keep_alive, multiplexed, one_request, pause, pipelined, raw,
+    resetting, session, silent_http2, stalled, strangers, upgraded, uploading, windowless,
+    windowless_request,
+};
+use serde::{Deserialize, Serialize};
+use std::{iter, time::Duration};
+
+/// A client of the host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Client {
+    /// When the client begins.
+    pub at_ms: u64,
+    /// The request that it sends.
+    pub request_kind: RequestKind,
+    /// How it sends requests.
+    pub traffic: Traffic,
+    /// Every second request, if different.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub then: Option<RequestKind>,
+    /// Whether it sends its first request on HTTP/2 only after the server's SETTINGS.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub waits_for_settings: bool,
+    /// The PROXY header with which each of its connections begins, if it comes through a proxy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub header: Option<ProxyHeader>,
+}
+
+impl Client {
+    /// Creates a client that sends one prompt request.
+    #[must_use]
+    pub const fn once(at_ms: u64, request_kind: RequestKind) -> Self {
+        Self::new(at_ms, request_kind, Traffic::Once(Pacing::Prompt))
+    }
+
+    /// Creates a client.
+    #[must_use]
+    pub const fn new(at_ms: u64, request_kind: RequestKind, traffic: Traffic) -> Self {
+        Self { at_ms, request_kind, traffic, then: None, waits_for_settings: false, header: None }
+    }
+
+    /// Makes every second request a `request_kind`.
+    #[must_use]
+    pub fn then(mut self, request_kind: RequestKind) -> Self {
+        self.then = Some(request_kind);
+        self
+    }
+
+    /// Whether the body of one of its responses fails, which ends the whole connection.
+    #[must_use]
+    pub fn has_failing_body(&self) -> bool {
+        let fails = |request_kind: &RequestKind| {
+            matches!(
+                request_kind,
+                RequestKind::Breaks
+                    | RequestKind::Mismatch(_)
+                    | RequestKind::Rare(RareRequest::Padded(_, true) | RareRequest::Fails)
+            )
+        };
+        fails(&self.request_kind) || self.then.as_ref().is_some_and(fails)
+    }
+
+    /// Returns the request that has this target.
+    #[must_use]
+    pub fn request_kind_of(&self, target: &str) -> &RequestKind {
+        self.then.as_ref().filter(|then| then.ask().target == target).unwrap_or(&self.request_kind)
+    }
+
+    /// Whether its connections have to begin with a PROXY header.
+    #[must_use]
+    pub const fn expects_header(&self) -> bool {
+        self.header.is_some()
+            || matches!(
+                self.traffic,
+                Traffic::BadHeader(HeaderFault::Missing | HeaderFault::Invalid | HeaderFault::Half)
+            )
+    }
+
+    /// Whether it pauses within its PROXY header.
+    #[must_use]
+    pub fn has_slow_header(&self) -> bool {
+        self.header.is_some_and(|header| !header.lasts().is_zero())
+    }
+
+    /// Uses the host on `route`, its internal server, or, without a header and TLS, the address
+    /// `bare`. `n` is the client's number.
+    pub(super) async fn use_host<C: Connect, R: Connect>(
+        &self,
+        n: usize,
+        client_id: &ClientId,
+        route: &C,
+        (internal, bare): (&R, &R),
+    ) {
+        pause(Duration::from_millis(self.at_ms)).await;
+        let ask = self.request_kind.ask();
+        let many = |requests: u64, every_ms: u64| {
+            let every = Duration::from_millis(every_ms);
+            let pauses = iter::once(Duration::ZERO).chain(iter::repeat(every));
+            let asks =
+                [ask.clone(), self.then.as_ref().map_or_else(|| ask.clone(), RequestKind::ask)];
+            (0..requests)
+                .zip(pauses)
+                .map(move |(n, pause)| (pause, asks[usize::from(n % 2 == 1)].clone()))
+        };
+        // The trace has the outcomes.
+        match self.traffic {
+            Traffic::Once(pacing) => {
+                let _ = one_request(client_id, route, &ask, pacing.pacing()).await;
+            }
+            Traffic::KeepAlive { requests, every_ms, retries } => {
+                let retry = if retries { Retry::AsAllowed } else { Retry::Never };
+                keep_alive(client_id, route, many(requests, every_ms), retry).await;
+            }
+            Traffic::PerRequest { requests, every_ms } => {
+                connection_per_request(client_id, route, many(requests, every_ms)).await;
+            }
+            Traffic::Http2 { requests, every_ms } => {
+                let first =
+                    if self.waits_for_settings { First::AfterSettings } else { First::AtOnce };
+                multiplexed(client_id, route, many(requests, every_ms), first).await;
+            }
+            Traffic::Http2Leaves { requests, after_ms } => {
+                let asks: Vec<RequestSpec> = many(requests, 0).map(|(_, ask)| ask).collect();
+                given_up(client_id, route, &asks, Duration::from_millis(after_ms)).await;
+            }
+            Traffic::Http2Windowless { requests } => {
+                let asks: Vec<RequestSpec> = many(requests, 0).map(|(_, ask)| ask).collect();
+                windowless(client_id, route, &asks).await;
+            }
+            Traffic::Http2Upload { bytes, every_ms } => {
+                let every = Duration::from_millis(every_ms);
+                uploading(client_id, route, &ask, bytes.max(1), every).await;
+            }
+            Traffic::Http2Resets { rounds, streams } => {
+                resetting(client_id, route, &ask, rounds, streams).await;
+            }
+            Traffic::Stalls { reads, for_ms } => {
+                stalled(client_id, route, &ask, reads, Duration::from_millis(for_ms)).await;
+            }
+            Traffic::Pipelined { requests } => {
+                let asks: Vec<RequestSpec> = many(requests, 0).map(|(_, ask)| ask).collect();
+                drop(pipelined(client_id, route, &asks).await);
+            }
+            Traffic::Late { after_ms } => {
+                if let Ok(mut http1_client) = Http1Client::open(client_id, route).await {
+                    pause(Duration::from_millis(after_ms)).await;
+                    let _ = http1_client.exchange(client_id, &ask, ExchangePacing::PROMPT).await;
+                }
+            }
+            Traffic::Leaves { after_ms, resets, half_closed } => {
+                let Ok(mut http1_client) = Http1Client::open(client_id, route).await else {
+                    return;
+                };
+                let pacing = if half_closed { Pacing::HalfClosed } else { Pacing::Prompt };
+                tokio::select! {
+                    biased;
+                    _ = http1_client.exchange(client_id, &ask, pacing.pacing()) => return,
+                    () = pause(Duration::from_millis(after_ms)) => client_id.tell("leaves", &[]),
+                }
+                if resets {
+                    C::reset(http1_client.into_io());
+                }
+            }
+            Traffic::InternalStrangers { stranger, count } => {
+                let head = RequestSpec::get("/status").head();
+                let bytes = match stranger {
+                    Stranger::ByteLess => Vec::new(),
+                    Stranger::HalfHead => head[..head.len() / 2].to_vec(),
+                    Stranger::Windowless => windowless_request("/status"),
+                };
+                strangers(client_id, internal, bytes.into(), count).await;
+            }
+            Traffic::Session { times, every_ms } => {
+                if let RequestKind::User(request) = &self.request_kind {
+                    let every = Duration::from_millis(every_ms);
+                    session(client_id, route, request, times, every).await;
+                }
+            }
+            Traffic::ByteLess => byte_less(client_id, route, client_id.patience()).await,
+            Traffic::SilentHttp2 => silent_http2(client_id, route, client_id.patience()).await,
+            Traffic::BadHeader(fault) => {
+                let bytes = Step::Send(fault.bytes(n).into());
+                raw(client_id, bare, &[bytes, Step::ReadToEnd { at_most: client_id.patience() }])
+                    .await;
+            }
+            Traffic::Upgraded { every_ms, cooperation, is_long } => {
+                let class = if is_long { "&class=spread" } else { "" };
+                let target = format!("/upgrade?heeds={}{class}", cooperation.name());
+                let ask =
+                    RequestSpec::get(target).with("Connection", "upgrade").with("Upgrade", "echo");
+                upgraded(client_id, route, &ask, Duration::from_millis(every_ms)).await;
+            }
+            Traffic::HalfHead | Traffic::InternalHalfHead => {
+                let mut head = ask.head();
+                head.truncate(head.len() / 2);
+                let steps =
+                    [Step::Send(head.into()), Step::ReadToEnd { at_most: client_id.patience() }];
+                if self.traffic == Traffic::HalfHead {
+                    raw(client_id, route, &steps).await;
+                } else {
+                    raw(client_id, internal, &steps).await;
+                }
+            }
+        }
+    }
+}
