@@ -323,7 +323,6 @@ where
         };
         let workers = host.config.settings.workers.unwrap_or_else(cores);
         let spawner = ThreadPerWorker::new(clock.clone(), workers)
-            .map_err(failed("cannot start the watchdog"))?
             .with_user_runtime(control.handle().clone());
         let seed = seed(&*clock);
         Ok(host
@@ -356,9 +355,7 @@ const FINISH_MAX: Duration = Duration::from_secs(5);
 /// Arms a watchdog for the end. A process that is out of threads gets none, but still its `finish`.
 fn bound_the_end() {
     let clock: Arc<dyn Clock> = Arc::new(TokioClock::unpausable());
-    if let Ok(spawner) = ThreadPerWorker::new(clock.clone(), NonZeroUsize::MIN) {
-        spawner.arm_watchdog(clock.now() + FINISH_MAX);
-    }
+    ThreadPerWorker::new(clock.clone(), NonZeroUsize::MIN).arm_watchdog(clock.now() + FINISH_MAX);
 }
 
 /// Writes the error, if there is one, as one line to standard error (P14).

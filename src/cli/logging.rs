@@ -81,12 +81,11 @@ impl Error for LogError {}
 /// [`LogError`] if `filter` is not a filter, or the system refuses a thread.
 pub fn install(format: LogFormat, filter: Option<&str>) -> Result<Log, LogError> {
     let filter = log_filter(filter).map_err(LogError::Filter)?;
-    preflight::threads(1).map_err(no_thread)?;
     let writing = NonBlockingBuilder::default()
         .lossy(true)
         .buffered_lines_limit(QUEUED_LINES_MAX)
         .thread_name("lameduck-log");
-    let started = preflight::catch(|| Ok(writing.finish(io::stderr())));
+    let started = preflight::catch_refusal(|| writing.finish(io::stderr()), || ());
     let (writer, guard) = started.map_err(no_thread)?;
     let is_terminal = io::stderr().is_terminal();
     let json = match format {

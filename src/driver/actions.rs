@@ -13,9 +13,9 @@ use crate::{
         millis, run_until_released,
     },
     lifecycle::{Action, HookVerdict, Moment, Phase, Signal, StopReason},
-    runtime::{Network, Reservation, SignalSource, Spawner, TaskKind},
+    runtime::{JoinHandle, Network, Reservation, SignalSource, Spawner, TaskKind},
 };
-use std::{io, sync::Arc};
+use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 
 impl<S: HttpService, N: Network, G: SignalSource, R: Spawner> Driver<S, N, G, R> {
@@ -134,7 +134,10 @@ impl<S: HttpService, N: Network, G: SignalSource, R: Spawner> Driver<S, N, G, R>
     }
 
     /// Gives each worker one listener of each address.
-    pub(super) fn spawn_workers(&mut self, addresses: Vec<Vec<N::Listener>>) -> io::Result<()> {
+    pub(super) fn spawn_workers(
+        &mut self,
+        addresses: Vec<Vec<N::Listener>>,
+    ) -> Result<(), HostError> {
         let count = self.spawner.workers().get();
         let sealing = Arc::new(SealBarrier::new(count));
         let mut shares: Vec<Vec<N::Listener>> = (0..count).map(|_| Vec::new()).collect();
@@ -151,10 +154,31 @@ impl<S: HttpService, N: Network, G: SignalSource, R: Spawner> Driver<S, N, G, R>
             let (closed, all_closed) = oneshot::channel();
             let (sealing, wrap) = (sealing.clone(), self.spawner.wrap_worker(n));
             let working = run_until_released(config, listeners, received, sealing, closed, wrap);
-            let end = self.spawner.spawn(TaskKind::Worker(n), Box::pin(working))?;
+            let end =
+                self.spawner.spawn(TaskKind::Worker(n), Box::pin(working)).map_err(|error| {
+                    let message = "cannot start a worker";
+                    HostError::with_source(HostErrorKind::System, message, error)
+                })?;
             self.workers.push(Worker { commands, all_closed: Some(all_closed), end });
         }
         Ok(())
+    }
+
+    /// Starts the internal server, unless it has started. It comes after the workers because the
+    /// first response does not need it. Its listener is open before.
+    pub(super) fn start_internal(&mut self) -> Result<(), HostError> {
+        let Some(server) = self.internal_server.take() else { return Ok(()) };
+        let started = self.spawner.spawn(TaskKind::InternalServer, server);
+        let (end, outcome): (JoinHandle, _) = match started {
+            Ok(end) => (end, Ok(())),
+            Err(error) => {
+                let message = "cannot start the internal server";
+                let failure = HostError::with_source(HostErrorKind::System, message, error);
+                (Box::pin(async {}), Err(failure))
+            }
+        };
+        self.internal_end = Some(end);
+        outcome
     }
 
     pub(super) fn start_background(&mut self) {

@@ -70,6 +70,8 @@ enum Wake<L> {
     StopAsked,
     HookEnded(HookStage, HookIndex, Option<HookEnd>),
     Listening(Result<Vec<Vec<L>>, HostError>),
+    /// Nothing else is to be done, and the internal server has not started yet.
+    InternalDue,
     BackgroundEnded(String, Result<(), TaskError>),
     Reloaded(Result<(), TaskError>),
     MainClosed,
@@ -118,6 +120,8 @@ struct Driver<S, N: Network, G, R> {
     /// Present while the workers end.
     releasing: Option<BoxFuture<()>>,
     internal_commands: mpsc::UnboundedSender<WorkerCommand>,
+    /// The internal server, until it starts: after the workers, or once the start must wait.
+    internal_server: Option<BoxFuture<()>>,
     internal_end: Option<JoinHandle>,
     /// Present while a drain or a cancel wait lasts.
     wait_log: Option<WaitLog>,
@@ -194,6 +198,7 @@ impl<S: HttpService, N: Network, G: SignalSource, R: Spawner> Driver<S, N, G, R>
                 self.internal_end = None;
                 Wake::InternalClosed
             }
+            () = std::future::ready(()), if self.internal_server.is_some() => Wake::InternalDue,
         }
     }
 
@@ -211,16 +216,21 @@ impl<S: HttpService, N: Network, G: SignalSource, R: Spawner> Driver<S, N, G, R>
                 Some(Event::StopRequested(StopReason::Requested))
             }
             Wake::HookEnded(stage, hook, end) => self.on_hook_ended(stage, hook, end, now),
-            Wake::Listening(Ok(listeners)) => match self.spawn_workers(listeners) {
-                Ok(()) => Some(Event::Listening),
-                Err(error) => {
-                    let message = "cannot start a worker";
-                    self.fail(HostError::with_source(HostErrorKind::System, message, error));
-                    Some(Event::ListenFailed)
+            Wake::Listening(listeners) => {
+                let started = listeners
+                    .and_then(|listeners| self.spawn_workers(listeners))
+                    .and_then(|()| self.start_internal());
+                match started {
+                    Ok(()) => Some(Event::Listening),
+                    Err(error) => {
+                        self.fail(error);
+                        Some(Event::ListenFailed)
+                    }
                 }
-            },
-            Wake::Listening(Err(error)) => {
-                self.fail(error);
+            }
+            Wake::InternalDue => {
+                let failure = self.start_internal().err()?;
+                self.fail(failure);
                 Some(Event::ListenFailed)
             }
             Wake::BackgroundEnded(name, result) => self.on_background_ended(&name, result),

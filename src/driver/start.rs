@@ -6,7 +6,7 @@ use crate::internal::Metrics;
 #[cfg(feature = "profiles")]
 use crate::internal::Profiles;
 use crate::{
-    hook::HookState,
+    hook::{BoxFuture, HookState},
     host_config::{BoundAddresses, HostConfig},
     host_error::{HostError, HostErrorKind},
     http::{
@@ -16,8 +16,7 @@ use crate::{
     internal::{AllowedHosts, Heartbeats, HostStatus, InternalService, watch},
     lifecycle::{Lifecycle, Phase},
     runtime::{
-        Clock, JoinHandle, Listener, Network, Reservation, Runtime, Seed, ServerRole, SignalSource,
-        Spawner, TaskKind,
+        Clock, Listener, Network, Reservation, Runtime, Seed, ServerRole, SignalSource, Spawner,
     },
     unwind::unwind,
     user_tasks::UserTasks,
@@ -67,7 +66,8 @@ pub(super) fn reserve<N: Network, G, R: Spawner>(
 }
 
 impl<S: HttpService, N: Network, G: SignalSource, R: Spawner> Driver<S, N, G, R> {
-    /// Sets up the driver before its first turn. When this returns, the internal server serves.
+    /// Sets up the driver before its first turn. When this returns, the internal server listens;
+    /// it serves if there are start hooks, which may take long.
     pub(super) async fn new(
         lifecycle: Lifecycle,
         service: S,
@@ -106,8 +106,7 @@ impl<S: HttpService, N: Network, G: SignalSource, R: Spawner> Driver<S, N, G, R>
             HostError::with_source(HostErrorKind::Listen, message, error)
         })?;
         let (internal_commands, commands) = mpsc::unbounded_channel();
-        let internal_end =
-            open_internal(&mut config, &spawner, &internal, &status, listeners, commands)?;
+        let server = internal_server(&mut config, &internal, &status, listeners, commands);
         let check_tasks = UserTasks::new();
         for (check, result) in checks.into_iter().zip(results) {
             check_tasks
@@ -128,7 +127,7 @@ impl<S: HttpService, N: Network, G: SignalSource, R: Spawner> Driver<S, N, G, R>
                 })?;
         }
         let hooks = std::mem::take(&mut config.hooks);
-        Ok(Self {
+        let mut driver = Self {
             _guard: CutOnDrop([main.clone(), internal.clone()]),
             lifecycle,
             clock,
@@ -159,12 +158,17 @@ impl<S: HttpService, N: Network, G: SignalSource, R: Spawner> Driver<S, N, G, R>
             main_closing: None,
             releasing: None,
             internal_commands,
-            internal_end: Some(internal_end),
+            internal_server: Some(server),
+            internal_end: None,
             wait_log: None,
             stop_asked: false,
             failure: None,
             config,
-        })
+        };
+        if !driver.hooks.is_empty() {
+            driver.start_internal()?;
+        }
+        Ok(driver)
     }
 }
 
@@ -204,16 +208,14 @@ fn servers(
     )
 }
 
-/// Starts the internal server in its own task, with the worker watch and the observer. Returns the
-/// handle of that task.
-fn open_internal<L: Listener>(
+/// Returns the task of the internal server, with the worker watch and the observer.
+fn internal_server<L: Listener>(
     config: &mut HostConfig,
-    spawner: &impl Spawner,
     server: &Arc<ServerState>,
     status: &Arc<HostStatus>,
     listeners: Vec<L>,
     mut commands: mpsc::UnboundedReceiver<WorkerCommand>,
-) -> Result<JoinHandle, HostError> {
+) -> BoxFuture<()> {
     let routes = InternalService::new(
         status.clone(),
         std::mem::take(&mut config.routes),
@@ -247,7 +249,7 @@ fn open_internal<L: Listener>(
         }
         pending::<()>().await;
     };
-    let task = Box::pin(async move {
+    Box::pin(async move {
         tokio::select! {
             biased;
             // Polled before the server, so that the observer sees the last phase too.
@@ -255,9 +257,5 @@ fn open_internal<L: Listener>(
             () = serving => {}
             () = watching => {}
         }
-    });
-    spawner.spawn(TaskKind::InternalServer, task).map_err(|error| {
-        let message = "cannot start the internal server";
-        HostError::with_source(HostErrorKind::System, message, error)
     })
 }

@@ -13,7 +13,7 @@
 //! | `spawner`, `watchdog` | threads with a runtime each; the process's end | P7, P16 |
 //! | `stdio` | one line to standard error, without waiting for its reader | P7, P15 |
 //! | `notify` | the datagram socket of a service manager | P15 |
-//! | `preflight` | checks that a runtime gets its threads and descriptors | P14 |
+//! | `preflight` | starts what panics without threads and descriptors | P14 |
 //! | `limits` | how much of the machine this process may use | P15 |
 //! | `process_stats` | how much of it this process uses, for the metrics | |
 //! | `profiler`, `flame_graph` | samples the stacks of all threads | |

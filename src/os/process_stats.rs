@@ -7,6 +7,7 @@
 
 use super::descriptors_max;
 use crate::runtime::{ProcessStats, ProcessUsage};
+use nix::time::{ClockId, clock_gettime};
 use rustix::{
     io::pread,
     param::{clock_ticks_per_second, page_size},
@@ -14,6 +15,7 @@ use rustix::{
 use std::{
     fs::{self, File},
     io,
+    sync::OnceLock,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -23,19 +25,25 @@ const OWN_DESCRIPTORS: &str = "/proc/self/fd";
 #[derive(Debug)]
 pub(crate) struct ProcStats {
     stat: File,
-    started_at: Option<SystemTime>,
+    started_at: OnceLock<Option<SystemTime>>,
 }
 
 impl ProcStats {
     /// # Errors
     /// Errors of the system, such as that no `/proc` is mounted.
     pub(crate) fn new() -> io::Result<Self> {
-        let stat = File::open("/proc/self/stat")?;
-        let boot = fs::read_to_string("/proc/stat").ok().as_deref().and_then(boot_of);
-        let mut stats = Self { stat, started_at: None };
-        stats.started_at =
-            boot.zip(stats.stat()).map(|(boot, stat)| boot + ticks(stat.start_ticks));
-        Ok(stats)
+        Ok(Self { stat: File::open("/proc/self/stat")?, started_at: OnceLock::new() })
+    }
+
+    /// Returns when the process started. Computed once, so that a later change of the system's
+    /// clock does not move it.
+    fn started_at(&self, start_ticks: u64) -> Option<SystemTime> {
+        *self.started_at.get_or_init(|| {
+            let now = |clock| clock_gettime(clock).ok().map(Duration::from);
+            let booted =
+                now(ClockId::CLOCK_REALTIME)?.checked_sub(now(ClockId::CLOCK_BOOTTIME)?)?;
+            Some(UNIX_EPOCH + booted + ticks(start_ticks))
+        })
     }
 
     fn stat(&self) -> Option<Stat> {
@@ -55,7 +63,7 @@ impl ProcessStats for ProcStats {
             virtual_bytes: stat.virtual_bytes,
             descriptors: descriptors(),
             descriptors_max: descriptors_max().map(|most| most as u64),
-            started_at: self.started_at,
+            started_at: self.started_at(stat.start_ticks),
         })
     }
 }
@@ -93,11 +101,6 @@ impl Stat {
             resident_pages: field(24)?,
         })
     }
-}
-
-fn boot_of(stat: &str) -> Option<SystemTime> {
-    let seconds = stat.lines().find_map(|line| line.strip_prefix("btime "))?.trim().parse().ok()?;
-    Some(UNIX_EPOCH + Duration::from_secs(seconds))
 }
 
 fn ticks(count: u64) -> Duration {

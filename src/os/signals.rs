@@ -8,8 +8,9 @@ use crate::{
 use nix::sys::signal::{SigSet, Signal as Unix};
 use std::{
     fmt,
+    fs::File,
     future::poll_fn,
-    io,
+    io::{self, Read as _},
     pin::Pin,
     task::{Context, Poll, ready},
     time::Duration,
@@ -130,7 +131,9 @@ impl SignalSource for UnixSignals {
 /// Returns whether SIGHUP is ignored now, by `proc(5)`; no, where that cannot be read.
 fn is_hangup_ignored() -> bool {
     const HANGUP: u64 = 1 << (Unix::SIGHUP as u64 - 1);
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    // Large enough that one read usually gets all of it.
+    let mut status = String::with_capacity(4096);
+    let _ = File::open("/proc/self/status").and_then(|mut file| file.read_to_string(&mut status));
     let ignored = status
         .lines()
         .find_map(|line| u64::from_str_radix(line.strip_prefix("SigIgn:")?.trim(), 16).ok());

@@ -38,13 +38,11 @@ pub struct ThreadPerWorker {
 }
 
 impl ThreadPerWorker {
-    /// Returns a spawner for `workers` workers (see [`cores`](super::cores)). Starts the watchdog's
-    /// thread, which waits to be armed. The watchdog's deadline is a time of `clock`.
-    ///
-    /// # Errors
-    /// Errors of the system, if the watchdog's thread cannot be started.
-    pub fn new(clock: Arc<dyn Clock>, workers: NonZeroUsize) -> io::Result<Self> {
-        Ok(Self { clock, workers, watchdog: Watchdog::start()?, user_runtime: None })
+    /// Returns a spawner for `workers` workers (see [`cores`](super::cores)). The watchdog's thread
+    /// starts with the internal server, and waits to be armed. Its deadline is a time of `clock`.
+    #[must_use]
+    pub fn new(clock: Arc<dyn Clock>, workers: NonZeroUsize) -> Self {
+        Self { clock, workers, watchdog: Watchdog::default(), user_runtime: None }
     }
 
     /// Runs the user's hooks, tasks and checks on `user_runtime` instead of the runtime that the
@@ -62,7 +60,13 @@ impl Spawner for ThreadPerWorker {
 
     fn spawn(&self, kind: TaskKind, future: BoxFuture) -> io::Result<JoinHandle> {
         match kind {
-            TaskKind::InternalServer => spawn_thread("lameduck-internal".to_owned(), future),
+            TaskKind::InternalServer => {
+                self.watchdog.start().map_err(|error| {
+                    let error = with_limit(error);
+                    io::Error::new(error.kind(), format!("no thread for its watchdog: {error}"))
+                })?;
+                spawn_thread("lameduck-internal".to_owned(), future)
+            }
             TaskKind::Worker(n) => spawn_thread(format!("lameduck-worker-{n}"), future),
             TaskKind::User => {
                 Ok(spawn_task(&self.user_runtime.clone().unwrap_or_else(Handle::current), future))

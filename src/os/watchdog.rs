@@ -17,9 +17,10 @@ use std::{
 pub const WATCHDOG_EXIT_CODE: u8 = 5;
 
 /// Handle to the watchdog's thread. Dropping it leaves the thread as it is, armed or not.
-#[derive(Clone, Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Watchdog {
     shared: Arc<Shared>,
+    is_started: Mutex<bool>,
 }
 
 #[derive(Debug, Default)]
@@ -29,10 +30,13 @@ struct Shared {
 }
 
 impl Watchdog {
-    /// Starts the thread, which waits to be armed.
-    pub(super) fn start() -> io::Result<Self> {
-        let shared = Arc::new(Shared::default());
-        let watched = shared.clone();
+    /// Starts the thread, which waits to be armed; nothing, if it runs.
+    pub(super) fn start(&self) -> io::Result<()> {
+        let mut is_started = self.is_started.lock().unwrap_or_else(PoisonError::into_inner);
+        if *is_started {
+            return Ok(());
+        }
+        let watched = self.shared.clone();
         thread::Builder::new().name("lameduck-watchd".into()).stack_size(64 * 1024).spawn(
             move || {
                 block_signals();
@@ -45,13 +49,16 @@ impl Watchdog {
                 signal_hook::low_level::exit(i32::from(WATCHDOG_EXIT_CODE))
             },
         )?;
-        Ok(Self { shared })
+        *is_started = true;
+        Ok(())
     }
 
-    /// Ends the process after `remaining`. If armed again, the earlier end counts (P1: a deadline
-    /// never moves later).
+    /// Ends the process after `remaining`, if there is a thread for that. If armed again, the
+    /// earlier end counts (P1: a deadline never moves later).
     pub(super) fn arm(&self, remaining: Duration) {
         let Some(end) = real_now().checked_add(remaining) else { return };
+        // Already started, unless nothing else was: then there is nobody to report an error to.
+        let _ = self.start();
         let mut ends_at = self.shared.lock();
         *ends_at = Some(ends_at.map_or(end, |earlier| earlier.min(end)));
         self.shared.armed.notify_one();

@@ -257,7 +257,7 @@ fn stderr_lines_reach_a_file() {
 fn the_watchdog_ends_a_process_that_is_stuck_in_its_own_exit() {
     if is_child() {
         let clock = Arc::new(TokioClock::new());
-        let spawner = ThreadPerWorker::new(clock.clone(), NonZeroUsize::MIN).unwrap();
+        let spawner = ThreadPerWorker::new(clock.clone(), NonZeroUsize::MIN);
         spawner.arm_watchdog(clock.now() + Duration::from_millis(200));
         spawner.arm_watchdog(clock.now() + Duration::from_secs(3600));
         drop(spawner);
@@ -273,7 +273,7 @@ fn the_watchdog_ends_a_process_that_is_stuck_in_its_own_exit() {
 fn the_watchdog_prints_the_reason() {
     if is_child() {
         let clock = Arc::new(TokioClock::new());
-        let spawner = ThreadPerWorker::new(clock.clone(), NonZeroUsize::MIN).unwrap();
+        let spawner = ThreadPerWorker::new(clock.clone(), NonZeroUsize::MIN);
         spawner.arm_watchdog(clock.now());
         loop {
             std::thread::park();

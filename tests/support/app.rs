@@ -108,10 +108,10 @@ impl App {
                     Workers::Task | Workers::OneThread => {
                         Quiet::Tasks(CurrentRuntime::new(Handle::current()))
                     }
-                    Workers::Threads(count) => Quiet::Threads(
-                        ThreadPerWorker::new(clock.clone(), NonZeroUsize::new(count).unwrap())
-                            .unwrap(),
-                    ),
+                    Workers::Threads(count) => Quiet::Threads(ThreadPerWorker::new(
+                        clock.clone(),
+                        NonZeroUsize::new(count).unwrap(),
+                    )),
                 };
                 let network = Telling { network: OsNetwork::default(), bound };
                 host.run_in(Runtime {

@@ -289,7 +289,7 @@ impl<L: IdlePoller, S: HttpService> IdleSet<L, S> {
         }) else {
             return Evicted::No;
         };
-        if has_arrived(&mut connection.io) {
+        if final_read(&mut connection.io) == Peek::Data {
             self.wake_if_buffered(key);
             return Evicted::No;
         }
@@ -355,10 +355,7 @@ impl<L: IdlePoller, S: HttpService> IdleSet<L, S> {
             // The resumed connection closes itself.
             IdleState::Waiting if !is_draining => self.wake_task(key, Bytes::new()),
             // Final read, then FIN (P5b).
-            IdleState::Waiting if has_arrived(&mut connection.io) => {
-                self.wake_task(key, Bytes::new());
-            }
-            IdleState::Waiting => match connection.io.peek() {
+            IdleState::Waiting => match final_read(&mut connection.io) {
                 Peek::Data => self.wake_task(key, Bytes::new()),
                 Peek::Ended | Peek::Broken => self.close(key),
                 Peek::Empty | Peek::Unknown => {
@@ -530,10 +527,10 @@ impl<L: IdlePoller, S: HttpService> IdleSet<L, S> {
     }
 }
 
-/// Whether bytes of a request may have arrived.
-fn has_arrived<T: Transport>(io: &mut T) -> bool {
+/// Looks for bytes of a request in the kernel and in the transport's own buffer.
+fn final_read<T: Transport>(io: &mut T) -> Peek {
     io.read_ahead();
-    io.peek() == Peek::Data || io.has_buffered()
+    if io.has_buffered() { Peek::Data } else { io.peek() }
 }
 
 fn slot_of(info: &IdleInfo) -> ConnectionSlot {

@@ -11,7 +11,7 @@ use std::{
 };
 
 fn threads() -> ThreadPerWorker {
-    ThreadPerWorker::new(Arc::new(TokioClock::new()), NonZeroUsize::new(2).unwrap()).unwrap()
+    ThreadPerWorker::new(Arc::new(TokioClock::new()), NonZeroUsize::new(2).unwrap())
 }
 
 #[tokio::test]

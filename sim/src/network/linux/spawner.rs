@@ -56,7 +56,7 @@ impl LinuxSpawner {
                 move || record_on_this_thread(&recorder)
             })
             .build()?;
-        let threads = ThreadPerWorker::new(clock.clone(), workers)?
+        let threads = ThreadPerWorker::new(clock.clone(), workers)
             .with_user_runtime(control.handle().clone());
         let shared = Shared {
             actor: actor.to_owned(),
