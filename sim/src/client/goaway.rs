@@ -1,11 +1,11 @@
-//! Records GOAWAY frames, which hyper does not expose to its users.
+//! Records GOAWAY frames, which hyper does not expose to its users, and cuts a frame in half.
 
 use super::ClientId;
 use std::{
     io,
     pin::Pin,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     task::{Context, Poll, ready},
@@ -26,7 +26,8 @@ const HEADER_BYTES: usize = 9;
 /// Length of the fixed part of a GOAWAY: last stream and error code.
 const GOAWAY_BYTES: usize = 8;
 
-/// Passes all bytes through, and records each GOAWAY frame that it reads.
+/// Passes all bytes through, and records each GOAWAY frame that it reads. Of one frame it may send
+/// a part, and nothing after that.
 #[derive(Debug)]
 pub(super) struct GoawayRecorder<Io> {
     io: Io,
@@ -34,13 +35,31 @@ pub(super) struct GoawayRecorder<Io> {
     connection: u64,
     frames: Frames,
     settled: Settled,
+    half_frame: HalfFrame,
 }
 
-/// Cancelled when a client has received its server's SETTINGS, and a GOAWAY; and whether it reads
-/// at all.
+/// The part of a frame that a client sends last.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct FramePart {
+    pub(super) bytes: usize,
+    /// Whether the client shuts down its write side after it.
+    pub(super) half_closes: bool,
+}
+
+/// How much of the last frame was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum HalfFrame {
+    NotYet,
+    Sent { half_closes: bool },
+    Shut,
+}
+
+/// Cancelled when a client has received its server's SETTINGS, and a GOAWAY; whether it reads at
+/// all, and whether its next frame is sent in part.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Settled {
     pub(super) deaf: Arc<AtomicBool>,
+    pub(super) last_part: Arc<OnceLock<FramePart>>,
     pub(super) settings: CancellationToken,
     pub(super) goaway: CancellationToken,
 }
@@ -52,7 +71,8 @@ impl<Io> GoawayRecorder<Io> {
         connection: u64,
         settled: Settled,
     ) -> Self {
-        Self { io, client_id, connection, frames: Frames::new(), settled }
+        let half_frame = HalfFrame::NotYet;
+        Self { io, client_id, connection, frames: Frames::new(), settled, half_frame }
     }
 }
 
@@ -92,11 +112,30 @@ impl<Io: AsyncWrite + Unpin> AsyncWrite for GoawayRecorder<Io> {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, bytes)
+        let this = &mut *self;
+        let Some(part) = this.settled.last_part.get() else {
+            return Pin::new(&mut this.io).poll_write(cx, bytes);
+        };
+        if this.half_frame == HalfFrame::NotYet {
+            // h2 begins each write with a frame, since it flushes the frames before.
+            let sent = &bytes[..part.bytes.min(bytes.len().saturating_sub(1))];
+            let sent = ready!(Pin::new(&mut this.io).poll_write(cx, sent))?;
+            let fields = [("connection", this.connection.into()), ("bytes", sent.into())];
+            this.client_id.tell("stops in a frame", &fields);
+            this.half_frame = HalfFrame::Sent { half_closes: part.half_closes };
+        }
+        // The rest of the frame, and all that follows it, is not sent.
+        Poll::Ready(Ok(bytes.len()))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
+        let this = &mut *self;
+        ready!(Pin::new(&mut this.io).poll_flush(cx))?;
+        if this.half_frame == (HalfFrame::Sent { half_closes: true }) {
+            ready!(Pin::new(&mut this.io).poll_shutdown(cx))?;
+            this.half_frame = HalfFrame::Shut;
+        }
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

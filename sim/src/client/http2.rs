@@ -3,7 +3,7 @@
 
 use super::{
     ClientId, Connect, GRPC_STATUS, How, OF_FIELD, RequestFailure, RequestSpec, ResponseSummary,
-    goaway::{GoawayRecorder, Settled},
+    goaway::{FramePart, GoawayRecorder, Settled},
     grpc::Reply,
     http1,
 };
@@ -148,6 +148,56 @@ pub async fn given_up<C: Connect>(
     }
     while requests.join_next().await.is_some() {}
     // Keep the connection open, as a client that could send more requests does.
+    tokio::select! {
+        biased;
+        () = link.closed() => {}
+        () = super::pause(client_id.patience()) => {}
+    }
+    drop(link);
+    over.cancel();
+    tasks.close();
+    tasks.wait().await;
+}
+
+/// Sends all requests at once on one connection. After `pause` it sends the first `bytes` of a
+/// further frame, and nothing more, and reads until the server ends the connection. With
+/// `half_closes` it shuts down its write side.
+pub async fn half_framed<C: Connect>(
+    client_id: &ClientId,
+    connect: &C,
+    asks: &[RequestSpec],
+    pause: Duration,
+    bytes: usize,
+    half_closes: bool,
+) {
+    let (tasks, over) = (TaskTracker::new(), CancellationToken::new());
+    let Ok(link) = ClientConnection::open(client_id, connect, &tasks, &over, None).await else {
+        return;
+    };
+    let mut requests = JoinSet::new();
+    for (ask, earlier) in asks.iter().zip(0_u64..) {
+        let (client_id, mut sender, ask, connection) =
+            (client_id.clone(), link.sender.clone(), ask.clone(), link.connection);
+        requests.spawn(counted(async move {
+            one(&client_id, &mut sender, &ask, connection, earlier).await;
+        }));
+    }
+    super::pause(pause).await;
+    if link.settled.last_part.set(FramePart { bytes, half_closes }).is_ok()
+        && let Ok(last) = in_http2(&RequestSpec::get("/fast"))
+    {
+        // It is not recorded, since the server never gets all of it.
+        let mut sender = link.sender.clone();
+        let patience = client_id.patience();
+        requests.spawn(counted(async move {
+            tokio::select! {
+                biased;
+                _ = sender.send_request(last) => {}
+                () = super::pause(patience) => {}
+            }
+        }));
+    }
+    while requests.join_next().await.is_some() {}
     tokio::select! {
         biased;
         () = link.closed() => {}

@@ -9,7 +9,8 @@
 //! was passed to the network), `head` (with the status, and `close` = `yes` for `Connection:
 //! close`), `completed`, `failed`, `retries`, `closed idle` (the server closed a connection
 //! between requests), `goaway` (HTTP/2, with `last_stream` and `code`), `stalls` (the client
-//! reads nothing from now on), `stall ends`, `response lost`, `ended`; with TLS also `tcp
+//! reads nothing from now on), `stall ends`, `response lost`, `stops in a frame` (HTTP/2: the client
+//! sends only a part of this frame, and nothing more), `ended`; with TLS also `tcp
 //! connected` and `tls end`; with a PROXY header `header begins` and `header sent`. The clients
 //! of a user's service record `body`, `step` (which of the requests that follow each other it
 //! was), `messages` (of a WebSocket) and `call messages` (of a gRPC call), too.
@@ -38,7 +39,7 @@ pub use exchange::{AfterRequest, ExchangePacing, Http1Client, Pace};
 pub(crate) use grpc::frame as grpc_frame;
 pub use http1::{Retry, connection_per_request, keep_alive, one_request, pipelined};
 pub(crate) use http2::UNREAD_WINDOW;
-pub use http2::{First, given_up, multiplexed, resetting, uploading, windowless};
+pub use http2::{First, given_up, half_framed, multiplexed, resetting, uploading, windowless};
 pub use proxied::ProxiedRoute;
 pub(crate) use session::session;
 pub use silent::{Step, byte_less, raw, silent_http2, strangers, windowless_request};

@@ -133,6 +133,7 @@ fn client(dice: &mut Dice, scenario: &Scenario, edges: &Edges, kinds: &[Kind]) -
         | Traffic::Leaves { .. }
         | Traffic::Http2Windowless { .. }
         | Traffic::Http2Resets { .. }
+        | Traffic::Http2HalfFrame { .. }
         | Traffic::Http2Upload { .. }
         | Traffic::Stalls { .. }
         | Traffic::InternalHalfHead

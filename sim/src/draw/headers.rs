@@ -8,7 +8,8 @@ use crate::scenario::{
 
 /// In one scenario of six, half of the clients come through a proxy, and others err.
 pub(super) fn draw(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
-    if scenario.limits.connections_max.is_some() || !dice.one_in(6) {
+    let limits = &scenario.limits;
+    if limits.connections_max.is_some() || limits.header_timeout.is_some() || !dice.one_in(6) {
         return;
     }
     for client in scenario.clients.iter_mut().filter(|client| !client.traffic.is_internal()) {

@@ -211,7 +211,7 @@ fn draw_as(
     headers::draw(&mut Dice::of_headers(seed), &mut scenario, &edges);
     together::draw(&mut Dice::of_things_together(seed), &mut scenario, &edges);
     stalls_end_in_time(&mut scenario, &edges);
-    scenario.tls = Dice::of_tls(seed).one_in(4);
+    scenario.tls |= Dice::of_tls(seed).one_in(4);
     scenario
 }
 

@@ -4,7 +4,8 @@
 
 use super::{Dice, Edges, edges::start_takes};
 use crate::scenario::{
-    Client, Fault, OddRequest, Pacing, RequestKind, Scenario, Stranger, Traffic, WrongLength,
+    Client, Fault, OddRequest, Pacing, RequestKind, Scenario, Stranger, StuckResponse, Traffic,
+    WrongLength,
 };
 
 /// Timeouts, in milliseconds. All are shorter than the drain waits for progress.
@@ -28,6 +29,7 @@ pub(super) fn draw(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
         10 if dice.one_in(2) => internal_strangers(dice, scenario, edges),
         11 => resetting_clients(dice, scenario, edges),
         12 => aging_connections(dice, scenario, edges),
+        13 => half_frames(dice, scenario, edges),
         _ => {}
     }
 }
@@ -171,6 +173,35 @@ fn resetting_clients(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
     }
 }
 
+/// Clients of HTTP/2 that stop within a frame, beside responses that are not complete. Half of the
+/// scenarios speak TLS, where the end of the connection shows what it cuts.
+fn half_frames(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
+    if !is_calm(scenario) {
+        return;
+    }
+    let timeout = dice.pick(&TIMEOUTS);
+    scenario.limits.header_timeout = Some(timeout);
+    scenario.tls = dice.one_in(2);
+    for _ in 0..dice.between(1, 3) {
+        let after_ms = dice.pick(&[20, 100, 400]);
+        let at_ms = before_the_drain(dice, edges, timeout).saturating_sub(after_ms);
+        let request_kind = match dice.below(5) {
+            0 => RequestKind::Stuck(60_000, StuckResponse::Length),
+            1 => RequestKind::Stream(dice.pick(&[500, 3_000])),
+            2 if dice.one_in(2) => RequestKind::Fast,
+            2 => RequestKind::Slow(60_000),
+            _ => RequestKind::Stuck(60_000, StuckResponse::Chunked),
+        };
+        let traffic = Traffic::Http2HalfFrame {
+            requests: dice.between(1, 3),
+            after_ms,
+            bytes: dice.pick(&[1, 5, 10, 12]),
+            half_closes: dice.one_in(3),
+        };
+        scenario.clients.push(Client::new(at_ms, request_kind, traffic));
+    }
+}
+
 /// More connections to the internal server than it keeps.
 fn internal_strangers(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
     let stranger = dice.pick(&[Stranger::ByteLess, Stranger::HalfHead, Stranger::Windowless]);
@@ -211,6 +242,10 @@ fn aging_connections(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
     if !is_calm(scenario) {
         return;
     }
+    if scenario.latency_ms.1 <= 3 && dice.one_in(2) {
+        connections_of_one_age(dice, scenario, edges);
+        return;
+    }
     let age = dice.pick(&[200, 600, 1_500, 4_000]);
     scenario.limits.connection_age_max = Some(age);
     for _ in 0..dice.between(1, 3) {
@@ -221,6 +256,24 @@ fn aging_connections(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
         } else {
             Traffic::KeepAlive { requests, every_ms, retries: dice.one_in(2) }
         };
+        scenario.clients.push(Client::new(at_ms, RequestKind::Fast, traffic));
+    }
+}
+
+/// Many connections that are opened together, and used again in the middle of the time over which
+/// their limits are spread.
+fn connections_of_one_age(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
+    let age = dice.pick(&[2_000, 4_000]);
+    scenario.limits.connection_age_max = Some(age);
+    let at_ms = dice.below(edges.stop);
+    let late = (at_ms + age + 100).saturating_sub(edges.stop);
+    for stop in &mut scenario.stops {
+        stop.at_ms += late;
+    }
+    let (near, far) = scenario.latency_ms;
+    let every_ms = age * 95 / 100 - (near + far) * 2;
+    for _ in 0..dice.between(24, 30) {
+        let traffic = Traffic::KeepAlive { requests: 3, every_ms, retries: false };
         scenario.clients.push(Client::new(at_ms, RequestKind::Fast, traffic));
     }
 }

@@ -41,8 +41,10 @@ pub(super) fn draw(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
             scenario.clients.push(Client::new(at_ms, RequestKind::Bytes(400_000), traffic));
         }
     }
-    for _ in 0..dice.between(1, 3) {
-        let at_ms = edges.drain.saturating_sub(dice.pick(&[0, 5, 100, 800]));
+    let is_crowd = dice.one_in(3);
+    for _ in 0..if is_crowd { dice.between(8, 12) } else { dice.between(1, 3) } {
+        let before = if is_crowd { dice.pick(&[100, 800]) } else { dice.pick(&[0, 5, 100, 800]) };
+        let at_ms = edges.drain.saturating_sub(before);
         let traffic = match dice.below(3) {
             0 => Traffic::Http2 { requests: dice.between(1, 2), every_ms: 1 },
             1 => Traffic::Once(Pacing::Prompt),

@@ -64,7 +64,7 @@ pub const SURFACE: &[(&str, Seen)] = &[
     ("Limits::header_bytes_max", Seen::Nowhere("tests/host sets it")),
     ("Limits::headers_max", Seen::Nowhere("tests/host sets it")),
     ("Limits::first_byte_timeout", Seen::Setting),
-    ("Limits::header_timeout", Seen::Nowhere("the default applies; tests/host sets it")),
+    ("Limits::header_timeout", Seen::Setting),
     ("Limits::send_timeout", Seen::Setting),
     ("Limits::body_timeout", Seen::Setting),
     ("Limits::keep_alive", Seen::Setting),

@@ -161,6 +161,7 @@ fn of_client(client: &Client) -> String {
         Traffic::Http2Leaves { .. }
         | Traffic::Http2Windowless { .. }
         | Traffic::Http2Resets { .. }
+        | Traffic::Http2HalfFrame { .. }
         | Traffic::Http2Upload { .. }
         | Traffic::Stalls { .. }
         | Traffic::InternalHalfHead

@@ -63,6 +63,7 @@ const fn in_sequence(traffic: Traffic) -> Traffic {
         | Traffic::Http2Leaves { .. }
         | Traffic::Http2Windowless { .. }
         | Traffic::Http2Resets { .. }
+        | Traffic::Http2HalfFrame { .. }
         | Traffic::Http2Upload { .. }
         | Traffic::Stalls { .. }
         | Traffic::Pipelined { .. }

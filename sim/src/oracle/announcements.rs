@@ -35,6 +35,10 @@ const SENT_AT_ONCE: usize = 10_000;
 /// requests without a pause opens about ln(delay / round trip) connections, which is at most 10.
 const CONNECTIONS_MAX: usize = 40;
 
+/// From so many connections on it is no chance if a limit near the middle of a span is before, or
+/// after, all of their moments in it: one in 200,000.
+const MANY: usize = 24;
+
 /// Error code of a GOAWAY for a client that resets too many streams (RFC 9113 §7).
 const ENHANCE_YOUR_CALM: u64 = 11;
 
@@ -69,6 +73,7 @@ pub(super) fn closes_are_announced(history: &RunHistory<'_>) -> Result<(), Strin
     let delay = Delay::read(history, stop);
     delay.nothing_is_announced_early()?;
     delay.old_connections_announce()?;
+    delay.ages_are_spread()?;
     clients_can_ask_first(history)?;
     if !history.delivers() {
         return Ok(());
@@ -207,6 +212,33 @@ impl<'a> Delay<'a> {
                     ));
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// Checks that connections have different age limits: of many that are used in the middle of the
+    /// last tenth of their age, some announce their close and others do not.
+    fn ages_are_spread(&self) -> Result<(), String> {
+        let Some(age) = self.history.scenario.limits.connection_age_max else { return Ok(()) };
+        let part = |percent: u64| self.history.world(Duration::from_micros(age * 10 * percent));
+        let far = self.history.under_way();
+        let (mut all, mut announced) = (0, 0);
+        for connection in self.connections.values().filter(|other| !self.is_http2(other)) {
+            for observed in &connection.requests {
+                let Some((at, 200, closes)) = observed.head else { continue };
+                let used = at.saturating_sub(connection.opened);
+                if used.saturating_sub(far * 2) >= part(94) && used <= part(96) && at < self.stop {
+                    all += 1;
+                    announced += usize::from(closes);
+                }
+            }
+        }
+        let is_judged = !self.history.scenario.tls && all >= MANY && self.history.delivers();
+        if is_judged && (announced == 0 || announced == all) {
+            return Err(format!(
+                "of {all} connections that were used in the middle of the last tenth of their age, \
+                 {announced} announced their close"
+            ));
         }
         Ok(())
     }

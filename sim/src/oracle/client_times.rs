@@ -9,11 +9,9 @@ use crate::{
 use lameduck::lifecycle::Phase;
 use std::time::Duration;
 
-/// First-byte grace of a new connection in the drain; time limit of a partial head in the drain;
-/// time limit of a partial head in any phase.
+/// First-byte grace of a new connection in the drain; time limit of a partial head in the drain.
 const FIRST_BYTE_GRACE: Duration = Duration::from_millis(250);
 const HEAD_GRACE: Duration = Duration::from_secs(1);
-const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long an upload may make no progress in the drain.
 const PROGRESS_WAIT: Duration = Duration::from_secs(5);
 /// Time limit of a partial head on the internal port.
@@ -63,7 +61,7 @@ pub(super) fn silent_connections_have_their_grace(history: &RunHistory<'_>) -> R
                 }
             }
             Traffic::HalfHead | Traffic::BadHeader(HeaderFault::Half) => (accepted
-                + history.world(HEADER_TIMEOUT))
+                + history.header_timeout())
             .min(draining.max(accepted) + history.world(HEAD_GRACE)),
             Traffic::Once(_)
             | Traffic::KeepAlive { .. }
@@ -75,6 +73,7 @@ pub(super) fn silent_connections_have_their_grace(history: &RunHistory<'_>) -> R
             | Traffic::Leaves { .. }
             | Traffic::Http2Windowless { .. }
             | Traffic::Http2Resets { .. }
+            | Traffic::Http2HalfFrame { .. }
             | Traffic::Http2Upload { .. }
             | Traffic::Stalls { .. }
             | Traffic::InternalHalfHead
@@ -242,7 +241,8 @@ pub(super) fn half_heads_are_refused(history: &RunHistory<'_>) -> Result<(), Str
         };
         let Some(connected) = when("connected") else { continue };
         let by = connected
-            + history.world(HEADER_TIMEOUT + SWEEP)
+            + history.header_timeout()
+            + history.world(SWEEP)
             + SWEEP_STOPPING
             + history.under_way() * 3
             + history.rounding();
@@ -284,8 +284,8 @@ pub(super) fn internal_heads_have_their_time(history: &RunHistory<'_>) -> Result
             continue;
         };
         let came = connected.at + Duration::from_millis(history.scenario.latency_ms.0);
-        let own =
-            (came + history.world(INTERNAL_HEADER_TIMEOUT)).min(closes + history.world(HEAD_GRACE));
+        let own = history.header_timeout().min(history.world(INTERNAL_HEADER_TIMEOUT));
+        let own = (came + own).min(closes + history.world(HEAD_GRACE));
         let until = own.min(closes + history.world(history.scenario.plan().internal_close));
         // The overall bound takes any delay of the earlier phases from the last wait.
         let is_there = connected.at + history.under_way() < closes && ended.at >= stopped;
@@ -322,7 +322,7 @@ pub(super) fn heads_have_their_time(history: &RunHistory<'_>) -> Result<(), Stri
         let Traffic::Once(Pacing::HeadPause(pause)) = client.traffic else { continue };
         let pause = Duration::from_millis(pause);
         let limit = |first: Duration| {
-            let usual = first + history.world(HEADER_TIMEOUT);
+            let usual = first + history.header_timeout();
             let drained = draining.max(first).saturating_add(history.world(HEAD_GRACE));
             usual.min(drained)
         };

@@ -9,8 +9,6 @@ use crate::{
 use lameduck::lifecycle::Phase;
 use std::{collections::BTreeSet, time::Duration};
 
-/// Time limit of a header, since the accept of its connection.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time limit of a header in the drain.
 const HEAD_GRACE: Duration = Duration::from_secs(1);
 /// Interval between sweeps over the connections while serving, and after the stop request.
@@ -147,7 +145,7 @@ fn slow_headers_have_their_time(history: &RunHistory<'_>) -> Result<(), String> 
         };
         let lasts = header.lasts();
         let limit = |accepted: Duration| {
-            let usual = accepted + history.world(HEADER_TIMEOUT);
+            let usual = accepted + history.header_timeout();
             usual.min(draining.max(accepted).saturating_add(history.world(HEAD_GRACE)))
         };
         // With TLS, the handshake has the same time.

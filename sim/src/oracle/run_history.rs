@@ -197,6 +197,7 @@ impl<'a> RunHistory<'a> {
                     | Traffic::Http2Leaves { .. }
                     | Traffic::Http2Windowless { .. }
                     | Traffic::Http2Resets { .. }
+                    | Traffic::Http2HalfFrame { .. }
                     | Traffic::Stalls { .. }
             )
         };
@@ -215,6 +216,12 @@ impl<'a> RunHistory<'a> {
         let rate = 1_000_000 + i128::from(self.scenario.clock_skew_ppm);
         let nanos = i128::try_from(span.as_nanos()).unwrap_or(i128::MAX / 1_000_000) * 1_000_000;
         Duration::from_nanos(u64::try_from((nanos + rate - 1) / rate).unwrap_or(u64::MAX))
+    }
+
+    /// Returns how long a request head may take while serving, in simulated time.
+    #[must_use]
+    pub fn header_timeout(&self) -> Duration {
+        self.world(self.scenario.limits.limits().header_timeout)
     }
 
     /// Longest latency of a packet that no fault holds back.

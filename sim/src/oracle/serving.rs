@@ -4,7 +4,7 @@ mod places;
 
 use super::{Exercise, Judgement, ObservedRequest, RequestResult, RunHistory};
 use crate::{
-    scenario::{OddRequest, RequestKind, Traffic, client_name},
+    scenario::{Client, OddRequest, RequestKind, Traffic, client_name},
     trace::Record,
 };
 use lameduck::lifecycle::Phase;
@@ -28,6 +28,7 @@ pub(super) fn contained(history: &RunHistory<'_>) -> Judgement {
         judged += stalled_readers_are_cut(history)?;
         judged += closed_windows_are_cut(history)?;
         judged += stalled_uploads_are_cut(history)?;
+        judged += half_frames_are_given_up(history)?;
     }
     judged += places::limits_of_connections(history)?;
     judged += resets_are_bounded(history)?;
@@ -217,6 +218,53 @@ fn stalled_uploads_are_cut(history: &RunHistory<'_>) -> Result<usize, String> {
                 observed.client, observed.observed
             ));
         }
+    }
+    Ok(judged)
+}
+
+/// Checks that an HTTP/2 client which stops within a frame loses its connection in time, and its
+/// responses not before.
+fn half_frames_are_given_up(history: &RunHistory<'_>) -> Result<usize, String> {
+    let until = served_until(history);
+    let left = history.left_serving().unwrap_or(Duration::MAX);
+    let near = Duration::from_millis(history.scenario.latency_ms.0);
+    let mut judged = 0;
+    for stops in history.records.iter().filter(|record| record.event == "stops in a frame") {
+        let ends = history.records.iter().find(|record| {
+            record.event == "ended"
+                && record.actor == stops.actor
+                && record.number("connection") == stops.number("connection")
+        });
+        let timeout = history.header_timeout();
+        let by = stops.at
+            + timeout
+            + history.world(SWEEP)
+            + MOMENT
+            + history.under_way() * 2
+            + history.rounding() * 2;
+        if by < until && ends.is_none_or(|ends| ends.at > by) {
+            return Err(format!(
+                "{} sent half a frame at {:?}, and was not given up by {by:?}",
+                stops.actor, stops.at
+            ));
+        }
+        let lost = |observed: &&ObservedRequest| {
+            let keeps = |client: &Client| {
+                matches!(client.traffic, Traffic::Http2HalfFrame { half_closes: false, .. })
+            };
+            let least = stops.at + near * 2 + timeout;
+            *stops.actor == *client_name(observed.client)
+                && history.client(observed).is_some_and(keeps)
+                && matches!(&observed.end, Some((at, RequestResult::Failed(_)))
+                    if *at < left && *at + history.early() < least)
+        };
+        if let Some(lost) = history.requests.iter().find(lost) {
+            return Err(format!(
+                "client-{} had {timeout:?} for its frame since {:?}, and lost {} by {:?}",
+                lost.client, stops.at, lost.target, lost.end
+            ));
+        }
+        judged += 1;
     }
     Ok(judged)
 }

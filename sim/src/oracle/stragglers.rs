@@ -121,6 +121,7 @@ fn silent_clients_are_bounded(history: &RunHistory<'_>, span: Duration) -> Resul
         | Traffic::Leaves { .. }
         | Traffic::Http2Windowless { .. }
         | Traffic::Http2Resets { .. }
+        | Traffic::Http2HalfFrame { .. }
         | Traffic::Http2Upload { .. }
         | Traffic::Stalls { .. }
         | Traffic::Upgraded { .. } => None,

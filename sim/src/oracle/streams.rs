@@ -11,6 +11,10 @@ use std::time::Duration;
 /// Time for the host's part of an end.
 const SOON: Duration = Duration::from_millis(20);
 
+/// From so many ends on, all of them within a fiftieth of the budget are no chance: one in a
+/// million.
+const CROWD: usize = 5;
+
 /// The target of a long stream.
 const TARGET: &str = "/events?end=spread";
 
@@ -26,6 +30,7 @@ pub(super) fn streams_have_a_budget(history: &RunHistory<'_>) -> Judgement {
     };
     let by = draining + history.world(plan.streams);
     let mut ended = 0;
+    let mut ends = Vec::new();
     for observed in history.requests.iter().filter(is_stream) {
         let (Some(_), Some((at, end))) = (observed.head, &observed.end) else { continue };
         let late = by.max(observed.observed + history.under_way())
@@ -39,6 +44,7 @@ pub(super) fn streams_have_a_budget(history: &RunHistory<'_>) -> Judgement {
             }
             RequestResult::Completed(200, _) => {
                 ended += 1;
+                ends.extend(observed.head.filter(|(head, ..)| *head < draining).map(|_| *at));
                 continue;
             }
             // Without a cancel wait before the abort, the last stream may end in its moment.
@@ -52,6 +58,7 @@ pub(super) fn streams_have_a_budget(history: &RunHistory<'_>) -> Judgement {
             observed.client
         ));
     }
+    ends_are_spread(history, &ends)?;
     ended += conversations_end(history, draining)?;
     let counted = history.outcome.report.as_ref().map(|report| report.streams_ended);
     if counted.is_some_and(|counted| counted < ended) {
@@ -59,6 +66,25 @@ pub(super) fn streams_have_a_budget(history: &RunHistory<'_>) -> Judgement {
     }
     nothing_else_benefits(history, draining)?;
     Ok(Exercise::of(usize::try_from(ended).unwrap_or(usize::MAX)))
+}
+
+/// Checks that many streams which were open at the drain do not end together.
+fn ends_are_spread(history: &RunHistory<'_>, ends: &[Duration]) -> Result<(), String> {
+    let budget = history.world(history.scenario.plan().streams);
+    let (Some(first), Some(last)) = (ends.iter().min(), ends.iter().max()) else { return Ok(()) };
+    let is_judged = ends.len() >= CROWD
+        && budget > SOON * 10
+        && history.delivers()
+        && !history.is_impatient()
+        && history.tolerance().is_zero();
+    let near = budget / 50 + history.under_way();
+    if is_judged && *last - *first < near {
+        return Err(format!(
+            "{} long streams ended between {first:?} and {last:?}, with {budget:?} to be spread over",
+            ends.len()
+        ));
+    }
+    Ok(())
 }
 
 /// Checks that upgraded connections which are long streams are told so inside their budget, and

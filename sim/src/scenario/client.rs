@@ -3,7 +3,7 @@
 use super::{HeaderFault, Pacing, ProxyHeader, RareRequest, RequestKind, Stranger, Traffic};
 use crate::client::{
     ClientId, Connect, ExchangePacing, First, Http1Client, RequestSpec, Retry, Step, byte_less,
-    connection_per_request, given_up, keep_alive, multiplexed, one_request, pause, pipelined, raw,
+    connection_per_request, given_up, half_framed, keep_alive, multiplexed, one_request, pause, pipelined, raw,
     resetting, session, silent_http2, stalled, strangers, upgraded, uploading, windowless,
     windowless_request,
 };
@@ -137,6 +137,11 @@ impl Client {
             }
             Traffic::Http2Resets { rounds, streams } => {
                 resetting(client_id, route, &ask, rounds, streams).await;
+            }
+            Traffic::Http2HalfFrame { requests, after_ms, bytes, half_closes } => {
+                let asks: Vec<RequestSpec> = many(requests, 0).map(|(_, ask)| ask).collect();
+                let after = Duration::from_millis(after_ms);
+                half_framed(client_id, route, &asks, after, bytes, half_closes).await;
             }
             Traffic::Stalls { reads, for_ms } => {
                 stalled(client_id, route, &ask, reads, Duration::from_millis(for_ms)).await;

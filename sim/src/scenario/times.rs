@@ -130,6 +130,7 @@ fn times_of_client<'a>(client: &'a mut Client, times: &mut Vec<Time<'a>>) {
         | Traffic::PerRequest { every_ms: ms, .. }
         | Traffic::Http2 { every_ms: ms, .. }
         | Traffic::Http2Leaves { after_ms: ms, .. }
+        | Traffic::Http2HalfFrame { after_ms: ms, .. }
         | Traffic::Stalls { for_ms: ms, .. }
         | Traffic::Http2Upload { every_ms: ms, .. }
         | Traffic::Late { after_ms: ms }

@@ -54,6 +54,18 @@ pub enum Traffic {
         /// Streams of one round.
         streams: u64,
     },
+    /// All requests at once on one HTTP/2 connection. After a while the client sends a part of a
+    /// further frame, and nothing more.
+    Http2HalfFrame {
+        /// Number of requests.
+        requests: u64,
+        /// When it sends the part of the frame.
+        after_ms: u64,
+        /// Bytes of that part.
+        bytes: usize,
+        /// Whether it shuts down its write side after it.
+        half_closes: bool,
+    },
     /// One request over HTTP/2, whose body comes in pieces.
     Http2Upload {
         /// Bytes of a piece.
@@ -175,6 +187,7 @@ impl Traffic {
                 | Self::Http2Leaves { .. }
                 | Self::Http2Windowless { .. }
                 | Self::Http2Resets { .. }
+                | Self::Http2HalfFrame { .. }
                 | Self::Stalls { .. }
                 | Self::Upgraded { .. }
         )
@@ -189,6 +202,7 @@ impl Traffic {
                 | Self::Http2Leaves { .. }
                 | Self::Http2Windowless { .. }
                 | Self::Http2Resets { .. }
+                | Self::Http2HalfFrame { .. }
                 | Self::Http2Upload { .. }
         )
     }
@@ -217,6 +231,7 @@ impl Traffic {
             | Self::Http2Leaves { .. }
             | Self::Http2Windowless { .. }
             | Self::Http2Resets { .. }
+            | Self::Http2HalfFrame { .. }
             | Self::Http2Upload { .. }
             | Self::Stalls { .. }
             | Self::Late { .. }
@@ -240,6 +255,7 @@ impl Traffic {
                 | Self::Http2Leaves { .. }
                 | Self::Http2Windowless { .. }
                 | Self::Http2Resets { .. }
+                | Self::Http2HalfFrame { .. }
                 | Self::Stalls { .. }
                 | Self::Once(Pacing::SlowReader(..))
         )
@@ -265,7 +281,10 @@ impl Traffic {
     /// Returns the same kind of client, which reads at once.
     #[must_use]
     pub const fn at_full_pace(self) -> Self {
-        if let Self::Http2Leaves { requests, .. } | Self::Http2Windowless { requests } = self {
+        if let Self::Http2Leaves { requests, .. }
+        | Self::Http2Windowless { requests }
+        | Self::Http2HalfFrame { requests, .. } = self
+        {
             return Self::Http2 { requests, every_ms: 0 };
         }
         // A host cannot tell a client that left from one that shut down its side, until Linux sends

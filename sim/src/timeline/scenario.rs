@@ -220,6 +220,7 @@ const fn name(traffic: &Traffic) -> &'static str {
         Traffic::Http2Leaves { .. } => "HTTP/2, unread",
         Traffic::Http2Windowless { .. } => "HTTP/2, no window",
         Traffic::Http2Resets { .. } => "HTTP/2, resets",
+        Traffic::Http2HalfFrame { .. } => "HTTP/2, half a frame",
         Traffic::Http2Upload { .. } => "HTTP/2, slow upload",
         Traffic::Stalls { .. } => "stops reading",
         Traffic::InternalStrangers { .. } => "strangers, internal",

@@ -25,6 +25,20 @@ fn tls(all: &mut Vec<Sometimes>) {
                 .any(|record| record.event == "tls end" && record.text("clean") == Some(clean))
         }));
     }
+    for (end, shut) in [("for its time", false), ("for its end", true)] {
+        let what = format!("tls: a stream cut beside half a frame, {end}");
+        all.push(Sometimes::new(what, move |coverage| {
+            let is_it = |traffic: &Traffic| {
+                matches!(traffic, Traffic::Http2HalfFrame { half_closes, .. } if *half_closes == shut)
+            };
+            coverage.history.scenario.tls
+                && coverage.history.requests.iter().any(|observed| {
+                    let client = coverage.history.client(observed);
+                    let cut = matches!(&observed.end, Some((_, RequestResult::Failed(how))) if how == "body-cut");
+                    cut && client.is_some_and(|client| is_it(&client.traffic))
+                })
+        }));
+    }
     all.push(Sometimes::new("tls: a handshake that the drain completes", |coverage| {
         let Some(draining) = coverage.history.began(Phase::Draining) else { return false };
         coverage.history.scenario.tls
