@@ -1,5 +1,7 @@
 //! The public builder of a host.
 
+#[cfg(feature = "proxy-protocol")]
+use crate::proxy_protocol::ProxyNetwork;
 #[cfg(feature = "tls")]
 use crate::tls::TlsNetwork;
 use crate::{
@@ -305,19 +307,48 @@ impl<S: HttpService> Host<S> {
             return Report::failed_to_start(refusal, self.config.settings.plan.worst_case());
         }
         #[cfg(feature = "tls")]
-        match self.config.take_tls() {
-            Ok(None) if self.config.settings.proxy_protocol_addresses.is_empty() => {}
-            Ok(tls) => {
-                let Runtime { clock, network, signals, spawner, seed } = runtime;
-                let network = TlsNetwork::new(network, tls);
-                let runtime = Runtime { clock, network, signals, spawner, seed };
-                return Box::pin(driver::run(self.service, self.config, runtime)).await;
-            }
+        let tls = match self.config.take_tls() {
+            Ok(tls) => tls,
             Err(error) => {
                 return Report::failed_to_start(error, self.config.settings.plan.worst_case());
             }
+        };
+        #[cfg(feature = "proxy-protocol")]
+        let has_headers = !self.config.settings.proxy_protocol_addresses.is_empty();
+        // Each kind of network is one more copy of the code that serves it. So with both features
+        // there is one kind for headers, TLS, and both.
+        #[cfg(all(feature = "proxy-protocol", feature = "tls"))]
+        if has_headers || tls.is_some() {
+            let wrap = |network| TlsNetwork::new(ProxyNetwork::new(network), tls);
+            return self.run_on(runtime, wrap).await;
+        }
+        #[cfg(all(feature = "proxy-protocol", not(feature = "tls")))]
+        if has_headers {
+            return self.run_on(runtime, ProxyNetwork::new).await;
+        }
+        #[cfg(all(feature = "tls", not(feature = "proxy-protocol")))]
+        if tls.is_some() {
+            return self.run_on(runtime, |network| TlsNetwork::new(network, tls)).await;
         }
         driver::run(self.service, self.config, runtime).await
+    }
+
+    /// Runs on another network, which `wrap` builds around the one of the environment.
+    #[cfg(any(feature = "proxy-protocol", feature = "tls"))]
+    async fn run_on<N, M, G, R>(
+        self,
+        runtime: Runtime<N, G, R>,
+        wrap: impl FnOnce(N) -> M + Send,
+    ) -> Report
+    where
+        N: Network,
+        M: Network,
+        G: SignalSource,
+        R: Spawner,
+    {
+        let Runtime { clock, network, signals, spawner, seed } = runtime;
+        let runtime = Runtime { clock, network: wrap(network), signals, spawner, seed };
+        Box::pin(driver::run(self.service, self.config, runtime)).await
     }
 
     /// A handle that requests the stop by code.

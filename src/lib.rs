@@ -89,7 +89,8 @@
 //! | `cli` | The settings as clap flags, and log output that does not block: `lameduck::cli`. |
 //! | `metrics` | `GET /metrics` on the internal server, as OpenMetrics or in the classic text format. `docs/metrics.md` has the table. |
 //! | `profiles` | `Builder::profiles`: on Linux, CPU profiles for `go tool pprof` and as flame graphs, at `/debug/pprof/` of the internal server. |
-//! | `tls` | TLS on the main server, by rustls: [`Builder::tls`], [`Settings::tls_files`]; and the PROXY protocol: [`Settings::proxy_protocol_addresses`]. `tls-ring` and `tls-aws-lc-rs` add a provider of cryptography; with both, ring is used. |
+//! | `proxy-protocol` | The PROXY protocol of load balancers, with TLS or without: [`Settings::proxy_protocol_addresses`]. |
+//! | `tls` | TLS on the main server, by rustls: [`Builder::tls`], [`Settings::tls_files`]. `tls-ring` and `tls-aws-lc-rs` add a provider of cryptography; with both, ring is used. |
 //! | `systemd` | `Builder::systemd`: on Linux, readiness and the watchdog by `NOTIFY_SOCKET`, and the sockets of `LISTEN_FDS`. |
 //!
 //! # Public dependencies
@@ -131,6 +132,8 @@ mod log;
 pub mod os;
 #[cfg(unix)]
 mod process;
+#[cfg(feature = "proxy-protocol")]
+mod proxy_protocol;
 mod readiness;
 mod report;
 pub mod runtime;

@@ -161,8 +161,8 @@ impl Settings {
             let is_any_port = matches!(address, ListenAddress::Tcp(tcp) if tcp.port() == 0);
             let reason = match address.check() {
                 Err(error) => error.to_string(),
-                Ok(()) if cfg!(not(feature = "tls")) => {
-                    "this program was built without the feature tls".to_owned()
+                Ok(()) if cfg!(not(feature = "proxy-protocol")) => {
+                    "this program was built without the feature proxy-protocol".to_owned()
                 }
                 Ok(()) if !is_any_port && self.main_addresses.contains(address) => {
                     "this address is among the main addresses, where no header is expected"

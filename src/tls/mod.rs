@@ -1,17 +1,15 @@
-//! What precedes HTTP on a connection of the main server: a PROXY header, and TLS by rustls.
+//! TLS by rustls, on the main server.
 //!
 //! | file | its job |
 //! |---|---|
-//! | [`network`] | a network whose accepted connections have these steps |
+//! | [`network`] | a network whose accepted connections speak TLS |
 //! | [`stream`] | one connection: the handshake, records, the end |
 //! | [`session`] | rustls over bytes, without a socket |
-//! | [`proxy_header`] | the header of the PROXY protocol, which precedes the handshake |
 //! | [`certificate`] | certificate and key, from PEM files |
 //! | [`reload`] | replaces them while the host serves |
 
 mod certificate;
 mod network;
-mod proxy_header;
 mod reload;
 mod session;
 mod stream;

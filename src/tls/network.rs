@@ -1,9 +1,6 @@
-//! A network whose connections to the main server may begin with a PROXY header and speak TLS.
+//! A network whose connections to the main server may speak TLS.
 
-use super::{
-    proxy_header::HeaderReader,
-    stream::{ProxiedStream, Stream, TlsStream},
-};
+use super::stream::{Stream, TlsStream};
 use crate::runtime::{
     Address, IdlePoller, ListenAddress, Listener, Network, QuiesceOutcome, Reservation, ServerRole,
 };
@@ -21,8 +18,7 @@ use tokio::sync::Semaphore;
 /// every request by its length.
 const TURNS: usize = 1;
 
-/// Adds TLS and PROXY headers to a network. The internal server has neither, and Unix sockets have
-/// no TLS.
+/// Adds TLS to a network. The internal server and Unix sockets have none.
 #[derive(Debug)]
 pub(crate) struct TlsNetwork<N> {
     network: N,
@@ -33,14 +29,6 @@ impl<N> TlsNetwork<N> {
     pub(crate) const fn new(network: N, config: Option<Arc<ServerConfig>>) -> Self {
         Self { network, config }
     }
-}
-
-/// Whether the connections of an address begin with a PROXY header.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Header {
-    Required,
-    /// A header is not HTTP, and gets a 400 or an alert.
-    Refused,
 }
 
 impl<N: Network> Network for TlsNetwork<N> {
@@ -56,7 +44,7 @@ impl<N: Network> Network for TlsNetwork<N> {
         let reservation = self.network.reserve(address, role, listeners)?;
         let has_tls = role == ServerRole::Main && matches!(reservation.local(), Address::Tcp(_));
         let config = self.config.clone().filter(|_| has_tls);
-        Ok(TlsReservation { reservation, config, header: Header::Refused })
+        Ok(TlsReservation { reservation, config })
     }
 }
 
@@ -65,7 +53,6 @@ impl<N: Network> Network for TlsNetwork<N> {
 pub(crate) struct TlsReservation<R> {
     reservation: R,
     config: Option<Arc<ServerConfig>>,
-    header: Header,
 }
 
 impl<R: Reservation> Reservation for TlsReservation<R> {
@@ -76,19 +63,18 @@ impl<R: Reservation> Reservation for TlsReservation<R> {
     }
 
     fn require_proxy_header(&mut self) -> io::Result<()> {
-        self.header = Header::Required;
-        Ok(())
+        self.reservation.require_proxy_header()
     }
 
     async fn listen(self) -> io::Result<Vec<Self::Listener>> {
-        let Self { reservation, config, header } = self;
+        let Self { reservation, config } = self;
         let tls = || {
             let config = config.clone()?;
             Some(ListenerTls { config, turns: Arc::new(Semaphore::new(TURNS)) })
         };
         let listeners = reservation.listen().await?;
         let listeners = listeners.into_iter();
-        Ok(listeners.map(|listener| TlsListener { listener, tls: tls(), header }).collect())
+        Ok(listeners.map(|listener| TlsListener { listener, tls: tls() }).collect())
     }
 }
 
@@ -97,7 +83,6 @@ impl<R: Reservation> Reservation for TlsReservation<R> {
 pub(crate) struct TlsListener<L> {
     listener: L,
     tls: Option<ListenerTls>,
-    header: Header,
 }
 
 #[derive(Debug)]
@@ -112,15 +97,8 @@ impl<L: Listener> Listener for TlsListener<L> {
 
     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(Self::Io, Address)>> {
         let (io, peer) = ready!(self.listener.poll_accept(cx))?;
-        let Some(tls) = &self.tls else {
-            let stream = match self.header {
-                Header::Required => Stream::Proxied(ProxiedStream::new(io)),
-                Header::Refused => Stream::Plain(io),
-            };
-            return Poll::Ready(Ok((stream, peer)));
-        };
-        let header = (self.header == Header::Required).then(HeaderReader::default);
-        let stream = TlsStream::new(io, tls.config.clone(), tls.turns.clone(), header);
+        let Some(tls) = &self.tls else { return Poll::Ready(Ok((Stream::Plain(io), peer))) };
+        let stream = TlsStream::new(io, tls.config.clone(), tls.turns.clone());
         Poll::Ready(stream.map(|stream| (Stream::Tls(stream), peer)).map_err(io::Error::other))
     }
 
@@ -151,7 +129,6 @@ impl<P: IdlePoller> IdlePoller for TlsIdlePoller<P> {
     fn insert(&mut self, io: Self::Io, key: usize) -> Result<Self::Idle, Self::Io> {
         match io {
             Stream::Plain(io) => self.0.insert(io, key).map(Stream::Plain).map_err(Stream::Plain),
-            Stream::Proxied(stream) => stream.swap_io(|io| self.0.insert(io, key)),
             // The poller sees the socket alone: bytes that the session holds would be forgotten.
             Stream::Tls(stream) if !stream.is_quiet() => Err(Stream::Tls(stream)),
             Stream::Tls(stream) => stream.swap_io(|io| self.0.insert(io, key)),
@@ -169,7 +146,6 @@ impl<P: IdlePoller> IdlePoller for TlsIdlePoller<P> {
     fn unacknowledged(&self, idle: &Self::Idle) -> Option<usize> {
         match idle {
             Stream::Plain(io) => self.0.unacknowledged(io),
-            Stream::Proxied(stream) => self.0.unacknowledged(stream.io()),
             Stream::Tls(stream) => stream.unacknowledged_by(|io| self.0.unacknowledged(io)),
         }
     }
@@ -177,10 +153,6 @@ impl<P: IdlePoller> IdlePoller for TlsIdlePoller<P> {
     fn remove(&mut self, idle: Self::Idle) -> io::Result<(Self::Io, Bytes)> {
         match idle {
             Stream::Plain(io) => self.0.remove(io).map(|(io, read)| (Stream::Plain(io), read)),
-            Stream::Proxied(stream) => {
-                let (io, read) = self.0.remove(stream.into_io())?;
-                Ok((Stream::Plain(io), read))
-            }
             Stream::Tls(stream) => {
                 let (mut stream, read) = stream.with_io(|io| self.0.remove(io))?;
                 stream.receive(&read);

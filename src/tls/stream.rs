@@ -1,14 +1,14 @@
-//! A connection of a network whose connections may begin with a PROXY header, and speak TLS.
+//! A connection of a network whose connections may speak TLS.
 //!
 //! ```text
 //!  HTTP ◀── decrypted bytes ── Session ◀── ciphertext ── socket
 //!
-//!  poll_open      PROXY header and handshake, in the connection's task
+//!  poll_open      the handshake, in the connection's task, after what precedes it on the socket
 //!  read_ahead     takes what the kernel holds, so that `peek` sees data and no ticket or alert
 //!  poll_shutdown  close_notify, then FIN; after a cut only the FIN or the reset
 //! ```
 
-use super::{proxy_header::HeaderReader, session::Session};
+use super::session::Session;
 use crate::runtime::{Address, Negotiated, Opening, Peek, Peer, Transport};
 use bytes::{Buf, Bytes, BytesMut};
 use rustls::ServerConfig;
@@ -41,25 +41,10 @@ thread_local! {
     static OUTPUT: Cell<BytesMut> = Cell::new(BytesMut::new());
 }
 
-/// A connection, by the steps that precede HTTP on it. The internal server has none, and Unix
-/// sockets have no TLS.
+/// A connection. The internal server and Unix sockets have no TLS.
 pub(crate) enum Stream<T> {
     Plain(T),
-    Proxied(ProxiedStream<T>),
     Tls(TlsStream<T>),
-}
-
-/// A connection without TLS that begins with a PROXY header.
-pub(crate) struct ProxiedStream<T> {
-    io: T,
-    /// `None` once it was read. Boxed, so that no idle connection takes memory for it.
-    header: Option<Box<HeaderReader>>,
-}
-
-impl<T: Transport> ProxiedStream<T> {
-    pub(super) fn new(io: T) -> Self {
-        Self { io, header: Some(Box::default()) }
-    }
 }
 
 /// A connection with TLS.
@@ -71,9 +56,7 @@ pub(crate) struct TlsStream<T> {
 
 /// The state of a handshake in progress.
 struct Handshake {
-    /// The PROXY header that precedes the handshake.
-    header: Option<HeaderReader>,
-    /// The client that the header announced.
+    /// The client that a proxy announced before the handshake.
     client: Option<Address>,
     /// Each step that costs processor time needs a turn.
     turns: PollSemaphore,
@@ -93,10 +76,8 @@ impl<T: Transport> TlsStream<T> {
         io: T,
         config: Arc<ServerConfig>,
         turns: Arc<Semaphore>,
-        header: Option<HeaderReader>,
     ) -> Result<Self, rustls::Error> {
         let handshake = Handshake {
-            header,
             client: None,
             turns: PollSemaphore::new(turns),
             has_begun: false,
@@ -119,9 +100,8 @@ impl<T: Transport> TlsStream<T> {
                 self.handshake = None;
                 return Poll::Ready(Ok(client));
             }
-            if let Some(header) = &mut handshake.header {
-                handshake.client = ready!(header.poll_read(&mut self.io, cx))?.client();
-                handshake.header = None;
+            if self.io.opening() != Opening::Done {
+                handshake.client = ready!(self.io.poll_open(cx))?;
             }
             if !handshake.has_unprocessed {
                 let (io, session) = (&mut self.io, &mut self.session);
@@ -187,25 +167,6 @@ impl<T: Transport> TlsStream<T> {
             }
             Poll::Ready(Ok(len))
         })
-    }
-}
-
-impl<T> ProxiedStream<T> {
-    pub(super) const fn io(&self) -> &T {
-        &self.io
-    }
-
-    pub(super) fn into_io(self) -> T {
-        self.io
-    }
-
-    /// Replaces the socket, with which `swap` may fail. Once the header was read, nothing
-    /// distinguishes the connection from another.
-    pub(super) fn swap_io<U>(
-        self,
-        swap: impl FnOnce(T) -> Result<U, T>,
-    ) -> Result<Stream<U>, Stream<T>> {
-        swap(self.io).map(Stream::Plain).map_err(Stream::Plain)
     }
 }
 
@@ -375,8 +336,8 @@ impl<T: Transport> Transport for TlsStream<T> {
 
     fn opening(&self) -> Opening {
         match self.handshake.as_deref() {
-            Some(Handshake { header: Some(header), .. }) => header.opening(),
             Some(handshake) if handshake.has_begun => Opening::Begun,
+            Some(_) if self.io.opening() != Opening::Done => self.io.opening(),
             Some(_) => Opening::Silent,
             None => Opening::Done,
         }
@@ -431,7 +392,6 @@ macro_rules! either {
     ($stream:expr, $io:ident => $call:expr) => {
         match $stream {
             Stream::Plain($io) => $call,
-            Stream::Proxied(ProxiedStream { io: $io, .. }) => $call,
             Stream::Tls($io) => $call,
         }
     };
@@ -505,24 +465,11 @@ impl<T: Transport> Transport for Stream<T> {
     }
 
     fn opening(&self) -> Opening {
-        match self {
-            Self::Plain(_) | Self::Proxied(ProxiedStream { header: None, .. }) => Opening::Done,
-            Self::Proxied(ProxiedStream { header: Some(header), .. }) => header.opening(),
-            Self::Tls(stream) => stream.opening(),
-        }
+        either!(self, io => io.opening())
     }
 
     fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Address>>> {
-        match self {
-            Self::Plain(_) => Poll::Ready(Ok(None)),
-            Self::Proxied(ProxiedStream { io, header }) => {
-                let Some(reader) = header else { return Poll::Ready(Ok(None)) };
-                let announced = ready!(reader.poll_read(io, cx))?;
-                *header = None;
-                Poll::Ready(Ok(announced.client()))
-            }
-            Self::Tls(stream) => stream.poll_open(cx),
-        }
+        either!(self, io => io.poll_open(cx))
     }
 
     fn has_handshake(&self) -> bool {

@@ -69,6 +69,11 @@ const RULES: &[Rule] = &[
         sentence: "background is below the host: it imports nothing of it",
     },
     Rule {
+        module: "proxy_protocol",
+        may: &["runtime"],
+        sentence: "proxy_protocol wraps a network, and imports nothing of the host",
+    },
+    Rule {
         module: "tls",
         may: &["runtime", "errors", "log"],
         sentence: "tls wraps a network, and imports nothing of the host",
@@ -139,6 +144,7 @@ const RULES: &[Rule] = &[
             "host_config",
             "host_error",
             "driver",
+            "proxy_protocol",
             "tls",
         ],
         sentence: "the host uses the runtime traits: it imports nothing of `os`",

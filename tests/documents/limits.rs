@@ -25,9 +25,10 @@ const NO_LIMITS: [&str; 15] = [
 ];
 
 /// Folders and files whose constants may bound clients.
-const SOURCES: [&str; 8] = [
+const SOURCES: [&str; 9] = [
     "http",
     "internal",
+    "proxy_protocol",
     "tls",
     "driver",
     "os/limits.rs",

@@ -21,6 +21,8 @@ mod metrics;
 mod os;
 mod outcomes;
 mod outstanding;
+#[cfg(feature = "proxy-protocol")]
+mod proxy_protocol;
 mod reload;
 #[cfg(feature = "axum")]
 mod streams;

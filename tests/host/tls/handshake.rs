@@ -111,3 +111,39 @@ fn many_handshakes_do_not_starve_requests() {
     }
     assert_eq!(app.end().connections.handshakes, 301);
 }
+
+#[cfg(feature = "proxy-protocol")]
+#[test]
+fn a_header_precedes_the_tls_handshake() {
+    use crate::proxy_protocol::{CLIENT, LOCAL, VERSION_1, VERSION_2, connect, host, service};
+
+    let identity = identity();
+    for workers in ALL_WORKERS {
+        let builder = host("127.0.0.1:0".parse().unwrap(), Limits::default());
+        let app = App::start_on(builder.tls(identity.server()).serve(service()), workers);
+        for (header, alpn) in [(VERSION_1, &[][..]), (VERSION_2, &["http/1.1"])] {
+            let mut client = TlsClient::silent(app.main, &identity.client(alpn));
+            // One packet has the header and the first flight.
+            let hello = client.take_records();
+            client.send_raw(&[header, &hello].concat());
+            client.handshake().expect("the handshake");
+            assert_eq!(client.get("/").body(), CLIENT, "{workers:?}");
+            park();
+            assert_eq!(client.get("/").body(), CLIENT, "{workers:?}: after it was parked");
+        }
+        let mut client = TlsClient::silent(app.main, &identity.client(&["h2"]));
+        for byte in VERSION_2 {
+            client.send_raw(&[*byte]);
+        }
+        client.handshake().expect("the handshake");
+        client.start_http2("/");
+        assert_eq!(client.http2_body().unwrap(), CLIENT, "{workers:?}");
+        // Neither a health check nor a client without a header is a failed handshake.
+        drop(connect(&app, LOCAL));
+        let mut plain = TlsClient::silent(app.main, &identity.client(&[]));
+        assert_eq!(plain.handshake(), Err(End::Cut));
+        until_holds("both ends", || app.status()["connections"]["proxy_headers_refused"] == 1);
+        let connections = app.end().connections;
+        assert_eq!((connections.handshakes, connections.handshakes_failed), (3, 0));
+    }
+}

@@ -5,7 +5,6 @@
 mod client;
 mod drain;
 mod handshake;
-mod proxy_protocol;
 mod reload;
 
 use crate::support::{App, app::Workers, block, quick_plan, settings, until_holds};

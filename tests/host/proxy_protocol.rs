@@ -1,32 +1,44 @@
-//! P5, P5b, P6, P15: the PROXY protocol on addresses that require it, with and without TLS.
+//! P5, P5b, P6, P15: the PROXY protocol on addresses that require it. `host::tls::handshake` has it
+//! before TLS.
 
-use super::*;
-use crate::support::{Client, End as PlainEnd, frames::frame, now, scratch_path};
+#![expect(clippy::unwrap_used, reason = "a test that cannot set up its world should fail")]
+
+use crate::support::{
+    App, Client, End, app::Workers, block, frames::frame, now, quick_plan, scratch_path, settings,
+    until_holds,
+};
 use axum::{
     Router,
-    extract::{ConnectInfo, Request},
+    body::Body,
+    extract::{ConnectInfo, Request, connect_info::IntoMakeServiceWithConnectInfo},
     routing::get,
 };
-use lameduck::{RequestContext, runtime::ListenAddress};
+use http::Response;
+use hyper::service::service_fn;
+use lameduck::{Host, Limits, RequestContext, runtime::ListenAddress};
 use lameduck_wire::http1::get_bytes;
 use std::{
+    convert::Infallible,
     io::{Read, Write},
     net::SocketAddr,
     os::unix::net::UnixStream,
+    time::Duration,
 };
 
-const VERSION_1: &[u8] = b"PROXY TCP4 192.0.2.7 10.0.0.1 54321 443\r\n";
+const ALL_WORKERS: [Workers; 2] = [Workers::Task, Workers::Threads(1)];
+
+pub(super) const VERSION_1: &[u8] = b"PROXY TCP4 192.0.2.7 10.0.0.1 54321 443\r\n";
 
 /// Version 2, a TCP connection over IPv4 from 192.0.2.7:54321, with a field that is ignored.
-const VERSION_2: &[u8] =
+pub(super) const VERSION_2: &[u8] =
     b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x11\xc0\0\x02\x07\x0a\0\0\x01\xd4\x31\x01\xbb\
       \x04\0\x02xx";
 
 /// Version 2, the proxy's own connection.
-const LOCAL: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
+pub(super) const LOCAL: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
 
 /// What `GET /` returns to the client of these headers.
-const CLIENT: &str = "192.0.2.7:54321 192.0.2.7:54321";
+pub(super) const CLIENT: &str = "192.0.2.7:54321 192.0.2.7:54321";
 
 /// Serves the client's address, as the context and axum's `ConnectInfo` have it.
 async fn whoami(ConnectInfo(peer): ConnectInfo<SocketAddr>, request: Request) -> String {
@@ -37,29 +49,38 @@ async fn whoami(ConnectInfo(peer): ConnectInfo<SocketAddr>, request: Request) ->
     format!("{peer} {}", context.peer())
 }
 
-/// A host whose only main address requires a header.
-fn host(address: ListenAddress, limits: Limits) -> lameduck::Builder {
-    let mut settings = settings().limits(limits).proxy_protocol_address(address);
-    settings.main_addresses.clear();
-    host_with(settings)
+/// The service of these tests: `/slow` responds after 400 ms.
+pub(super) type Service = IntoMakeServiceWithConnectInfo<Router, SocketAddr>;
+
+pub(super) fn service() -> Service {
+    let router = Router::new().route("/", get(whoami).post(whoami)).route("/slow", get(whoami));
+    router.into_make_service_with_connect_info()
 }
 
-fn start_with(limits: Limits, identity: Option<&Identity>, workers: Workers) -> App {
-    let mut builder = host("127.0.0.1:0".parse().unwrap(), limits);
-    if let Some(identity) = identity {
-        builder = builder.tls(identity.server());
-    }
-    let router = Router::new().route("/", get(whoami).post(whoami)).route("/slow", get(whoami));
-    let service = router.into_make_service_with_connect_info::<SocketAddr>();
-    App::start_on(builder.serve(service), workers)
+/// A host whose only main address requires a header.
+pub(super) fn host(address: ListenAddress, limits: Limits) -> lameduck::Builder {
+    let plan = quick_plan().lame_duck(Duration::ZERO).drain(Duration::from_secs(8));
+    let mut settings = settings().plan(plan).request_timeout(None).limits(limits);
+    settings.main_addresses.clear();
+    Host::builder(settings.proxy_protocol_address(address))
+}
+
+fn start_with(limits: Limits, workers: Workers) -> App {
+    let builder = host("127.0.0.1:0".parse().unwrap(), limits);
+    App::start_on(builder.serve(service()), workers)
 }
 
 fn start(workers: Workers) -> App {
-    start_with(Limits::default(), None, workers)
+    start_with(Limits::default(), workers)
+}
+
+/// Waits until idle connections are in the idle set, where there is one.
+fn park() {
+    block(Duration::from_millis(1_500));
 }
 
 /// Connects and sends these bytes.
-fn connect(app: &App, bytes: &[u8]) -> Client {
+pub(super) fn connect(app: &App, bytes: &[u8]) -> Client {
     let mut client = Client::connect(app.main);
     client.send(bytes);
     client
@@ -143,38 +164,6 @@ fn a_header_precedes_http2() {
 }
 
 #[test]
-fn a_header_precedes_the_tls_handshake() {
-    let identity = identity();
-    for workers in ALL_WORKERS {
-        let app = start_with(Limits::default(), Some(&identity), workers);
-        for (header, alpn) in [(VERSION_1, &[][..]), (VERSION_2, &["http/1.1"])] {
-            let mut client = TlsClient::silent(app.main, &identity.client(alpn));
-            // One packet has the header and the first flight.
-            let hello = client.take_records();
-            client.send_raw(&[header, &hello].concat());
-            client.handshake().expect("the handshake");
-            assert_eq!(client.get("/").body(), CLIENT, "{workers:?}");
-            park();
-            assert_eq!(client.get("/").body(), CLIENT, "{workers:?}: after it was parked");
-        }
-        let mut client = TlsClient::silent(app.main, &identity.client(&["h2"]));
-        for byte in VERSION_2 {
-            client.send_raw(&[*byte]);
-        }
-        client.handshake().expect("the handshake");
-        client.start_http2("/");
-        assert_eq!(client.http2_body().unwrap(), CLIENT, "{workers:?}");
-        // Neither a health check nor a client without a header is a failed handshake.
-        drop(connect(&app, LOCAL));
-        let mut plain = TlsClient::silent(app.main, &identity.client(&[]));
-        assert_eq!(plain.handshake(), Err(End::Cut));
-        until_holds("both ends", || app.status()["connections"]["proxy_headers_refused"] == 1);
-        let connections = app.end().connections;
-        assert_eq!((connections.handshakes, connections.handshakes_failed), (3, 0));
-    }
-}
-
-#[test]
 fn a_unix_socket_may_require_a_header() {
     let path = scratch_path("proxied.sock");
     let address = ListenAddress::Unix(path.clone());
@@ -210,7 +199,7 @@ fn a_connection_without_a_header_is_closed_without_a_response() {
         ];
         for bytes in bad {
             let mut client = connect(&app, bytes);
-            assert_eq!(client.end(), PlainEnd::Closed, "{:?}", bytes.escape_ascii());
+            assert_eq!(client.end(), End::Closed, "{:?}", bytes.escape_ascii());
             assert_eq!(client.unread(), b"");
         }
         // A client that leaves in the middle is counted, one that sends nothing is not.
@@ -227,7 +216,7 @@ fn a_connection_without_a_header_is_closed_without_a_response() {
 
 #[test]
 fn a_header_is_refused_where_none_is_required() {
-    let app = App::start(host_with(settings()).serve_hyper(service_fn(serve)));
+    let app = App::start(Host::builder(settings()).serve(service()));
     let mut client = connect(&app, &[VERSION_1, get_bytes("/").as_bytes()].concat());
     assert_eq!(client.answer().status, 400);
     let mut client = connect(&app, &[VERSION_2, get_bytes("/").as_bytes()].concat());
@@ -241,16 +230,16 @@ fn a_header_has_the_timeout_of_a_head_and_silence_that_of_the_first_byte() {
         .header_timeout(Duration::from_millis(700))
         .first_byte_timeout(Duration::from_millis(1_500));
     for workers in ALL_WORKERS {
-        let app = start_with(limits, None, workers);
+        let app = start_with(limits, workers);
         let begin = now();
         let mut half = connect(&app, &VERSION_1[..20]);
         let mut silent = Client::connect(app.main);
         let mut headed = connect(&app, VERSION_2);
-        assert_eq!((half.end(), half.unread()), (PlainEnd::Closed, &b""[..]));
+        assert_eq!((half.end(), half.unread()), (End::Closed, &b""[..]));
         assert!(begin.elapsed() >= Duration::from_millis(700), "{:?}", begin.elapsed());
-        assert_eq!(silent.end(), PlainEnd::Closed);
+        assert_eq!(silent.end(), End::Closed);
         // The header is no first byte of a request.
-        assert_eq!(headed.end(), PlainEnd::Closed);
+        assert_eq!(headed.end(), End::Closed);
         assert!(begin.elapsed() >= Duration::from_millis(1_500), "{:?}", begin.elapsed());
         let connections = app.end().connections;
         let timeouts = (connections.first_byte_timeouts, connections.handshake_timeouts);
@@ -260,7 +249,7 @@ fn a_header_has_the_timeout_of_a_head_and_silence_that_of_the_first_byte() {
 
 #[test]
 fn connections_without_a_whole_header_make_room_at_the_connection_limit() {
-    let app = start_with(Limits::default().connections_max(3), None, Workers::Threads(1));
+    let app = start_with(Limits::default().connections_max(3), Workers::Threads(1));
     let half: Vec<_> = (0..3).map(|_| connect(&app, &VERSION_1[..20])).collect();
     until_holds("the accepts", || open(&app) == 3);
     let mut client = connect(&app, VERSION_1);
@@ -284,7 +273,7 @@ fn headers_do_not_hold_the_drain() {
         let report = app.end();
         assert!(report.shutdown < Duration::from_secs(4), "{workers:?}: {:?}", report.shutdown);
         for client in [&mut half, &mut whole, &mut local] {
-            assert_eq!((client.end(), client.unread()), (PlainEnd::Closed, &b""[..]));
+            assert_eq!((client.end(), client.unread()), (End::Closed, &b""[..]));
         }
         let connections = report.connections;
         assert_eq!((report.code(), report.requests.started), (0, 0));
@@ -312,9 +301,9 @@ fn a_header_that_is_completed_in_the_drain_is_followed_by_one_response() {
         half.send([&VERSION_1[20..], get_bytes("/").as_bytes()].concat());
         let response = half.answer();
         assert_eq!((response.body().as_str(), response.says_close()), (CLIENT, true));
-        assert_eq!(half.end(), PlainEnd::Closed);
+        assert_eq!(half.end(), End::Closed);
         assert_eq!(busy.answer().body(), CLIENT, "{workers:?}");
-        assert_eq!(idle.end(), PlainEnd::Closed);
+        assert_eq!(idle.end(), End::Closed);
         let report = app.report();
         assert_eq!((report.code(), report.requests.finished), (0, 3), "{workers:?}");
         assert_eq!((report.connections.close_races, report.connections.reset), (0, 0));
