@@ -49,6 +49,7 @@ scenarios *args:
 # lameduck compared with other servers, each on one core: `just bench --quick`.
 bench *args:
     cargo build --release --manifest-path benches/peers/Cargo.toml
+    cargo build --release --manifest-path benches/peers/secure/Cargo.toml
     cargo run --release --manifest-path benches/peers/Cargo.toml --bin bench -- {{args}}
 
 # `just cost --check` is CI's check against the baseline, which `just cost --save` replaces.

@@ -12,17 +12,22 @@ use std::process::Command;
 
 pub fn streams(peer: &'static Peer, options: &Options) -> Result<Sample> {
     let server = Server::start(peer, &Setup { http2: true, ..Setup::default() })?;
-    run(&server, 1)?;
+    take(&server, options.seconds, "/", &[])
+}
+
+/// Takes a sample of a load, after a warm-up.
+pub fn take(server: &Server, seconds: u64, path: &str, more: &[&str]) -> Result<Sample> {
+    run(server, 1, path, more)?;
     let before = server.cpu()?;
-    let (requests, per_second) = run(&server, options.seconds)?;
+    let (requests, per_second) = run(server, seconds, path, more)?;
     let after = server.cpu()?;
     let cpu = after.user - before.user + after.system - before.system;
     Ok(sample([("cpu_micros", cpu * 1e6 / requests), ("per_second", per_second)]))
 }
 
-fn run(server: &Server, seconds: u64) -> Result<(f64, f64)> {
+fn run(server: &Server, seconds: u64, path: &str, more: &[&str]) -> Result<(f64, f64)> {
     let mut command = Command::new("h2load");
-    command.args(["-t1", "-c8", "-m32", "-D", &seconds.to_string()]).arg(format!("http://{}/", server.address));
+    command.args(["-t1", "-c8", "-m32", "-D", &seconds.to_string()]).args(more).arg(server.url(path));
     let output = command.output().map_err(|error| format!("h2load (Debian's package `nghttp2-client`): {error}"))?;
     let text = String::from_utf8(output.stdout)?;
     // requests: 1000 total, 1000 started, 1000 done, 1000 succeeded, 0 failed, 0 errored, 0 timeout

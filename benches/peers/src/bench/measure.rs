@@ -1,7 +1,10 @@
 //! The measures. Each takes one sample of one server: a few named numbers.
 
 use crate::{
-    Result, draining, h2load, idle, instructions, last_answer, options::Options, peer::Peer, perf, slopes, start, wrk,
+    Result, draining, grpc, h2load, idle, instructions, last_answer,
+    options::Options,
+    peer::{Peer, Speaks},
+    perf, slopes, start, wrk,
 };
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -18,31 +21,40 @@ pub struct Measure {
 }
 
 /// All measures, in the order of the run.
-pub const MEASURES: [Measure; 14] = [
+pub const MEASURES: [Measure; 18] = [
     Measure { name: "load", rounds_max: usize::MAX, suits: any, take: wrk::many },
-    Measure { name: "sampled", rounds_max: usize::MAX, suits: |_| perf::works(), take: perf::take },
+    Measure { name: "sampled", rounds_max: usize::MAX, suits: |peer| any(peer) && perf::works(), take: perf::take },
     Measure { name: "one", rounds_max: usize::MAX, suits: any, take: wrk::one },
     Measure { name: "pipelined", rounds_max: usize::MAX, suits: parses, take: wrk::pipelined },
-    Measure { name: "http2", rounds_max: usize::MAX, suits: |peer| peer.http2, take: h2load::streams },
+    Measure { name: "http2", rounds_max: usize::MAX, suits: |peer| any(peer) && peer.http2, take: h2load::streams },
     Measure { name: "start", rounds_max: usize::MAX, suits: any, take: start::first_answer },
     Measure { name: "idle", rounds_max: usize::MAX, suits: any, take: idle::served_once },
     Measure { name: "byteless", rounds_max: 3, suits: any, take: idle::byteless },
-    Measure { name: "last_answer", rounds_max: usize::MAX, suits: |peer| peer.drains, take: last_answer::take },
+    Measure { name: "last_answer", rounds_max: usize::MAX, suits: |peer| any(peer) && peer.drains, take: last_answer::take },
     Measure { name: "draining", rounds_max: usize::MAX, suits: parses, take: draining::with_new_connections },
     Measure { name: "draining_kept", rounds_max: 3, suits: parses, take: draining::with_kept_connections },
     Measure { name: "slopes", rounds_max: 3, suits: slopes::suits, take: slopes::connections },
     Measure { name: "workers", rounds_max: 3, suits: |peer| peer.name == "lameduck", take: slopes::workers },
     Measure { name: "instructions", rounds_max: 1, suits: any, take: instructions::take },
+    Measure { name: "tls", rounds_max: usize::MAX, suits: tls, take: wrk::many },
+    Measure { name: "handshakes", rounds_max: usize::MAX, suits: tls, take: wrk::handshakes },
+    Measure { name: "tls_idle", rounds_max: 3, suits: tls, take: idle::served_once },
+    Measure { name: "grpc", rounds_max: usize::MAX, suits: |peer| peer.speaks == Speaks::Grpc, take: grpc::calls },
 ];
 
-fn any(_: &Peer) -> bool {
-    true
+/// Returns whether the server speaks HTTP without TLS.
+fn any(peer: &Peer) -> bool {
+    peer.speaks == Speaks::Http
+}
+
+fn tls(peer: &Peer) -> bool {
+    peer.speaks == Speaks::Tls
 }
 
 /// Returns whether the server parses requests. The floor sends one response per read, not per
 /// request.
 fn parses(peer: &Peer) -> bool {
-    peer.name != "floor"
+    any(peer) && peer.name != "floor"
 }
 
 /// Returns a sample of these numbers.

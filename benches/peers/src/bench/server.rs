@@ -3,7 +3,7 @@
 use crate::{
     Result, client,
     cores::{TICKS, on_server_core},
-    peer::Peer,
+    peer::{Peer, Speaks},
 };
 use rustix::process::{Pid, PidfdFlags, kill_process, pidfd_open};
 use std::{
@@ -81,6 +81,12 @@ impl Server {
             return Err(format!("{} did not start within {START_TIME:?}", self.peer.name).into());
         }
         Ok(())
+    }
+
+    /// Returns the address of a path, for a load generator.
+    pub fn url(&self, path: &str) -> String {
+        let scheme = if self.peer.speaks == Speaks::Tls { "https" } else { "http" };
+        format!("{scheme}://{}{path}", self.address)
     }
 
     /// Returns the CPU time used by the process and its children.

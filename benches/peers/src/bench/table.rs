@@ -73,15 +73,46 @@ const SLOPES: [Row; 14] = [
     ("– with 4, ms", "workers/start_millis_4", fine),
 ];
 
-/// Servers whose ratios to lameduck are printed.
-const HELD_AGAINST: [&str; 2] = ["bare", "axum"];
+const TLS: [Row; 11] = [
+    ("CPU a request, µs (64 connections)", "tls/cpu_micros", fine),
+    ("– user, µs", "tls/user_micros", fine),
+    ("requests/s", "tls/per_second", whole),
+    ("p50, µs", "tls/p50_micros", whole),
+    ("p99, µs", "tls/p99_micros", whole),
+    ("CPU a handshake, its connection and one request, µs", "handshakes/cpu_micros", fine),
+    ("handshakes/s", "handshakes/per_second", whole),
+    ("bytes an idle connection, served once", "tls_idle/bytes", whole),
+    ("– at the peak of the burst", "tls_idle/peak_bytes", whole),
+    ("idle connections closed after the stop, ms", "tls_idle/close_millis", whole),
+    ("– stop to exit, ms", "tls_idle/stop_millis", whole),
+];
+
+const GRPC: [Row; 2] = [
+    ("CPU a unary call, µs (8 connections, 32 streams)", "grpc/cpu_micros", fine),
+    ("calls/s", "grpc/per_second", whole),
+];
+
+/// The server whose ratios to others are printed, and these.
+type Ratios = (&'static str, &'static [&'static str]);
+
+const OVER_HTTP: Ratios = ("lameduck", &["bare", "axum"]);
+const OVER_TLS: Ratios = ("lameduck_tls", &["bare_tls", "nginx_tls"]);
+const OVER_GRPC: Ratios = ("lameduck_grpc", &["tonic_grpc"]);
 
 pub fn print(results: &Value, out: &mut impl Write) -> io::Result<()> {
     writeln!(out, "{}", conditions::sentence(&results["run"]))?;
     let servers = results["servers"].as_array().map(Vec::as_slice).unwrap_or_default();
-    rows(&COSTS, servers, out)?;
-    rows(&COUNTS, servers, out)?;
-    rows(&SLOPES, servers, out)
+    // The others have tables of their own, and their binaries are no row of the first.
+    let is_other = |server: &&Value| {
+        let name = server["name"].as_str().unwrap_or_default();
+        name.ends_with("_tls") || name.ends_with("_grpc")
+    };
+    let (others, plain): (Vec<&Value>, Vec<&Value>) = servers.iter().partition(is_other);
+    rows(&COSTS, &plain, OVER_HTTP, out)?;
+    rows(&COUNTS, &plain, OVER_HTTP, out)?;
+    rows(&SLOPES, &plain, OVER_HTTP, out)?;
+    rows(&TLS, &others, OVER_TLS, out)?;
+    rows(&GRPC, &others, OVER_GRPC, out)
 }
 
 /// Returns the median at `path`, or the spread if `|spread` follows: the largest minus the smallest
@@ -91,25 +122,25 @@ pub fn number(server: &Value, path: &str) -> Option<f64> {
     server.pointer(&format!("/{path}/{what}"))?.as_f64()
 }
 
-fn rows(rows: &[Row], servers: &[Value], out: &mut impl Write) -> io::Result<()> {
+fn rows(rows: &[Row], servers: &[&Value], ratios: Ratios, out: &mut impl Write) -> io::Result<()> {
     let told = |row: &&Row| servers.iter().any(|server| number(server, row.1).is_some());
     let rows: Vec<&Row> = rows.iter().filter(told).collect();
     let servers: Vec<&Value> =
-        servers.iter().filter(|server| rows.iter().any(|row| number(server, row.1).is_some())).collect();
+        servers.iter().copied().filter(|server| rows.iter().any(|row| number(server, row.1).is_some())).collect();
     if rows.is_empty() {
         return Ok(());
     }
     let name = |server: &Value| server["name"].as_str().unwrap_or_default().to_owned();
     let find = |wanted: &str| servers.iter().copied().find(|server| name(server) == wanted);
-    let (ours, others) = (find("lameduck"), HELD_AGAINST.map(|server| (server, find(server))));
+    let (ours, against) = ratios;
     let others: Vec<_> =
-        others.into_iter().filter_map(|(server, other)| ours.zip(other).map(|pair| (server, pair))).collect();
+        against.iter().filter_map(|other| Some((*other, (find(ours)?, find(other)?)))).collect();
     write!(out, "\n| |")?;
     for server in &servers {
         write!(out, " {} |", name(server))?;
     }
     for (server, _) in &others {
-        write!(out, " lameduck ÷ {server} |")?;
+        write!(out, " {ours} ÷ {server} |")?;
     }
     writeln!(out, "\n|---|{}", "---:|".repeat(servers.len() + others.len()))?;
     for (title, path, text) in rows {

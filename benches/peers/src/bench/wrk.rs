@@ -24,6 +24,12 @@ pub fn many(peer: &'static Peer, options: &Options) -> Result<Sample> {
     take(peer, options.seconds, MANY, &[])
 }
 
+/// 64 clients through TLS, each with a new connection per request: the cost of a handshake, with the
+/// connection and the one request that follow it.
+pub fn handshakes(peer: &'static Peer, options: &Options) -> Result<Sample> {
+    take(peer, options.seconds, MANY, &["-H".to_owned(), "Connection: close".to_owned()])
+}
+
 /// One connection: the latency of a response without concurrency.
 pub fn one(peer: &'static Peer, options: &Options) -> Result<Sample> {
     take(peer, options.seconds, 1, &[])
@@ -85,7 +91,7 @@ pub fn run(server: &Server, wrapper: &[&str], seconds: u64, connections: usize, 
     let mut words = wrapper.iter().chain(&["wrk"]);
     let mut command = Command::new(words.next().unwrap_or(&"wrk"));
     command.args(words).args(["-t1", "-c", &connections.to_string(), "--latency", "-d", &format!("{seconds}s")]).args(more);
-    let output = command.arg(format!("http://{}/", server.address)).output();
+    let output = command.arg(server.url("/")).output();
     let output = output.map_err(|error| {
         format!("{} (Debian's package `wrk`, and `linux-perf`): {error}", wrapper.first().unwrap_or(&"wrk"))
     })?;
