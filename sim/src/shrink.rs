@@ -233,7 +233,9 @@ fn numbers(scenario: &mut Scenario) -> Vec<&mut u64> {
             | Traffic::Http2 { requests, every_ms }
             | Traffic::Session { times: requests, every_ms } => all.extend([requests, every_ms]),
             Traffic::Http2Leaves { requests, after_ms }
-            | Traffic::Http2HalfFrame { requests, after_ms, .. } => all.extend([requests, after_ms]),
+            | Traffic::Http2HalfFrame { requests, after_ms, .. } => {
+                all.extend([requests, after_ms]);
+            }
             Traffic::Pipelined { requests } | Traffic::Http2Windowless { requests } => {
                 all.push(requests);
             }

@@ -3,9 +3,9 @@
 use super::{HeaderFault, Pacing, ProxyHeader, RareRequest, RequestKind, Stranger, Traffic};
 use crate::client::{
     ClientId, Connect, ExchangePacing, First, Http1Client, RequestSpec, Retry, Step, byte_less,
-    connection_per_request, given_up, half_framed, keep_alive, multiplexed, one_request, pause, pipelined, raw,
-    resetting, session, silent_http2, stalled, strangers, upgraded, uploading, windowless,
-    windowless_request,
+    connection_per_request, given_up, half_framed, keep_alive, multiplexed, one_request, pause,
+    pipelined, raw, resetting, session, silent_http2, stalled, strangers, upgraded, uploading,
+    windowless, windowless_request,
 };
 use serde::{Deserialize, Serialize};
 use std::{iter, time::Duration};
