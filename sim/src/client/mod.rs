@@ -7,13 +7,13 @@
 //! ```
 //! Records under the client's name: `connected`, `connect failed`, `asks`, `sent` (the last byte
 //! was passed to the network), `head` (with the status, and `close` = `yes` for `Connection:
-//! close`), `completed`, `failed`, `retries`, `closed idle` (the server closed a connection
-//! between requests), `goaway` (HTTP/2, with `last_stream` and `code`), `stalls` (the client
-//! reads nothing from now on), `stall ends`, `response lost`, `stops in a frame` (HTTP/2: the client
-//! sends only a part of this frame, and nothing more), `ended`; with TLS also `tcp
-//! connected` and `tls end`; with a PROXY header `header begins` and `header sent`. The clients
-//! of a user's service record `body`, `step` (which of the requests that follow each other it
-//! was), `messages` (of a WebSocket) and `call messages` (of a gRPC call), too.
+//! close`), `completed`, `failed`, `retries`, `closed idle` (the server closed a connection between
+//! requests), `goaway` (HTTP/2, with `last_stream` and `code`), `stalls` (the client reads nothing
+//! from now on), `stall ends`, `response lost`, `stops in a frame` (HTTP/2: the client sends only a
+//! part of this frame, and nothing more), `ended`; with TLS also `tcp connected` and `tls end`;
+//! with a PROXY header `header begins` and `header sent`. The clients of a user's service record
+//! `body`, `step` (which of the requests that follow each other it was), `messages` (of a
+//! WebSocket) and `call messages` (of a gRPC call), too.
 
 mod answer;
 mod ask;

@@ -216,8 +216,8 @@ impl<'a> Delay<'a> {
         Ok(())
     }
 
-    /// Checks that connections have different age limits: of many that are used in the middle of the
-    /// last tenth of their age, some announce their close and others do not.
+    /// Checks that connections have different age limits: of many that are used in the middle of
+    /// the last tenth of their age, some announce their close and others do not.
     fn ages_are_spread(&self) -> Result<(), String> {
         let Some(age) = self.history.scenario.limits.connection_age_max else { return Ok(()) };
         let part = |percent: u64| self.history.world(Duration::from_micros(age * 10 * percent));
