@@ -11,11 +11,12 @@ test:
     cargo test --workspace
     cargo test -p lameduck
 
-# A template of a service, a shop with planted shutdown bugs, and telemetry.
+# A template of a service, services with one downstream each, a shop with planted shutdown bugs,
+# and telemetry.
 # The packages in examples/ that have separate lock files.
 examples:
     cargo test --manifest-path examples/service/Cargo.toml --target-dir target
-    cargo test --manifest-path examples/shop/Cargo.toml --target-dir target
+    cargo test --workspace --manifest-path examples/downstreams/Cargo.toml --target-dir target
     cargo test --manifest-path examples/telemetry/Cargo.toml --target-dir target
 
 # What CI checks before the tests: format, lints, documents, dependencies.

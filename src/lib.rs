@@ -46,6 +46,7 @@
 //! | work that outlives its response | [`RequestContext::spawn`] | P10 |
 //! | a deadline for one route | [`RouteTimeout`] | P9 |
 //! | the end of a long stream | [`StreamShutdown`] | P5 |
+//! | conditions for the simulation to check | [`always!`], [`sometimes!`] | – |
 //!
 //! A handler finds its [`RequestContext`] in the request extensions: deadline, cancellation, phase.
 //! [`TestHost`] makes contexts for unit tests of handlers.
@@ -112,6 +113,8 @@ extern crate alloc;
 #[doc = include_str!("../README.md")]
 struct Readme;
 
+#[doc(hidden)]
+pub mod assertions;
 mod background;
 #[cfg(feature = "cli")]
 pub mod cli;

@@ -32,6 +32,11 @@ const RULES: &[Rule] = &[
         may: &["lifecycle"],
         sentence: "errors writes any error as text: it imports only the lifecycle's labels",
     },
+    Rule {
+        module: "assertions",
+        may: &[],
+        sentence: "assertions are used by users' code alone, and import nothing of this crate",
+    },
     Rule { module: "log", may: &[], sentence: "log is used by all modules, and imports none" },
     Rule {
         module: "unwind",

@@ -24,6 +24,8 @@ pub(super) struct Account {
     pub(super) downstreams: Vec<String>,
     /// Why it may not happen again.
     pub(super) note: Option<String>,
+    /// Whether no single run shows the failure.
+    pub(super) of_all_runs: bool,
     /// Where the failure was saved.
     pub(super) saved: Option<String>,
 }

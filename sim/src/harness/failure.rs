@@ -40,6 +40,12 @@ impl Failure {
         Self { seed, broken, scenario, account }
     }
 
+    /// Marks it as one that no single run shows: in none of them something was reached.
+    pub(super) fn of_all_runs(mut self) -> Self {
+        self.account.of_all_runs = true;
+        self
+    }
+
     /// Returns the picture of the run as SVG, or an empty string if the run left no trace.
     #[must_use]
     pub fn svg(&self) -> &str {
@@ -125,8 +131,7 @@ impl fmt::Display for Failure {
         if let Some(saved) = &self.account.saved {
             writeln!(f, "{saved}")?;
         }
-        // One run of many is no proof that something is never reached.
-        let what = if self.broken.promise == "S6" { "see one of the runs" } else { "reproduce it" };
+        let what = if self.account.of_all_runs { "see one of the runs" } else { "reproduce it" };
         write!(f, "to {what}, replace the seeds by: .replay(r#\"{}\"#)", self.replay())
     }
 }

@@ -32,8 +32,9 @@
 //! - S6, **each request succeeds.** Over all runs, each request got the response that it expects at
 //!   least once, and the service connected to each of its downstreams. Otherwise the run proves
 //!   nothing about it.
-//! - S7, **assertions hold.** [`always!`](crate::always) does at every time, and
-//!   [`sometimes!`](crate::sometimes) in some run.
+//! - S7, **assertions hold.** Each [`always!`](lameduck::always) holds whenever it is reached, and
+//!   each [`sometimes!`](lameduck::sometimes) in some run. One that no run reaches fails the run:
+//!   [`Trials::assertions_in`].
 //! - S8, **runs can be replayed.** Some seeds are played twice, and the same happens each time:
 //!   [`Trials::may_diverge`].
 //!
@@ -60,8 +61,6 @@ mod service;
 mod trial;
 mod world;
 
-#[doc(hidden)]
-pub use assertions::{assert_always, assert_sometimes};
 pub use downstream::{Connection, Connector, Downstream, ServerConnection};
 pub use failure::Failure;
 pub use trial::{Received, Trial};
@@ -74,6 +73,7 @@ use crate::{
     shrink::shrink,
 };
 use account::{Account, in_words};
+use assertions::Scope;
 use judge::JUDGES;
 use lameduck::{HttpService, lifecycle::Plan};
 use proof::Proof;
@@ -99,7 +99,7 @@ where
     Trials {
         setup: Arc::new(move |world| setup(world).into()),
         requests: Vec::new(),
-        sometimes: Vec::new(),
+        scope: Scope::All,
         seeds: 0..100,
         plan: Plan::default(),
         request_timeout: Some(Duration::from_secs(5)),
@@ -116,7 +116,7 @@ type Setup<S> = Arc<dyn Fn(TestWorld) -> Trial<S> + Send + Sync>;
 pub struct Trials<S> {
     setup: Setup<S>,
     requests: Vec<Request>,
-    sometimes: Vec<String>,
+    scope: Scope,
     seeds: Range<u64>,
     plan: Plan,
     request_timeout: Option<Duration>,
@@ -221,10 +221,55 @@ impl<S: HttpService> Trials<S> {
         self
     }
 
-    /// Names a [`sometimes!`](crate::sometimes) or an [`always!`](crate::always) of the service
-    /// that must be reached in some run, with a condition that holds.
-    pub fn sometimes(mut self, what: impl Into<String>) -> Self {
-        self.sometimes.push(what.into());
+    /// Limits the assertions that a run must reach to those in this module and in the modules
+    /// inside it. Calls add up. Without a call these are all in the test binary, whichever crate
+    /// they are in: each [`always!`](lameduck::always) and [`sometimes!`](lameduck::sometimes)
+    /// that no run reaches fails the run (S7). An `always!` that is reached must hold in any module.
+    ///
+    /// A test binary that explores several services, or parts of one, names the part:
+    ///
+    /// ```standalone_crate
+    /// mod orders {
+    ///     pub async fn order() {
+    ///         lameduck::sometimes!("an order arrives");
+    ///     }
+    /// }
+    /// mod prices {
+    ///     pub async fn price() {
+    ///         lameduck::sometimes!("a price is read");
+    ///     }
+    /// }
+    ///
+    /// # use axum::{Router, routing::{get, post}};
+    /// # fn router() -> Router {
+    /// #     Router::new().route("/orders", post(orders::order)).route("/prices", get(prices::price))
+    /// # }
+    /// # fn main() {
+    /// lameduck_sim::explore(|world| world.host().serve(router()))
+    ///     .post("/orders", "tea")
+    ///     .assertions_in(concat!(module_path!(), "::orders"))
+    ///     .seeds(0..20)
+    ///     .run()
+    ///     .unwrap();
+    /// # }
+    /// ```
+    ///
+    /// # Panics
+    /// [`run`](Self::run) panics if a module has no assertion, since its path is mistyped then.
+    pub fn assertions_in(mut self, module: impl Into<String>) -> Self {
+        self.scope = self.scope.with(module.into());
+        self
+    }
+
+    /// Accepts that the runs reach no assertion, for this reason: `"it only measures the time"`.
+    /// Those that are reached must hold.
+    ///
+    /// # Panics
+    /// Panics if `why` is empty: an exception needs a reason.
+    #[track_caller]
+    pub fn may_miss_assertions(mut self, why: &str) -> Self {
+        assert!(!why.trim().is_empty(), "an exception needs a reason: why are they not reached?");
+        self.scope = Scope::None;
         self
     }
 
@@ -276,17 +321,18 @@ impl<S: HttpService> Trials<S> {
     ///
     /// # Errors
     /// Returns the first [`Failure`], shrunk. Fails also if a request never got a response that it
-    /// expects, or if the service never connected to a downstream: the run would then prove nothing
-    /// about it.
+    /// expects, if the service never connected to a downstream, or if no run reached an assertion:
+    /// the run would then prove nothing about it.
     ///
     /// # Panics
-    /// Panics if the run would prove nothing, since no request or no seed is given. Panics if the
+    /// Panics if the run would prove nothing, since no request or no seed is given, or since a
+    /// module of [`assertions_in`](Self::assertions_in) has no assertion. Panics if the
     /// text to replay is not a scenario, or one of another test, or if the environment has invalid
     /// seeds or a file that cannot be replayed.
     #[track_caller]
     pub fn run(self) -> Result<Passed, Failure> {
         let setup = Arc::clone(&self.setup);
-        let proof = Arc::new(Proof::new(&self.requests, &self.sometimes));
+        let proof = Arc::new(Proof::new(&self.requests, &self.scope));
         let play = {
             let proof = Arc::clone(&proof);
             move |scenario: &Scenario| runner::play(scenario, Arc::clone(&setup), &proof)
@@ -328,10 +374,10 @@ impl<S: HttpService> Trials<S> {
             return Err(self.shrunk(play, found));
         }
         if let Some((broken, scenario)) = proof.missing() {
-            return Err(failure(play, broken, scenario));
+            return Err(failure(play, broken, scenario).of_all_runs());
         }
         if let Some(broken) = proof.unreached() {
-            return Err(failure(play, broken, Box::new(draw(seeds.start))));
+            return Err(failure(play, broken, Box::new(draw(seeds.start))).of_all_runs());
         }
         if !self.may_diverge
             && let Some((broken, scenario)) = doctor::examine(play, &draw, &seeds)

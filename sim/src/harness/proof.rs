@@ -1,6 +1,6 @@
 //! Counts what the requests of a service proved: a request that never succeeded proves nothing.
 
-use super::assertions::SOMETIMES;
+use super::assertions::{Assertions, Scope};
 use crate::{
     oracle::{Broken, ObservedRequest, RequestResult, RunHistory},
     scenario::{Outcome, Reads, Request, RequestKind, Scenario},
@@ -22,8 +22,7 @@ const THREADS: &str = ". Simulated time waits only for tasks and spawn_blocking:
 #[derive(Debug)]
 pub(super) struct Proof {
     steps: Mutex<Vec<StepProof>>,
-    /// For each `sometimes!`, whether it held.
-    sometimes: Mutex<BTreeMap<String, bool>>,
+    assertions: Assertions,
     /// For each downstream, whether the service connected to it.
     downstreams: Mutex<BTreeMap<String, bool>>,
     /// For each target that the exit condition counts, whether a client requested it.
@@ -75,8 +74,10 @@ fn unreached(seen: &Mutex<BTreeMap<String, bool>>) -> Option<String> {
 }
 
 impl Proof {
-    /// `sometimes` are the texts of assertions that must be reached.
-    pub(super) fn new(requests: &[Request], sometimes: &[String]) -> Self {
+    /// # Panics
+    /// Panics if a module of `scope` has no assertion.
+    #[track_caller]
+    pub(super) fn new(requests: &[Request], scope: &Scope) -> Self {
         let steps = requests.iter().flat_map(|first| {
             first.steps().enumerate().map(|(step, _)| StepProof {
                 first: first.clone(),
@@ -88,10 +89,9 @@ impl Proof {
                 no_value: None,
             })
         });
-        let sometimes = sometimes.iter().map(|what| (what.clone(), false)).collect();
         Self {
             steps: Mutex::new(steps.collect()),
-            sometimes: Mutex::new(sometimes),
+            assertions: Assertions::of(scope),
             downstreams: Mutex::default(),
             counted: Mutex::default(),
         }
@@ -100,7 +100,7 @@ impl Proof {
     /// Counts the requests of a run.
     pub(super) fn count(&self, scenario: &Scenario, outcome: &Outcome) {
         let history = RunHistory::read(scenario, outcome);
-        merge(&self.sometimes, history.server(SOMETIMES), |it| it.text("holds") == Some("yes"));
+        self.assertions.count(&outcome.trace);
         merge(&self.counted, history.server(COUNTED), |it| it.text("sent") == Some("yes"));
         merge(&self.downstreams, history.server(ADDED), |_| false);
         merge(&self.downstreams, history.server(CONNECTS), |_| true);
@@ -137,17 +137,9 @@ impl Proof {
         })
     }
 
-    /// Returns the first thing that was never reached: a `sometimes!`, a downstream, or a target
-    /// that the exit condition counts.
+    /// Returns the first thing that was never reached: assertions, a downstream, or a target that
+    /// the exit condition counts.
     pub(super) fn unreached(&self) -> Option<Broken> {
-        let sometimes = || {
-            let what = unreached(&self.sometimes)?;
-            let why = format!(
-                "sometimes: {what:?} was not reached in any run; run more seeds, or see whether it \
-                 can happen at all"
-            );
-            Some(Broken { promise: "S7", words: "assertions hold", why })
-        };
         let counted = || {
             let target = unreached(&self.counted)?;
             let why = format!(
@@ -164,7 +156,7 @@ impl Proof {
             );
             Some(Broken { promise: "S6", words: "each request succeeds", why })
         };
-        sometimes().or_else(counted).or_else(downstream)
+        self.assertions.unreached().or_else(counted).or_else(downstream)
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<StepProof>> {

@@ -56,11 +56,11 @@ fn play_on<W: World, S: HttpService>(scenario: &Scenario, setup: Setup<S>) -> Ou
         move |builder, actor: Actor, network| {
             let shared = Arc::new(Shared::new(sender, actor.trace.clone(), faults));
             let world = TestWorld::new(builder, network, shared, None);
+            set_current_trace(actor.trace.clone());
             let Trial { host, at_exit, excepted } =
                 call(|| setup(world)).unwrap_or_else(|panic| setup_failed(&panic));
             *kept.lock().unwrap_or_else(PoisonError::into_inner) =
                 (at_exit, service_tasks::<W>(), excepted);
-            set_current_trace(actor.trace.clone());
             host.map_service(|service| RecordedService::new(service, actor.trace))
         }
     };

@@ -2,7 +2,6 @@
 //! be found and described.
 
 mod advice;
-mod assertions;
 mod deploys;
 mod doctor;
 mod downstreams;

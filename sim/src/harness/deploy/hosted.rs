@@ -66,8 +66,8 @@ async fn run<S: HttpService>(
     let build = {
         let trace = trace.clone();
         move |builder, _| {
-            let Trial { host, .. } = setup(TestWorld::new(builder, any_host, shared, Some(id)));
             set_current_trace(trace);
+            let Trial { host, .. } = setup(TestWorld::new(builder, any_host, shared, Some(id)));
             host
         }
     };

@@ -23,7 +23,7 @@
 //!   that its close could not be announced.
 //! - D6, **the deploy ends.** Each new process becomes ready, and each old one exits.
 //!
-//! [`always!`](crate::always) holds in deploys, too (S7), and each request must succeed at least
+//! Assertions hold in deploys, too, and each is reached (S7). Each request must succeed at least
 //! once (S6).
 //!
 //! [`explore_server`] counts what any other server loses.

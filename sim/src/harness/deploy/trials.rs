@@ -1,5 +1,6 @@
 //! Deploys of a service on lameduck.
 
+use super::super::assertions::{Assertions, Scope};
 use super::{
     failure::{self, DeployFailure},
     hosted::{HostSetup, version},
@@ -25,7 +26,7 @@ impl<S: HttpService> Trials<S> {
     /// Deploys the service instead of stopping one process of it. Without
     /// [`DeployTrials::to`] the new version is the same as the old one.
     ///
-    /// The requests, seeds, plan and deadline that were set before are kept.
+    /// The requests, assertions, seeds, plan and deadline that were set before are kept.
     pub fn deploy(self, deploy: Deploy) -> DeployTrials<S> {
         DeployTrials {
             old: Arc::clone(&self.setup),
@@ -34,6 +35,7 @@ impl<S: HttpService> Trials<S> {
             seeds: self.seeds,
             host: HostSetup { plan: self.plan, request_timeout: self.request_timeout },
             deploy,
+            scope: self.scope,
             replay: self.replay,
         }
     }
@@ -48,6 +50,7 @@ pub struct DeployTrials<S, T = S> {
     seeds: Range<u64>,
     host: HostSetup,
     deploy: Deploy,
+    scope: Scope,
     replay: Option<String>,
 }
 
@@ -81,7 +84,7 @@ impl<S: HttpService, T: HttpService> DeployTrials<S, T> {
         U: Into<Trial<New>>,
         New: HttpService,
     {
-        let Self { old, requests, seeds, host, deploy, replay, .. } = self;
+        let Self { old, requests, seeds, host, deploy, scope, replay, .. } = self;
         DeployTrials {
             old,
             new: Arc::new(move |world| setup(world).into()),
@@ -89,6 +92,7 @@ impl<S: HttpService, T: HttpService> DeployTrials<S, T> {
             seeds,
             host,
             deploy,
+            scope,
             replay,
         }
     }
@@ -109,13 +113,15 @@ impl<S: HttpService, T: HttpService> DeployTrials<S, T> {
     ///
     /// # Errors
     /// Returns the first [`DeployFailure`], shrunk. Fails also if a request never got a response
-    /// that it expects (S6), since the run would then prove nothing about it.
+    /// that it expects (S6), or if no run reached an assertion (S7), since the run would then prove
+    /// nothing about it.
     ///
     /// # Panics
-    /// Panics if the run would prove nothing, since no request or no seed is given. Panics if the
-    /// text to replay is not a scenario, or if the seeds in the environment are invalid.
+    /// Panics if the run would prove nothing, since no request or no seed is given, or since a
+    /// module of [`Trials::assertions_in`] has no assertion. Panics if the text to replay is not a scenario, or if the seeds in the environment are invalid.
     #[track_caller]
     pub fn run(self) -> Result<Passed, DeployFailure> {
+        let assertions = Assertions::of(&self.scope);
         if let Some(text) = &self.replay {
             let scenario: DeployScenario = serde_json::from_str(text)
                 .expect("the scenario to replay must be one that a failure printed");
@@ -128,7 +134,11 @@ impl<S: HttpService, T: HttpService> DeployTrials<S, T> {
         let seeds = checked(&self.requests, self.seeds.clone());
         let played = for_each_seed(
             seeds,
-            |seed| self.judged(&self.draw(seed)),
+            |seed| {
+                let outcome = self.play(&self.draw(seed));
+                assertions.count(&outcome.trace);
+                self.judge(&outcome)
+            },
             |played| played.found.is_some(),
         );
         let scenarios = played.len() as u64;
@@ -140,26 +150,23 @@ impl<S: HttpService, T: HttpService> DeployTrials<S, T> {
             }
             unproved.retain(|request| !request.steps().all(|step| played.proved.contains(step)));
         }
-        match unproved.first() {
+        let unproved = unproved.first().map(|request| Broken {
+            promise: "S6",
+            words: "each request succeeds",
+            why: format!("{request} never got the response that it expects in {scenarios} deploys"),
+        });
+        match unproved.or_else(|| assertions.unreached()) {
             None => Ok(Passed { scenarios }),
-            Some(request) => Err(DeployFailure {
-                seed: 0,
-                broken: Broken {
-                    promise: "S6",
-                    words: "each request succeeds",
-                    why: format!(
-                        "{request} never got the response that it expects in {scenarios} deploys"
-                    ),
-                },
-                scenario: None,
-                log: Vec::new(),
-            }),
+            Some(broken) => Err(DeployFailure { seed: 0, broken, scenario: None, log: Vec::new() }),
         }
     }
 
     fn judged(&self, scenario: &DeployScenario) -> Judged {
-        let outcome = self.play(scenario);
-        let found = Case::new(self.deploy, self.host.plan.lame_duck, &outcome).judge();
+        self.judge(&self.play(scenario))
+    }
+
+    fn judge(&self, outcome: &DeployOutcome) -> Judged {
+        let found = Case::new(self.deploy, self.host.plan.lame_duck, outcome).judge();
         let mut proved: Vec<Request> = Vec::new();
         for observed in outcome.observed.iter().filter(|observed| observed.succeeded()) {
             if !proved.contains(&observed.request) {
