@@ -121,17 +121,16 @@ impl fmt::Display for Failure {
         if let Some(note) = &self.account.note {
             writeln!(f, "note: {note}")?;
         }
-        writeln!(
-            f,
-            "seed {}, shrunk: {}",
-            self.seed,
-            in_words(&self.scenario, &self.account.downstreams)
-        )?;
+        let (shrunk, what) = match self.account.of_all_runs {
+            false => (", shrunk", "reproduce it"),
+            true => ("", "see one of the runs"),
+        };
+        let words = in_words(&self.scenario, &self.account.downstreams);
+        writeln!(f, "seed {}{shrunk}: {words}", self.seed)?;
         write!(f, "{}", self.account)?;
         if let Some(saved) = &self.account.saved {
             writeln!(f, "{saved}")?;
         }
-        let what = if self.account.of_all_runs { "see one of the runs" } else { "reproduce it" };
         write!(f, "to {what}, replace the seeds by: .replay(r#\"{}\"#)", self.replay())
     }
 }

@@ -108,7 +108,7 @@ fn what_no_run_reaches_fails_the_run_without_being_named_by_the_test() {
     let false_each_time = "sometimes: \"a price in the start\" did not hold in any run, although";
     assert!(why.contains(false_each_time), "{why}");
     // Nothing that was reached is named.
-    assert!(!why.contains("assertions::orders "), "{why}");
+    assert!(!why.contains("in assertions::orders"), "{why}");
     for advice in [
         "Run more seeds, send a request that leads there",
         "assertions of some modules, .assertions_in(\"assertions::orders\")",

@@ -31,7 +31,10 @@ async fn order(
     Extension(context): Extension<RequestContext>,
     order: String,
 ) -> StatusCode {
-    sometimes!(context.phase() == Phase::LameDuck, "an order comes in the lame duck delay");
-    context.spawn(async move { store.insert(order).await });
+    let request = context.clone();
+    context.spawn(async move {
+        store.insert(order).await;
+        sometimes!(request.phase() == Phase::Draining, "an order is stored in the drain");
+    });
     StatusCode::ACCEPTED
 }

@@ -7,7 +7,9 @@ use axum::{Router, extract::State, http::StatusCode, routing::post};
 use lameduck::{
     BackgroundTask, Builder, Host, HttpService, TaskContext, lifecycle::Phase, sometimes,
 };
-use redis::{RedisConnectionInfo, RedisResult, aio::MultiplexedConnection, cmd};
+use redis::{
+    AsyncConnectionConfig, RedisConnectionInfo, RedisResult, aio::MultiplexedConnection, cmd,
+};
 use std::{convert::Infallible, io, pin::Pin, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -61,7 +63,8 @@ async fn add(State(dial): State<Dial>, job: String) -> Result<StatusCode, (Statu
 
 async fn connect(dial: &Dial) -> RedisResult<MultiplexedConnection> {
     let connecting = async {
-        MultiplexedConnection::new(&RedisConnectionInfo::default(), dial().await?).await
+        let (info, config) = (RedisConnectionInfo::default(), AsyncConnectionConfig::new());
+        MultiplexedConnection::new_with_config(&info, dial().await?, config).await
     };
     let (redis, driver) = timeout(PATIENCE, connecting).await.map_err(io::Error::from)??;
     // It ends with the last handle to the connection.
