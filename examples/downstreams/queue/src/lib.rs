@@ -62,14 +62,15 @@ async fn add(State(dial): State<Dial>, job: String) -> Result<StatusCode, (Statu
 }
 
 async fn connect(dial: &Dial) -> RedisResult<MultiplexedConnection> {
+    let (info, config) = (RedisConnectionInfo::default(), AsyncConnectionConfig::new());
     let connecting = async {
-        let (info, config) = (RedisConnectionInfo::default(), AsyncConnectionConfig::new());
-        MultiplexedConnection::new_with_config(&info, dial().await?, config).await
+        let stream = dial().await?;
+        let (redis, driver) = MultiplexedConnection::new_with_config(&info, stream, config).await?;
+        // It ends with the last handle to the connection.
+        tokio::spawn(driver);
+        Ok(redis)
     };
-    let (redis, driver) = timeout(PATIENCE, connecting).await.map_err(io::Error::from)??;
-    // It ends with the last handle to the connection.
-    tokio::spawn(driver);
-    Ok(redis)
+    timeout(PATIENCE, connecting).await.map_err(io::Error::from)?
 }
 
 /// Handles jobs until the drain begins. A job that is not finished then is handled again later.
