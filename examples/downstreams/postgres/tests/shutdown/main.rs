@@ -8,7 +8,7 @@ use deadpool_postgres::{Connect, Manager, ManagerConfig, Pool};
 use downstream_postgres::{Close, host};
 use lameduck_sim::{Downstream, Failure, Passed, Trial, explore};
 use postgres::Database;
-use std::pin::Pin;
+use std::{ops::Range, pin::Pin};
 use tokio::task::JoinHandle;
 use tokio_postgres::{Client, Config, Error, NoTls, config::SslMode};
 use tokio_util::either::Either;
@@ -32,7 +32,7 @@ impl Connect for Simulated {
     }
 }
 
-fn explored(close: Close) -> Result<Passed, Failure> {
+fn explored(close: Close, seeds: Range<u64>) -> Result<Passed, Failure> {
     explore(move |world| {
         let database = Database::default();
         let tables = database.clone();
@@ -49,18 +49,18 @@ fn explored(close: Close) -> Result<Passed, Failure> {
     })
     .post("/orders", "tea")
     .expect(201)
-    .seeds(0..100)
+    .seeds(seeds)
     .run()
 }
 
 #[test]
 fn it_stops_cleanly_whatever_the_database_does() {
-    explored(Close::AfterTheDrain).unwrap();
+    explored(Close::AfterTheDrain, 0..40).unwrap();
 }
 
 #[test]
 fn a_pool_that_is_closed_at_the_stop_is_found() {
-    let failure = explored(Close::AtTheStop).expect_err("the pool is closed too early");
+    let failure = explored(Close::AtTheStop, 0..200).expect_err("the pool is closed too early");
     println!("{failure}");
     assert_eq!(failure.broken.promise, "S5");
     assert!(failure.broken.why.contains("Pool has been closed"));
