@@ -16,7 +16,7 @@ test:
 # The packages in examples/ that have separate lock files.
 examples:
     cargo test --manifest-path examples/service/Cargo.toml --target-dir target
-    cargo test --workspace --manifest-path examples/downstreams/Cargo.toml --target-dir target
+    cargo test --workspace --manifest-path examples/shop/Cargo.toml --target-dir target
     cargo test --manifest-path examples/telemetry/Cargo.toml --target-dir target
 
 # What CI checks before the tests: format, lints, documents, dependencies.
