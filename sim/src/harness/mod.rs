@@ -224,7 +224,8 @@ impl<S: HttpService> Trials<S> {
     /// Limits the assertions that a run must reach to those in this module and in the modules
     /// inside it. Calls add up. Without a call these are all in the test binary, whichever crate
     /// they are in: each [`always!`](lameduck::always) and [`sometimes!`](lameduck::sometimes)
-    /// that no run reaches fails the run (S7). An `always!` that is reached must hold in any module.
+    /// that no run reaches fails the run (S7). An `always!` that is reached must hold in each
+    /// module.
     ///
     /// A test binary that explores several services, or parts of one, names the part:
     ///

@@ -89,7 +89,7 @@ fn trials() -> Trials<Service> {
 
 /// Runs that reach all assertions of `orders`.
 fn of_orders() -> Trials<Service> {
-    trials().get("/orders").get("/orders/hash").seeds(0..10)
+    trials().get("/orders").get("/orders/hash").seeds(0..24)
 }
 
 fn failure_of(trials: Trials<Service>) -> Failure {

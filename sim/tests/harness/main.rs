@@ -95,6 +95,12 @@ fn a_service_that_finishes_what_it_acknowledges_survives() {
     assert_eq!(survived.seeds(SEEDS).run().unwrap().scenarios, 25);
 }
 
+// Each would be in the catalog of each user, whose runs cannot reach it.
+#[test]
+fn the_crates_of_this_repository_contain_no_assertion_of_users() {
+    assert_eq!(lameduck::assertions::all().count(), 0);
+}
+
 #[test]
 fn work_that_is_tracked_is_waited_for() {
     let order = async |State(store): State<Store>, context: axum::Extension<RequestContext>| {

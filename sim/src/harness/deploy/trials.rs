@@ -118,7 +118,8 @@ impl<S: HttpService, T: HttpService> DeployTrials<S, T> {
     ///
     /// # Panics
     /// Panics if the run would prove nothing, since no request or no seed is given, or since a
-    /// module of [`Trials::assertions_in`] has no assertion. Panics if the text to replay is not a scenario, or if the seeds in the environment are invalid.
+    /// module of [`Trials::assertions_in`] has no assertion. Panics if the text to replay is not a
+    /// scenario, or if the seeds in the environment are invalid.
     #[track_caller]
     pub fn run(self) -> Result<Passed, DeployFailure> {
         let assertions = Assertions::of(&self.scope);
