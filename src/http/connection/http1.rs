@@ -315,7 +315,7 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
             return match self.take_parts() {
                 Some((io, read)) if is_blank(&read) => {
                     let rest = read.slice_ref(after_empty_lines(&read));
-                    Transition::Park(io, rest)
+                    Transition::Park(io, rest, since)
                 }
                 // Part of a next head. A new hyper connection reads it, and its header timeout
                 // begins.

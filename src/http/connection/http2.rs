@@ -259,7 +259,14 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
             return Transition::Wait;
         }
         let idle_since = *self.idle_since.get_or_insert(now);
-        let evicted = self.goaway == Goaway::NotYet && slot.take_evicted();
+        let idle = match self.seen_request {
+            SeenRequest::Yes => Idle { awaited: Awaited::NextRequest, since: idle_since },
+            SeenRequest::No => Idle { awaited: Awaited::FirstByte, since: self.since },
+        };
+        // It may have served a request since it was chosen.
+        let evicted = self.goaway == Goaway::NotYet
+            && slot.take_evicted()
+            && now >= worker.server().config.eviction_grace.ends(idle);
         let until = match (self.goaway, self.seen_request) {
             // Also if it was busy in the meantime: otherwise a peer that never returns the PONG
             // could send requests without end.
@@ -275,10 +282,7 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
         };
         if now < until {
             if self.goaway == Goaway::NotYet {
-                slot.set_idle(match self.seen_request {
-                    SeenRequest::Yes => Idle { awaited: Awaited::NextRequest, since: idle_since },
-                    SeenRequest::No => Idle { awaited: Awaited::FirstByte, since: self.since },
-                });
+                slot.set_idle(idle);
             }
             let goaway = if self.goaway == Goaway::NotYet {
                 self.goaway_moment(worker)

@@ -89,11 +89,8 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
 
     /// Creates the state of a connection that is idle after requests. `read` is at most the first
     /// byte of an empty line.
-    pub(super) fn after_request(io: T, read: &[u8]) -> Self {
-        let mut parked = Self::new(io);
-        parked.received_any = ReceivedAny::Yes;
-        parked.keep(read);
-        parked
+    pub(super) fn after_request(io: T, read: &[u8], since: Moment) -> Self {
+        Self::resumed(io, read, ReceivedAny::Yes, since)
     }
 
     /// Creates the state of a connection that is resumed from the idle set, with the bytes that
@@ -251,7 +248,10 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
         let draining = server.phase() >= Phase::Draining;
         let idle = self.idle(since, slot);
         let until = idle.deadline(&server.config.limits, server.draining_since());
-        let evicted = idle.awaited != Awaited::Head && slot.take_evicted();
+        // It may have served a request since it was chosen.
+        let evicted = idle.awaited != Awaited::Head
+            && slot.take_evicted()
+            && now >= server.config.eviction_grace.ends(idle);
         if now < until && !evicted {
             slot.set_idle(idle);
             let until = match self.next_delivery_check(now, idle, worker) {

@@ -140,7 +140,9 @@ impl<T: Transport, S: HttpService> Future for Connection<T, S> {
                     }
                     State::Parked(Parked::opened(io, worker.server().clock.now()))
                 }
-                Transition::Park(io, read) => State::Parked(Parked::after_request(io, &read)),
+                Transition::Park(io, read, since) => {
+                    State::Parked(Parked::after_request(io, &read, since))
+                }
                 Transition::StartHttp1(io, read) => {
                     State::Http1(Box::new(Http1::new(worker, slot, io, read)))
                 }

@@ -12,8 +12,9 @@ pub(super) enum Transition<T, S: HttpService> {
     /// The steps that precede HTTP are done, and a proxy may have announced the client's address.
     /// Wait for the first request.
     Opened(T, Option<Address>),
-    /// Wait without a protocol. The bytes that were read are at most half an empty line.
-    Park(T, Bytes),
+    /// Wait without a protocol. The bytes that were read are at most half an empty line. The
+    /// connection has been idle since this moment.
+    Park(T, Bytes, Moment),
     /// Serve HTTP/1. These bytes were read.
     StartHttp1(T, Bytes),
     /// Serve HTTP/1 with hyper, where the fast path stopped.

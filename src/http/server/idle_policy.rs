@@ -89,7 +89,8 @@ impl EvictionGrace {
         handler: Some(Duration::from_millis(50)),
     };
 
-    fn ends(&self, idle: Idle) -> Moment {
+    /// Returns the moment from which this connection may be closed to make room.
+    pub(crate) fn ends(&self, idle: Idle) -> Moment {
         match idle.awaited {
             Awaited::FirstByte => idle.since + self.first_byte,
             Awaited::NextRequest => idle.since + self.next_request,

@@ -291,6 +291,31 @@ async fn a_503_that_waits_for_an_http2_client_is_cut() {
     }
 }
 
+// A connection was chosen to make room in the instant in which its next request arrived. It was
+// closed right after that response, without an announcement: the client's next request was lost
+// (P5b, P15).
+#[tokio::test]
+async fn a_request_keeps_a_connection_that_was_chosen_to_make_room() {
+    const POST: &[u8] = b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n";
+    let http2 = [PREFACE, HTTP2_FIRST].concat();
+    for (first, next) in
+        [(GET, GET), (GET, POST), (POST, GET), (POST, POST), (&http2, HTTP2_SECOND)]
+    {
+        let mut world = World::new();
+        world.start().await;
+        world.wire().send(first);
+        world.settle().await;
+        world.evict();
+        world.wire().send(next);
+        world.settle().await;
+        assert_eq!(world.requests().finished, 2);
+        assert_eq!(world.wire().how_it_ended(), End::Open, "after {:?}", next.escape_ascii());
+        world.evict();
+        world.settle().await;
+        assert!(first == http2 || world.wire().how_it_ended() == End::Fin, "it was idle then");
+    }
+}
+
 // hyper is not told a limit on fields that equals its own.
 #[tokio::test]
 async fn the_default_limit_on_fields_is_kept_by_hyper() {

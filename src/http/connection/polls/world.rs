@@ -206,7 +206,9 @@ impl World {
         self.release.notify_one();
     }
 
+    /// Chooses the connection to make room, after it was idle for long enough.
     pub(super) fn evict(&self) {
+        self.clock.advance(Duration::from_millis(300));
         self.slot.evict();
     }
 
