@@ -17,7 +17,8 @@
 //!
 //! The work of `/work` ends with `&heeds=yes` when the root context is cancelled; with
 //! `&heeds=panics` it panics after N ms. `/upgrade` with `heeds=yes` sends a farewell when the
-//! drain begins, with `class=spread` at the moment of a long stream.
+//! drain begins, with `class=spread` at the moment of a long stream. With `class=late` it becomes
+//! one only after its first line.
 //!
 //! Every handler records `handler begins` (with the phase, by the host's clock the time until the
 //! deadline, and the client's address if a PROXY header announces it), `handler cancelled` (with
@@ -187,7 +188,12 @@ async fn respond(
             let bytes = parameter(&query, "n").and_then(|n| n.parse().ok()).unwrap_or(0);
             drill::text(StatusCode::OK, vec![b'b'; bytes])
         }
-        "/events" => events(parameter(&query, "end")),
+        "/events" => {
+            if let Some(ms) = number(&query, "work") {
+                leave_work(&request, ms, Cooperation::Ignores, &guard);
+            }
+            events(parameter(&query, "end"))
+        }
         "/ignores" => ignores(request, &query).await,
         "/padded" => padded(&query),
         "/work" => work(&request, &query, &guard),
@@ -357,19 +363,24 @@ fn events(end: Option<&str>) -> DrillResponse {
 }
 
 fn work(request: &Request<Body>, query: &str, guard: &HandlerGuard) -> DrillResponse {
-    let context = request.body().context();
-    let ms = parameter(query, "ms").and_then(|ms| ms.parse().ok()).unwrap_or(0);
-    // Create the guard here: the task may be dropped before its first poll.
-    let left = tasks::TaskGuard::new(guard.actor.clone(), format!("left by {}", guard.handler));
+    let ms = number(query, "ms").unwrap_or(0);
     let end = match parameter(query, "heeds") {
         Some("yes") => Cooperation::Heeds,
         Some("panics") => Cooperation::Panics,
         Some(_) | None => Cooperation::Ignores,
     };
+    leave_work(request, ms, end, guard);
+    drill::text(StatusCode::OK, "begun\n")
+}
+
+/// Spawns tracked work that outlives the response.
+fn leave_work(request: &Request<Body>, ms: u64, end: Cooperation, guard: &HandlerGuard) {
+    let context = request.body().context();
+    // Create the guard here: the task may be dropped before its first poll.
+    let left = tasks::TaskGuard::new(guard.actor.clone(), format!("left by {}", guard.handler));
     let cancelled = context.clone();
     let cancelled = async move { cancelled.root_cancelled().await };
     context.spawn(tasks::leftover(left, cancelled, Duration::from_millis(ms), end));
-    drill::text(StatusCode::OK, "begun\n")
 }
 
 /// Upgrades without tracking the task: during the drain only the upgraded io keeps the connection
@@ -377,17 +388,19 @@ fn work(request: &Request<Body>, query: &str, guard: &HandlerGuard) -> DrillResp
 #[expect(clippy::disallowed_methods, reason = "that the host does without is what is practised")]
 fn upgrade(mut request: Request<Body>, query: &str, guard: &HandlerGuard) -> DrillResponse {
     let heeds = parameter(query, "heeds") == Some("yes");
-    let is_long = parameter(query, "class") == Some("spread");
+    let class = parameter(query, "class");
+    let (is_long, is_late) = (class.is_some(), class == Some("late"));
     let context = request.body().context().clone();
     let upgrading = hyper::upgrade::on(&mut request);
-    let conversation = UpgradedGuard { actor: guard.actor.clone(), heeds, is_long };
+    let (actor, handler) = (guard.actor.clone(), guard.handler);
+    let conversation = UpgradedGuard { actor, handler, heeds, is_long, is_late };
     drop(tokio::spawn(async move {
         let Ok(upgraded) = upgrading.await else { return };
         conversation.record("conversation begins");
         echo_lines(TokioIo::new(upgraded), &context, &conversation).await;
     }));
     let mut response = switching();
-    if is_long {
+    if is_long && !is_late {
         response.extensions_mut().insert(StreamShutdown::EndSpread);
     }
     response
@@ -405,14 +418,21 @@ fn switching() -> DrillResponse {
 /// `conversation ends`.
 struct UpgradedGuard {
     actor: Actor,
+    handler: u64,
     heeds: bool,
     is_long: bool,
+    /// Whether it becomes a long stream only after its first line.
+    is_late: bool,
 }
 
 impl UpgradedGuard {
     fn record(&self, event: &'static str) {
         let yes = |is: bool| if is { "yes" } else { "no" };
-        let fields = [("heeds", yes(self.heeds).into()), ("long", yes(self.is_long).into())];
+        let fields = [
+            ("handler", self.handler.into()),
+            ("heeds", yes(self.heeds).into()),
+            ("long", yes(self.is_long).into()),
+        ];
         self.actor.trace.record(&self.actor.name, event, &fields);
     }
 }
@@ -429,6 +449,11 @@ async fn echo_lines(
     conversation: &UpgradedGuard,
 ) {
     let mut line = [0; client::PING.len()];
+    if conversation.is_late
+        && (io.read_exact(&mut line).await.is_err() || io.write_all(&line).await.is_err())
+    {
+        return;
+    }
     loop {
         let told = async {
             match (conversation.heeds, conversation.is_long) {
@@ -440,6 +465,7 @@ async fn echo_lines(
         tokio::select! {
             biased;
             () = told => {
+                conversation.record("conversation told");
                 let _ = io.write_all(client::FAREWELL).await;
                 let _ = io.shutdown().await;
                 return;

@@ -83,6 +83,7 @@ fn simpler(scenario: &Scenario) -> Vec<Scenario> {
         });
         change(&|scenario| scenario.clients[n].then = None);
         change(&|scenario| scenario.clients[n].header = None);
+        change(&|scenario| scenario.clients[n].fields = None);
     }
     for n in 0..scenario.hooks.len() {
         change(&|scenario| scenario.hooks[n].start.end = ActEnd::Done);
@@ -241,7 +242,14 @@ fn numbers(scenario: &mut Scenario) -> Vec<&mut u64> {
             }
             Traffic::Http2Resets { rounds, streams } => all.extend([rounds, streams]),
             Traffic::InternalStrangers { count, .. } => all.push(count),
-            Traffic::Stalls { reads, for_ms } => all.extend([reads, for_ms]),
+            Traffic::InPieces(how) => {
+                all.extend([&mut how.earlier, &mut how.pieces, &mut how.every_ms]);
+                all.extend(how.idle_ms.as_mut());
+            }
+            Traffic::Stalls { reads, for_ms, idle_ms, requests } => {
+                all.extend([reads, for_ms, requests]);
+                all.extend(idle_ms.as_mut());
+            }
             Traffic::Late { after_ms: ms }
             | Traffic::Leaves { after_ms: ms, .. }
             | Traffic::Http2Upload { every_ms: ms, .. }

@@ -16,6 +16,8 @@ pub struct Head {
     pub closes: bool,
     /// Hash of the name of the request that it responds to, if the response repeats it.
     pub of: Option<u64>,
+    /// The time of day of its `Date`, in seconds.
+    pub date: Option<u64>,
     framing: Framing,
 }
 
@@ -48,13 +50,15 @@ impl Head {
         let is_http10 = version.starts_with('0');
         let (mut closes, mut keeps) = (false, !is_http10);
         let mut framing = Framing::UntilClose;
-        let mut of = None;
+        let (mut of, mut date) = (None, None);
         for line in lines {
             let (name, value) = line.split_once(':').ok_or(Garbled)?;
             let value = value.trim();
             on_field(name, value);
             if name.eq_ignore_ascii_case(OF_FIELD) {
                 of = Some(Fnv64::of(value.as_bytes()));
+            } else if name.eq_ignore_ascii_case("date") {
+                date = time_of_day(value);
             } else if name.eq_ignore_ascii_case("connection") {
                 let has = |option: &str| {
                     value.split(',').any(|value| value.trim().eq_ignore_ascii_case(option))
@@ -71,7 +75,19 @@ impl Head {
         if method == Method::HEAD || status < 200 || status == 204 || status == 304 {
             framing = Framing::Length(0);
         }
-        Ok(Some(Self { status, closes: closes || !keeps, of, framing }))
+        Ok(Some(Self { status, closes: closes || !keeps, of, date, framing }))
+    }
+
+    /// Reads the head of an HTTP/2 response.
+    pub(super) fn of_http2<B>(response: &http::Response<B>) -> Self {
+        let field = |name: &str| response.headers().get(name);
+        Self {
+            status: response.status().as_u16(),
+            closes: false,
+            of: field(OF_FIELD).map(|of| Fnv64::of(of.as_bytes())),
+            date: field("date").and_then(|date| time_of_day(date.to_str().ok()?)),
+            framing: Framing::UntilClose,
+        }
     }
 
     /// Returns whether another head follows (RFC 9110 §15.2). None follows a 101.
@@ -83,6 +99,13 @@ impl Head {
     pub(super) fn keeps_alive(&self) -> bool {
         !self.closes && self.status != 101 && self.framing != Framing::UntilClose
     }
+}
+
+/// Reads the seconds since midnight from a `Date` such as `Tue, 01 Jan 2030 08:49:37 GMT`.
+fn time_of_day(date: &str) -> Option<u64> {
+    let mut numbers = date.get(17..25)?.split(':').map(|part| part.parse::<u64>().ok());
+    let [hours, minutes, seconds] = [numbers.next()??, numbers.next()??, numbers.next()??];
+    Some(hours * 3_600 + minutes * 60 + seconds)
 }
 
 /// Body of a response, parsed as it arrives.

@@ -74,7 +74,7 @@ impl RequestSpec {
 
     /// Adds the name of the request, by which its handler and its response are recognised.
     #[must_use]
-    pub(super) fn named(&self, name: &str) -> Self {
+    pub(crate) fn named(&self, name: &str) -> Self {
         let mut named = self.clone().with(NAME_FIELD, name);
         if let Some(wire) = &self.wire
             && let Some(end) = wire.windows(2).position(|window| window == b"\r\n")
@@ -88,7 +88,7 @@ impl RequestSpec {
 
     /// Returns the number of header fields in HTTP/1.
     #[must_use]
-    pub(super) fn field_count(&self) -> usize {
+    pub(crate) fn field_count(&self) -> usize {
         let bytes = self.wire.clone().unwrap_or_else(|| self.head().into());
         let end = bytes.windows(4).position(|window| window == b"\r\n\r\n").unwrap_or(0);
         bytes[..end].windows(2).filter(|window| *window == b"\r\n").count()

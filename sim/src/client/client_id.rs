@@ -117,14 +117,18 @@ impl ClientId {
         format!("{}/{request}", self.name)
     }
 
-    /// Records a response head. `of`: the hash of the name of the request that it responds to.
-    pub(super) fn head(&self, request: u64, status: u16, closes: bool, of: Option<u64>) {
-        let closes = if closes { "yes" } else { "no" };
+    /// Records a response head.
+    pub(super) fn head(&self, request: u64, head: &Head) {
+        let closes = if head.closes { "yes" } else { "no" };
         let mine = Fnv64::of(self.name_of(request).as_bytes());
-        let of = of.map(|of| if of == mine { "mine" } else { "another" });
-        let mut fields =
-            vec![("request", request.into()), ("status", status.into()), ("close", closes.into())];
+        let of = head.of.map(|of| if of == mine { "mine" } else { "another" });
+        let mut fields = vec![
+            ("request", request.into()),
+            ("status", head.status.into()),
+            ("close", closes.into()),
+        ];
         fields.extend(of.map(|of| ("of", of.into())));
+        fields.extend(head.date.map(|date| ("date", date.into())));
         self.tell("head", &fields);
     }
 

@@ -151,7 +151,7 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Http1Client<Io> {
         let receiving = async {
             let head = reader
                 .head(&ask.method, |head| {
-                    client_id.head(request, head.status, head.closes, head.of);
+                    client_id.head(request, head);
                 })
                 .await?;
             let body = reader.body(&head).await?;
@@ -213,7 +213,7 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Http1Client<Io> {
                 reader.seen = 0;
                 let end = reader
                     .answer(&ask.method, |head| {
-                        client_id.head(*request, head.status, head.closes, head.of);
+                        client_id.head(*request, head);
                     })
                     .await;
                 if end.is_ok() {

@@ -2,7 +2,7 @@
 #![expect(clippy::disallowed_methods, reason = "hyper's timer here is the world's time")]
 
 use super::{
-    ClientId, Connect, GRPC_STATUS, How, OF_FIELD, RequestFailure, RequestSpec, ResponseSummary,
+    ClientId, Connect, GRPC_STATUS, Head, How, RequestFailure, RequestSpec, ResponseSummary,
     goaway::{FramePart, GoawayRecorder, Settled},
     grpc::Reply,
     http1,
@@ -127,7 +127,7 @@ pub async fn given_up<C: Connect>(
             let asked = async {
                 match sender.send_request(ask).await {
                     Ok(response) => {
-                        client_id.head(request, response.status().as_u16(), false, of(&response));
+                        client_id.head(request, &Head::of_http2(&response));
                         super::pause(leave).await;
                         Ok(response)
                     }
@@ -237,7 +237,7 @@ pub async fn resetting<C: Connect>(
     };
     let unread = send(&RequestSpec::get(format!("/bytes?n={UNREAD_BYTES}")), 0).await;
     if let Some(unread) = &unread {
-        client_id.head(0, unread.status().as_u16(), false, of(unread));
+        client_id.head(0, &Head::of_http2(unread));
     }
     link.settled.deaf.store(true, Relaxed);
     for round in 0..rounds {
@@ -466,7 +466,7 @@ async fn answer_to(
         .await
         .map_err(|error| RequestFailure::new(how(&error, Stage::Head), 0))?;
     let status = response.status().as_u16();
-    client_id.head(request, status, false, of(&response));
+    client_id.head(request, &Head::of_http2(&response));
     let mut call_status = grpc_status(response.headers()).map(|status| (status, "head"));
     let mut reply = Reply::begin(response.headers()).filter(|_| client_id.keeps() > 0);
     let mut body: Incoming = response.into_body();
@@ -516,11 +516,6 @@ async fn answer_to(
 /// Returns the status of a gRPC call, if these fields have one.
 fn grpc_status(fields: &http::HeaderMap) -> Option<u64> {
     fields.get(GRPC_STATUS)?.to_str().ok()?.parse().ok()
-}
-
-/// Returns the hash of the name of the request that a response belongs to.
-fn of(response: &http::Response<Incoming>) -> Option<u64> {
-    response.headers().get(OF_FIELD).map(|of| Fnv64::of(of.as_bytes()))
 }
 
 fn in_http2(ask: &RequestSpec) -> Result<http::Request<RequestBody>, RequestFailure> {

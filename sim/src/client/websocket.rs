@@ -66,7 +66,7 @@ async fn converse<I: AsyncRead + AsyncWrite + Unpin>(
         }
     };
     if head.status != 101 {
-        client_id.head(request, head.status, head.closes, head.of);
+        client_id.head(request, &head);
         // Only the status counts: the connection is not used again.
         client_id.ended(request, &Ok(ResponseSummary::new(&head, 0, 0)));
         return Ok("refused");

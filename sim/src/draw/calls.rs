@@ -12,8 +12,14 @@ pub(super) fn draw(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
     for _ in 0..dice.between(1, 2) {
         let at_ms = edges.aim(dice).saturating_sub(scenario.latency_ms.1 * dice.below(6));
         let call = call(dice, edges, at_ms + scenario.latency_ms.0 * 3);
-        let traffic =
-            Traffic::Http2 { requests: dice.between(1, 3), every_ms: dice.pick(&[1, 20, 300]) };
+        let requests = dice.between(1, 3);
+        // A client that takes nothing has no more time than its deadline.
+        let is_windowless = call.timeout_ms.is_some() && scenario.limits.send_timeout.is_none();
+        let traffic = if is_windowless && dice.one_in(2) {
+            Traffic::Http2Windowless { requests }
+        } else {
+            Traffic::Http2 { requests, every_ms: dice.pick(&[1, 20, 300]) }
+        };
         let kind = RequestKind::Rare(RareRequest::Call(call));
         scenario.clients.push(Client::new(at_ms, kind, traffic));
     }

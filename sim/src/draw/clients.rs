@@ -139,6 +139,7 @@ fn client(dice: &mut Dice, scenario: &Scenario, edges: &Edges, kinds: &[Kind]) -
         | Traffic::InternalHalfHead
         | Traffic::InternalStrangers { .. }
         | Traffic::SilentHttp2
+        | Traffic::InPieces(_)
         | Traffic::BadHeader(_)
         | Traffic::Upgraded { .. }
         | Traffic::ByteLess

@@ -61,6 +61,11 @@ impl Dice {
         Self { seed: Seed(Seed(seed).nth(0x4e_ad)), thrown: 0 }
     }
 
+    /// Creates independent dice for the heads of requests.
+    pub(super) const fn of_heads(seed: u64) -> Self {
+        Self { seed: Seed(Seed(seed).nth(0x4e_ad5)), thrown: 0 }
+    }
+
     /// Creates independent dice for things that matter only together.
     pub(super) const fn of_things_together(seed: u64) -> Self {
         Self { seed: Seed(Seed(seed).nth(0x70_9e74)), thrown: 0 }

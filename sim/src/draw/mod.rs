@@ -17,6 +17,7 @@ mod dice;
 mod edges;
 mod extras;
 mod headers;
+mod heads;
 mod latecomers;
 mod rare;
 mod real_time;
@@ -209,6 +210,7 @@ fn draw_as(
     calls::draw(&mut Dice::of_calls(seed), &mut scenario, &edges);
     caps::draw(&mut Dice::of_caps(seed), &mut scenario, &edges);
     headers::draw(&mut Dice::of_headers(seed), &mut scenario, &edges);
+    heads::draw(&mut Dice::of_heads(seed), &mut scenario, &edges);
     together::draw(&mut Dice::of_things_together(seed), &mut scenario, &edges);
     stalls_end_in_time(&mut scenario, &edges);
     scenario.tls |= Dice::of_tls(seed).one_in(4);

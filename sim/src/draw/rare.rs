@@ -29,6 +29,7 @@ pub(super) fn draw(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
             | RareRequest::DropPanics(_)
             | RareRequest::Call(_)
             | RareRequest::LongStream
+            | RareRequest::StreamWork(_)
             | RareRequest::Fails
             | RareRequest::Padded(..) => http1_client(dice, scenario, edges, kind),
         };

@@ -35,7 +35,7 @@ pub(super) fn draw(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
 }
 
 /// Whether short timeouts can be judged: everything arrives, and whole.
-fn is_calm(scenario: &Scenario) -> bool {
+pub(super) fn is_calm(scenario: &Scenario) -> bool {
     let tears = |fault: &Fault| matches!(fault, Fault::PartialIo { .. });
     scenario.latency_ms.1 <= NEAR_MS
         && scenario.faults.iter().all(|fault| fault.delivers() && !tears(fault))
@@ -65,8 +65,15 @@ fn stalled_readers(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
         let bytes = dice.pick(&[400_000, 400_000, 100_000]);
         let reads = if bytes > 100_000 { dice.pick(&[0, 0, 1, 100_000]) } else { 0 };
         let for_ms = if dice.one_in(4) { timeout * 3 / 5 } else { timeout * 2 + 4_000 };
-        let traffic = Traffic::Stalls { reads, for_ms };
-        scenario.clients.push(Client::new(at_ms, RequestKind::Bytes(bytes), traffic));
+        // Many small responses fill the buffers, too.
+        let requests = if bytes == 100_000 && dice.one_in(2) { 10 } else { 1 };
+        // What was received of an earlier response says nothing about this one.
+        let idle_ms =
+            dice.one_in(3).then(|| dice.pick(&[timeout / 2, timeout + 300, timeout * 2 + 1_400]));
+        let at_ms = at_ms.saturating_sub(idle_ms.unwrap_or(0));
+        let traffic = Traffic::Stalls { reads, for_ms, idle_ms, requests };
+        let kind = RequestKind::Bytes(bytes / usize::try_from(requests).unwrap_or(1));
+        scenario.clients.push(Client::new(at_ms, kind, traffic).then(RequestKind::Fast));
     }
 }
 
@@ -306,7 +313,9 @@ fn odd_requests(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
             OddRequest::GetLength(bytes) | OddRequest::GetChunked(bytes) => {
                 *bytes = dice.pick(&[1, 100, 70_000]);
             }
-            OddRequest::UpgradeBody(bytes) => *bytes = dice.pick(&[10, 1_000, 90_000]),
+            OddRequest::UpgradeBody(bytes) | OddRequest::InvalidHostBody(bytes) => {
+                *bytes = dice.pick(&[10, 1_000, 90_000]);
+            }
             OddRequest::NoHost
             | OddRequest::TwoHosts
             | OddRequest::InvalidHost

@@ -37,10 +37,11 @@ pub(super) fn draw(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
         if dice.one_in(3) {
             // Its response is never flushed.
             let at_ms = edges.drain.saturating_sub(dice.pick(&[20, 400]));
-            let traffic = Traffic::Stalls { reads: 0, for_ms: 60_000 };
+            let traffic = Traffic::Stalls { reads: 0, for_ms: 60_000, idle_ms: None, requests: 1 };
             scenario.clients.push(Client::new(at_ms, RequestKind::Bytes(400_000), traffic));
         }
     }
+    let plan_span = scenario.plan.drain + scenario.plan.cancel;
     let is_crowd = dice.one_in(3);
     for _ in 0..if is_crowd { dice.between(8, 12) } else { dice.between(1, 3) } {
         let before = if is_crowd { dice.pick(&[100, 800]) } else { dice.pick(&[0, 5, 100, 800]) };
@@ -60,7 +61,12 @@ pub(super) fn draw(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
                 continue;
             }
         };
-        let kind = RequestKind::Rare(RareRequest::LongStream);
+        let rare = if dice.one_in(3) {
+            RareRequest::StreamWork(dice.pick(&[1, plan_span, 60_000]))
+        } else {
+            RareRequest::LongStream
+        };
+        let kind = RequestKind::Rare(rare);
         scenario.clients.push(Client::new(at_ms, kind, traffic));
     }
 }

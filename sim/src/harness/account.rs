@@ -169,6 +169,7 @@ fn of_client(client: &Client) -> String {
         | Traffic::InternalHalfHead
         | Traffic::InternalStrangers { .. }
         | Traffic::SilentHttp2
+        | Traffic::InPieces(_)
         | Traffic::BadHeader(_)
         | Traffic::Upgraded { .. } => format!("{:?}", client.traffic),
     }

@@ -67,6 +67,7 @@ const fn in_sequence(traffic: Traffic) -> Traffic {
         | Traffic::Http2Upload { .. }
         | Traffic::Stalls { .. }
         | Traffic::Pipelined { .. }
+        | Traffic::InPieces(_)
         | Traffic::Late { .. }
         | Traffic::Leaves { .. }
         | Traffic::Session { .. }

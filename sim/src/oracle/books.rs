@@ -23,6 +23,7 @@ pub(super) fn balance(history: &RunHistory<'_>) -> Result<(), String> {
     }
     every_handler_was_asked_for(history)?;
     every_response_is_of_its_request(history)?;
+    dates_are_true(history)?;
     responses_come_soon(history)
 }
 
@@ -121,6 +122,35 @@ fn every_response_is_of_its_request(history: &RunHistory<'_>) -> Result<(), Stri
             None if head.number("status") != Some(200) => {}
             Some(_) => return Err(format!("a response is of another request: {head}")),
             None => return Err(format!("a response lost its fields: {head}")),
+        }
+    }
+    Ok(())
+}
+
+/// Checks that each response has a `Date`: of a moment between its request and its arrival, by the
+/// host's clock, whose wall time begins at midnight.
+fn dates_are_true(history: &RunHistory<'_>) -> Result<(), String> {
+    if !history.tolerance().is_zero() {
+        return Ok(());
+    }
+    let asked: BTreeMap<_, _> = history
+        .requests
+        .iter()
+        .map(|observed| ((observed.client, observed.number), observed.observed))
+        .collect();
+    for head in history.records.iter().filter(|record| record.event == "head") {
+        let client = head.actor.strip_prefix("client-").and_then(|n| n.parse().ok());
+        let asked = client.zip(head.number("request")).and_then(|key| asked.get(&key));
+        // The HTTP/2 library refuses a head that is too long by itself.
+        let is_refused = head.number("status") == Some(431) && head.text("of").is_none();
+        let Some(asked) = asked.filter(|_| !is_refused) else { continue };
+        let rounding = history.rounding();
+        let from = history.host(asked.saturating_sub(rounding)).as_secs();
+        let to = history.host(head.at + rounding).as_secs();
+        if head.number("date").is_none_or(|date| date < from || date > to) {
+            return Err(format!(
+                "a response to a request of {asked:?} had no date from {from} to {to} s: {head}"
+            ));
         }
     }
     Ok(())

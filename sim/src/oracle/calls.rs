@@ -1,7 +1,7 @@
 //! P5d, P9 for gRPC: the status of a call is the one of its end.
 
 use super::{Exercise, Judgement, ObservedRequest, RequestResult, RunHistory};
-use crate::scenario::{Call, CallEnd, RareRequest, RequestKind};
+use crate::scenario::{Call, CallEnd, RareRequest, RequestKind, Traffic, client_name};
 use lameduck::lifecycle::Phase;
 use std::time::Duration;
 
@@ -25,6 +25,7 @@ pub(super) fn statuses_are_true(history: &RunHistory<'_>) -> Judgement {
         else {
             continue;
         };
+        a_call_that_nobody_takes_ends(history, observed, *call)?;
         let Some((at, end)) = &observed.end else { continue };
         ended += 1;
         let wrong = match (observed.call, end) {
@@ -52,6 +53,40 @@ pub(super) fn statuses_are_true(history: &RunHistory<'_>) -> Judgement {
         }
     }
     Ok(Exercise::of(ended))
+}
+
+/// Checks that a call whose client gives it no window ends at its timeout.
+fn a_call_that_nobody_takes_ends(
+    history: &RunHistory<'_>,
+    observed: &ObservedRequest,
+    call: Call,
+) -> Result<(), String> {
+    let client = history.client(observed);
+    let is_windowless =
+        client.is_some_and(|client| matches!(client.traffic, Traffic::Http2Windowless { .. }));
+    let (Some(timeout), true, true) = (call.timeout_ms, is_windowless, history.delivers()) else {
+        return Ok(());
+    };
+    let due = observed.observed
+        + history.under_way() * 6
+        + history.world(Duration::from_millis(timeout) + LATE)
+        + history.tolerance();
+    let lost = history.records.iter().find(|record| {
+        record.event == "response lost"
+            && *record.actor == *client_name(observed.client)
+            && record.number("of") == Some(observed.number)
+    });
+    let ended = observed.end.as_ref().map(|(at, _)| *at).or(lost.map(|lost| lost.at));
+    let exit = history.exit().map_or(Duration::MAX, |(at, _)| at);
+    let served = observed.head.is_some() && due < exit;
+    if served && ended.is_none_or(|at| at > due) {
+        return Err(format!(
+            "a call of client-{}, which takes nothing of it, had time until {due:?}, and ended at \
+             {ended:?}",
+            observed.client
+        ));
+    }
+    Ok(())
 }
 
 fn before_its_deadline(

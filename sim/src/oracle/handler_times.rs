@@ -1,7 +1,7 @@
 //! Exact checks of handlers and tasks: what their context shows, when they are notified, and how
 //! much time they have (P9, P10, P12).
 
-use super::{ErrorKind, RunHistory, may_end_at_any_time};
+use super::{ErrorKind, RunHistory, may_end_at_any_time, streams::is_work_of_a_stream};
 use crate::{
     scenario::{RequestKind, StuckResponse},
     tasks::Until,
@@ -191,6 +191,9 @@ pub(super) fn cancelled_on_time(history: &RunHistory<'_>) -> Result<(), String> 
     }
     for record in history.server("task ends").filter(|record| record.text("how") == Some("dropped"))
     {
+        if is_work_of_a_stream(history, record) {
+            continue;
+        }
         if record.at > abort && record.at > cancelling {
             let begun = history
                 .server("task begins")

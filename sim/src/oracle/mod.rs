@@ -15,8 +15,10 @@ mod cancellation;
 mod client_times;
 mod closes;
 mod exit_code;
+mod half_close;
 mod handler_times;
 mod headers;
+mod heads;
 mod hooks;
 mod lifecycle;
 mod observed_request;
@@ -157,6 +159,26 @@ pub const ORACLES: &[Oracle] = &[
         promise: "P15",
         words: "a PROXY header is read, and only where it is due",
         judge: headers::headers_are_read,
+    },
+    Oracle {
+        promise: "P6",
+        words: "a head has one time limit, from its first byte to its last",
+        judge: heads::heads_have_one_time,
+    },
+    Oracle {
+        promise: "P15",
+        words: "a head has a limited number of fields and bytes",
+        judge: heads::heads_are_limited,
+    },
+    Oracle {
+        promise: "P6",
+        words: "a handler learns that its client has shut its side",
+        judge: half_close::half_closes_are_noticed,
+    },
+    Oracle {
+        promise: "P10",
+        words: "an upgraded connection is told to end",
+        judge: streams::conversations_are_told,
     },
     Oracle {
         promise: "P7",

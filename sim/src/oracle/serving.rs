@@ -98,11 +98,16 @@ fn stalled_readers_are_cut(history: &RunHistory<'_>) -> Result<usize, String> {
     let until = served_until(history);
     let mut judged = 0;
     for observed in &history.requests {
-        let (Some(RequestKind::Bytes(bytes)), Some(Traffic::Stalls { for_ms, .. })) =
+        let (Some(RequestKind::Bytes(bytes)), Some(Traffic::Stalls { for_ms, requests, .. })) =
             (history.request_kind(observed), history.client(observed).map(|client| client.traffic))
         else {
             continue;
         };
+        // One response fills no buffer, if none follows it.
+        let is_last = matches!(observed.head, Some((_, _, true)));
+        if is_last && requests > 1 {
+            continue;
+        }
         let of_it = |event| of_request(history, observed, event);
         let (Some(stalls), Some(ends)) = (of_it("stalls"), of_it("stall ends")) else { continue };
         // A response that is wholly in the kernels is checked once a timeout, and is cut if nothing
@@ -313,7 +318,9 @@ pub(super) fn odd_requests_are_answered(
             let (due, length) = odd.response();
             // 503: the deadline, or the shutdown.
             let is_it = status == due && length.is_none_or(|length| length == bytes);
-            if is_it || (status == 503 && !odd.is_refused()) {
+            // 431: the limit on fields, which another oracle judges.
+            let is_limited = status == 431 && history.scenario.limits.headers_max.is_some();
+            if is_it || is_limited || (status == 503 && !odd.is_refused()) {
                 return Ok(());
             }
             Err(format!(

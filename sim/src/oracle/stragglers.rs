@@ -118,6 +118,7 @@ fn silent_clients_are_bounded(history: &RunHistory<'_>, span: Duration) -> Resul
         | Traffic::Pipelined { .. }
         | Traffic::Session { .. }
         | Traffic::Late { .. }
+        | Traffic::InPieces(_)
         | Traffic::Leaves { .. }
         | Traffic::Http2Windowless { .. }
         | Traffic::Http2Resets { .. }

@@ -26,7 +26,10 @@ pub(super) fn streams_have_a_budget(history: &RunHistory<'_>) -> Judgement {
         return Ok(Exercise::No);
     };
     let is_stream = |observed: &&ObservedRequest| {
-        history.request_kind(observed) == Some(&RequestKind::Rare(RareRequest::LongStream))
+        matches!(
+            history.request_kind(observed),
+            Some(RequestKind::Rare(RareRequest::LongStream | RareRequest::StreamWork(_)))
+        )
     };
     let by = draining + history.world(plan.streams);
     let mut ended = 0;
@@ -64,6 +67,7 @@ pub(super) fn streams_have_a_budget(history: &RunHistory<'_>) -> Judgement {
     if counted.is_some_and(|counted| counted < ended) {
         return Err(format!("{ended} long streams ended, but the host counts {counted:?}"));
     }
+    work_of_streams_has_their_time(history)?;
     nothing_else_benefits(history, draining)?;
     Ok(Exercise::of(usize::try_from(ended).unwrap_or(usize::MAX)))
 }
@@ -104,10 +108,13 @@ fn conversations_end(history: &RunHistory<'_>, draining: Duration) -> Result<u64
             (Some("yes"), Some("yes")) => {
                 // A fault may have ended it before its moment.
                 told += u64::from(in_peace && at > draining && at < by);
-                // What is upgraded later ends at once.
-                let begins = history.server("conversation begins");
-                let is_new = begins.clone().any(|begins| begins.at == at && at > by);
-                ((at > by + slack && !is_new) || (in_peace && at + history.early() < draining))
+                // What is upgraded later ends at once, or after its first line.
+                let mut begins = history.server("conversation begins");
+                let begins =
+                    begins.find(|begins| begins.number("handler") == ends.number("handler"));
+                let began = begins.map_or(at, |begins| begins.at);
+                let due = by.max(began + history.under_way() * 2);
+                (at > due + slack || (in_peace && at + history.early() < draining))
                     .then(|| format!("was told between {draining:?} and {by:?}"))
             }
             (Some("yes"), _) => (in_peace && at + slack < whole)
@@ -120,6 +127,64 @@ fn conversations_end(history: &RunHistory<'_>, draining: Duration) -> Result<u64
         }
     }
     Ok(told)
+}
+
+/// Whether this is the end of work that a long stream left behind.
+pub(super) fn is_work_of_a_stream(history: &RunHistory<'_>, ends: &Record) -> bool {
+    let left_by = ends.text("task").and_then(|task| task.strip_prefix("left by "));
+    let Some(handler) = left_by.and_then(|n| n.parse::<u64>().ok()) else { return false };
+    history.server("handler begins").any(|begins| {
+        begins.number("handler") == Some(handler)
+            && begins.text("target").is_some_and(|target| target.contains("&end=spread"))
+    })
+}
+
+/// Checks that work of a long stream is not dropped with the requests, but with the streams.
+fn work_of_streams_has_their_time(history: &RunHistory<'_>) -> Result<(), String> {
+    let plan = history.scenario.plan();
+    let cancelling = history.phases.iter().find(|(phase, ..)| *phase == Phase::Cancelling);
+    let until = cancelling.map(|(_, _, at)| *at + history.world(plan.cancel));
+    let until = until.map_or(Duration::MAX, |until| until.saturating_sub(ABORT_FLUSH * 2));
+    for ends in history.server("task ends") {
+        let dropped = ends.text("how") == Some("dropped") && is_work_of_a_stream(history, ends);
+        if dropped && ends.at < until && !history.is_impatient() {
+            return Err(format!(
+                "work of a long stream was dropped at {:?}, and had time until {until:?}",
+                ends.at
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// P10: an upgraded connection whose handler waits for the drain, or for its moment in it, is told.
+pub(super) fn conversations_are_told(history: &RunHistory<'_>) -> Judgement {
+    let Some(draining) = history.began(Phase::Draining) else { return Ok(Exercise::No) };
+    let hurried = history.scenario.plan().drain < SOON * 2 + history.under_way() * 4;
+    if hurried || history.is_impatient() || !history.delivers() {
+        return Ok(Exercise::No);
+    }
+    let mut judged = 0;
+    let heeds = |record: &&Record| record.text("heeds") == Some("yes");
+    for begins in history.server("conversation begins").filter(heeds) {
+        let of_it = |event| {
+            let mut records = history.server(event);
+            records.find(|record| record.number("handler") == begins.number("handler"))
+        };
+        // Its first line has arrived by then.
+        let was_there = begins.at + history.under_way() * 2 + SOON < draining;
+        let ends = of_it("conversation ends").map(|ends| ends.at);
+        let is_over = ends.is_some_and(|ends| ends < draining);
+        if was_there && !is_over && of_it("conversation told").is_none() {
+            return Err(format!(
+                "an upgraded connection since {:?} ended at {ends:?}, and its handler was told \
+                 nothing",
+                begins.at
+            ));
+        }
+        judged += usize::from(was_there);
+    }
+    Ok(Exercise::of(judged))
 }
 
 fn nothing_else_benefits(history: &RunHistory<'_>, draining: Duration) -> Result<(), String> {

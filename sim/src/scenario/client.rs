@@ -1,11 +1,14 @@
 //! A client of a scenario, and how it uses the host.
 
-use super::{HeaderFault, Pacing, ProxyHeader, RareRequest, RequestKind, Stranger, Traffic};
+use super::{
+    Cooperation, ExtraFields, HeaderFault, Pacing, ProxyHeader, RareRequest, RequestKind, Stranger,
+    Traffic,
+};
 use crate::client::{
-    ClientId, Connect, ExchangePacing, First, Http1Client, RequestSpec, Retry, Step, byte_less,
-    connection_per_request, given_up, half_framed, keep_alive, multiplexed, one_request, pause,
-    pipelined, raw, resetting, session, silent_http2, stalled, strangers, upgraded, uploading,
-    windowless, windowless_request,
+    ClientId, Connect, ExchangePacing, First, Http1Client, RequestSpec, Retry, Stall, Step,
+    byte_less, connection_per_request, given_up, half_framed, head_in_pieces, keep_alive,
+    multiplexed, one_request, pause, pipelined, raw, resetting, session, silent_http2, stalled,
+    strangers, upgraded, uploading, windowless, windowless_request,
 };
 use serde::{Deserialize, Serialize};
 use std::{iter, time::Duration};
@@ -28,6 +31,9 @@ pub struct Client {
     /// The PROXY header with which each of its connections begins, if it comes through a proxy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub header: Option<ProxyHeader>,
+    /// Header fields that it adds to each request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fields: Option<ExtraFields>,
 }
 
 impl Client {
@@ -40,7 +46,25 @@ impl Client {
     /// Creates a client.
     #[must_use]
     pub const fn new(at_ms: u64, request_kind: RequestKind, traffic: Traffic) -> Self {
-        Self { at_ms, request_kind, traffic, then: None, waits_for_settings: false, header: None }
+        Self {
+            at_ms,
+            request_kind,
+            traffic,
+            then: None,
+            waits_for_settings: false,
+            header: None,
+            fields: None,
+        }
+    }
+
+    /// Returns what it sends for a request of this kind.
+    #[must_use]
+    pub fn ask(&self, request_kind: &RequestKind) -> RequestSpec {
+        let ask = request_kind.ask();
+        match self.fields {
+            Some(fields) => fields.add_to(ask),
+            None => ask,
+        }
     }
 
     /// Makes every second request a `request_kind`.
@@ -96,12 +120,12 @@ impl Client {
         (internal, bare): (&R, &R),
     ) {
         pause(Duration::from_millis(self.at_ms)).await;
-        let ask = self.request_kind.ask();
+        let ask = self.ask(&self.request_kind);
+        let then = self.then.as_ref().map_or_else(|| ask.clone(), |then| self.ask(then));
         let many = |requests: u64, every_ms: u64| {
             let every = Duration::from_millis(every_ms);
             let pauses = iter::once(Duration::ZERO).chain(iter::repeat(every));
-            let asks =
-                [ask.clone(), self.then.as_ref().map_or_else(|| ask.clone(), RequestKind::ask)];
+            let asks = [ask.clone(), then.clone()];
             (0..requests)
                 .zip(pauses)
                 .map(move |(n, pause)| (pause, asks[usize::from(n % 2 == 1)].clone()))
@@ -143,8 +167,14 @@ impl Client {
                 let after = Duration::from_millis(after_ms);
                 half_framed(client_id, route, &asks, after, bytes, half_closes).await;
             }
-            Traffic::Stalls { reads, for_ms } => {
-                stalled(client_id, route, &ask, reads, Duration::from_millis(for_ms)).await;
+            Traffic::Stalls { reads, for_ms, idle_ms, requests } => {
+                let stall = Stall {
+                    before: idle_ms.map(|ms| (then, Duration::from_millis(ms))),
+                    requests,
+                    reads,
+                    pause: Duration::from_millis(for_ms),
+                };
+                stalled(client_id, route, &ask, stall).await;
             }
             Traffic::Pipelined { requests } => {
                 let asks: Vec<RequestSpec> = many(requests, 0).map(|(_, ask)| ask).collect();
@@ -185,6 +215,7 @@ impl Client {
                     session(client_id, route, request, times, every).await;
                 }
             }
+            Traffic::InPieces(how) => head_in_pieces(client_id, route, &ask, &then, how).await,
             Traffic::ByteLess => byte_less(client_id, route, client_id.patience()).await,
             Traffic::SilentHttp2 => silent_http2(client_id, route, client_id.patience()).await,
             Traffic::BadHeader(fault) => {
@@ -193,7 +224,13 @@ impl Client {
                     .await;
             }
             Traffic::Upgraded { every_ms, cooperation, is_long } => {
-                let class = if is_long { "&class=spread" } else { "" };
+                // It may be a long stream from the beginning, or become one.
+                let is_late = n % 2 == 1 && cooperation == Cooperation::Heeds;
+                let class = match (is_long, is_late) {
+                    (false, _) => "",
+                    (true, false) => "&class=spread",
+                    (true, true) => "&class=late",
+                };
                 let target = format!("/upgrade?heeds={}{class}", cooperation.name());
                 let ask =
                     RequestSpec::get(target).with("Connection", "upgrade").with("Upgrade", "echo");

@@ -8,6 +8,7 @@ mod call;
 mod client;
 mod header;
 mod odd;
+mod pieces;
 mod rare;
 mod request;
 mod request_kind;
@@ -21,6 +22,7 @@ pub use client::Client;
 pub use header::{HeaderFault, HeaderKind, ProxyHeader};
 pub(crate) use header::{UNANNOUNCED, is_announced};
 pub use odd::OddRequest;
+pub use pieces::{ExtraFields, HeadInPieces};
 pub use rare::RareRequest;
 pub(crate) use request::{Previous, Reads};
 pub use request::{Request, Statuses};
@@ -115,6 +117,10 @@ pub struct LimitsMs {
     pub http2_streams_max: Option<u32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connection_age_max: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub headers_max: Option<usize>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub header_bytes_max: Option<usize>,
 }
 
 impl LimitsMs {
@@ -134,6 +140,8 @@ impl LimitsMs {
             .send_timeout(span(self.send_timeout, defaults.send_timeout))
             .body_timeout(span(self.body_timeout, defaults.body_timeout))
             .keep_alive(span(self.keep_alive, defaults.keep_alive))
+            .headers_max(self.headers_max.unwrap_or(defaults.headers_max))
+            .header_bytes_max(self.header_bytes_max.unwrap_or(defaults.header_bytes_max))
             .connection_age_max(self.connection_age_max.map(Duration::from_millis))
             .http2_streams_max(self.http2_streams_max.unwrap_or(defaults.http2_streams_max))
     }

@@ -19,6 +19,8 @@ pub enum OddRequest {
     UpgradeBody(usize),
     /// An HTTP/1.1 request without `Host`.
     NoHost,
+    /// A `POST` whose `Host` is not a host, with a body of this many bytes.
+    InvalidHostBody(usize),
     /// A request with two equal `Host` fields.
     TwoHosts,
     /// A request whose `Host` is not a host.
@@ -47,9 +49,17 @@ pub enum OddRequest {
     Asterisk,
 }
 
+/// Returns a body of whole requests, which no handler may ever see.
+pub(super) fn looks_like_requests(bytes: usize) -> String {
+    const REQUEST: &str = "GET /smuggled HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let mut body = REQUEST.repeat(bytes / REQUEST.len());
+    body.push_str(&"u".repeat(bytes - body.len()));
+    body
+}
+
 impl OddRequest {
     /// One of each kind.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::EmptyLine(0),
         Self::GetLength(100),
         Self::GetChunked(100),
@@ -57,6 +67,7 @@ impl OddRequest {
         Self::NoHost,
         Self::TwoHosts,
         Self::InvalidHost,
+        Self::InvalidHostBody(100),
         Self::Close,
         Self::Http10,
         Self::Http10KeepAlive,
@@ -82,6 +93,7 @@ impl OddRequest {
             Self::NoHost => "no-host",
             Self::TwoHosts => "two-hosts",
             Self::InvalidHost => "invalid-host",
+            Self::InvalidHostBody(_) => "invalid-host-body",
             Self::Close => "close",
             Self::Http10 => "http-1.0",
             Self::Http10KeepAlive => "http-1.0-keep-alive",
@@ -99,7 +111,7 @@ impl OddRequest {
     /// Whether the host must refuse the request with a 400 (RFC 9112 §3.2).
     #[must_use]
     pub const fn is_refused(self) -> bool {
-        matches!(self, Self::NoHost | Self::TwoHosts | Self::InvalidHost)
+        matches!(self, Self::NoHost | Self::TwoHosts | Self::InvalidHost | Self::InvalidHostBody(_))
     }
 
     /// Whether the connection ends with the response in any phase.
@@ -111,7 +123,7 @@ impl OddRequest {
     /// Whether the request has a body.
     #[must_use]
     pub const fn has_body(self) -> bool {
-        self.echoed().is_some() || matches!(self, Self::UpgradeBody(_))
+        self.echoed().is_some() || matches!(self, Self::UpgradeBody(_) | Self::InvalidHostBody(_))
     }
 
     /// Returns the length of a body that is sent back.
@@ -165,10 +177,14 @@ impl OddRequest {
             ),
             Self::UpgradeBody(bytes) => format!(
                 "POST {fast} HTTP/1.1\r\nHost: localhost\r\nConnection: upgrade\r\nUpgrade: h2c\r\nContent-Length: {bytes}\r\n\r\n{}",
-                body(bytes)
+                looks_like_requests(bytes)
             ),
             Self::NoHost => format!("GET {fast} HTTP/1.1\r\nAccept: */*\r\n\r\n"),
             Self::TwoHosts => head("Host: localhost\r\n"),
+            Self::InvalidHostBody(bytes) => format!(
+                "POST {fast} HTTP/1.1\r\nHost: a b/c\r\nContent-Length: {bytes}\r\n\r\n{}",
+                looks_like_requests(bytes)
+            ),
             Self::InvalidHost => format!("GET {fast} HTTP/1.1\r\nHost: a b/c\r\n\r\n"),
             Self::Close => head("Connection: close\r\n"),
             Self::Http10 => format!("GET {fast} HTTP/1.0\r\n\r\n"),
@@ -191,7 +207,10 @@ impl OddRequest {
         let target = if self == Self::Asterisk { "*".to_owned() } else { echo };
         let method = if self == Self::Asterisk {
             Method::OPTIONS
-        } else if matches!(self, Self::EmptyLine(1..) | Self::UpgradeBody(_)) {
+        } else if matches!(
+            self,
+            Self::EmptyLine(1..) | Self::UpgradeBody(_) | Self::InvalidHostBody(_)
+        ) {
             Method::POST
         } else {
             Method::GET

@@ -31,6 +31,9 @@ pub enum RareRequest {
     NotTaken,
     /// An event stream of the class `StreamShutdown::EndSpread`.
     LongStream,
+    /// The same, whose handler also spawns tracked work for this many milliseconds, which ignores
+    /// its cancellation.
+    StreamWork(u64),
     /// A gRPC call. Only on HTTP/2.
     Call(Call),
 }
@@ -52,6 +55,7 @@ impl RareRequest {
             }
             Self::Fails => RequestSpec::get("/fails"),
             Self::LongStream => RequestSpec::get("/events?end=spread"),
+            Self::StreamWork(ms) => RequestSpec::get(format!("/events?work={ms}&end=spread")),
             Self::Call(call) => call.ask(),
             Self::NotTaken => RequestSpec::get("/upgrade?taken=no")
                 .with("Connection", "upgrade")

@@ -1,6 +1,6 @@
 //! The requests that a client can send.
 
-use super::{OddRequest, RareRequest, Request};
+use super::{OddRequest, RareRequest, Request, odd::looks_like_requests};
 use crate::client::RequestSpec;
 use serde::{Deserialize, Serialize};
 
@@ -122,7 +122,7 @@ impl RequestKind {
             }
             Self::Echo(bytes) => RequestSpec::post("/echo", vec![b'e'; *bytes]),
             Self::Stream(ms) => RequestSpec::get(format!("/stream?ms={ms}")),
-            Self::Unread(bytes) => RequestSpec::post("/fast", vec![b'u'; *bytes]),
+            Self::Unread(bytes) => RequestSpec::post("/fast", looks_like_requests(*bytes)),
             Self::Panic => RequestSpec::get("/panic"),
             Self::Breaks => RequestSpec::get("/breaks"),
             Self::Head => {

@@ -52,6 +52,7 @@ pub(crate) fn times(scenario: &mut Scenario) -> Vec<Time<'_>> {
         &mut limits.body_timeout,
         &mut limits.keep_alive,
         &mut limits.connection_age_max,
+        &mut limits.header_timeout,
     ];
     all.extend(timeouts.into_iter().flatten().map(|timeout| (TimeOf::Timeout, timeout)));
     for fault in &mut scenario.faults {
@@ -78,7 +79,8 @@ pub(crate) fn times(scenario: &mut Scenario) -> Vec<Time<'_>> {
 
 fn times_of_client<'a>(client: &'a mut Client, times: &mut Vec<Time<'a>>) {
     let repeats = client.traffic.requests().max(1);
-    let Client { at_ms, request_kind, traffic, then, waits_for_settings: _, header } = client;
+    let Client { at_ms, request_kind, traffic, then, waits_for_settings: _, header, fields: _ } =
+        client;
     times.push(Time::once((TimeOf::Begin, at_ms)));
     let mut all = Vec::new();
     let pause = header.as_mut().map(|header| &mut header.pause_ms).filter(|ms| **ms > 0);
@@ -102,7 +104,9 @@ fn times_of_client<'a>(client: &'a mut Client, times: &mut Vec<Time<'a>>) {
                 all.push((TimeOf::Work, &mut call.ms));
                 all.extend(call.timeout_ms.as_mut().map(|ms| (TimeOf::Timeout, ms)));
             }
-            RequestKind::Rare(RareRequest::DropPanics(ms)) => all.push((TimeOf::Work, ms)),
+            RequestKind::Rare(RareRequest::DropPanics(ms) | RareRequest::StreamWork(ms)) => {
+                all.push((TimeOf::Work, ms));
+            }
             RequestKind::Rare(
                 RareRequest::EndAtCancel
                 | RareRequest::LongStream
@@ -126,12 +130,19 @@ fn times_of_client<'a>(client: &'a mut Client, times: &mut Vec<Time<'a>>) {
         }
     }
     match traffic {
+        Traffic::Stalls { for_ms, idle_ms, .. } => {
+            all.push((TimeOf::Pause, for_ms));
+            all.extend(idle_ms.as_mut().map(|ms| (TimeOf::Pause, ms)));
+        }
+        Traffic::InPieces(how) => {
+            all.push((TimeOf::Pause, &mut how.every_ms));
+            all.extend(how.idle_ms.as_mut().map(|ms| (TimeOf::Pause, ms)));
+        }
         Traffic::KeepAlive { every_ms: ms, .. }
         | Traffic::PerRequest { every_ms: ms, .. }
         | Traffic::Http2 { every_ms: ms, .. }
         | Traffic::Http2Leaves { after_ms: ms, .. }
         | Traffic::Http2HalfFrame { after_ms: ms, .. }
-        | Traffic::Stalls { for_ms: ms, .. }
         | Traffic::Http2Upload { every_ms: ms, .. }
         | Traffic::Late { after_ms: ms }
         | Traffic::Leaves { after_ms: ms, .. }

@@ -1,6 +1,6 @@
 //! What a client does with its connections.
 
-use super::{Cooperation, HeaderFault};
+use super::{Cooperation, HeadInPieces, HeaderFault};
 use crate::client::{AfterRequest, ExchangePacing, Pace};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -80,6 +80,12 @@ pub enum Traffic {
         reads: u64,
         /// How long it then reads nothing, unless the connection is reset earlier.
         for_ms: u64,
+        /// Pause after a request before it, `then`, on the same connection, if there is one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        idle_ms: Option<u64>,
+        /// Number of requests that it sends at once.
+        #[serde(default = "one", skip_serializing_if = "is_one")]
+        requests: u64,
     },
     /// All requests at once on one HTTP/1 connection.
     Pipelined {
@@ -112,6 +118,8 @@ pub enum Traffic {
     ByteLess,
     /// Connects, sends half of a request head, and nothing more.
     HalfHead,
+    /// Sends whole requests, and then one whose head comes in pieces.
+    InPieces(HeadInPieces),
     /// Sends half of a request head to the internal server, and nothing more.
     InternalHalfHead,
     /// Opens many connections to the internal server, and keeps them.
@@ -136,6 +144,15 @@ pub enum Traffic {
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         is_long: bool,
     },
+}
+
+const fn one() -> u64 {
+    1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+const fn is_one(number: &u64) -> bool {
+    *number == 1
 }
 
 /// What a stranger sends to the internal server.
@@ -238,6 +255,7 @@ impl Traffic {
             | Self::Leaves { .. }
             | Self::ByteLess
             | Self::HalfHead
+            | Self::InPieces(_)
             | Self::InternalHalfHead
             | Self::InternalStrangers { .. }
             | Self::SilentHttp2
@@ -296,6 +314,7 @@ impl Traffic {
             self,
             Self::Stalls { .. }
                 | Self::Http2Upload { .. }
+                | Self::InPieces(_)
                 | Self::Once(
                     Pacing::HeadPause(_) | Pacing::SlowUpload(..) | Pacing::SlowReader(..)
                 )

@@ -232,6 +232,7 @@ const fn name(traffic: &Traffic) -> &'static str {
         Traffic::ByteLess => "no byte",
         Traffic::HalfHead => "a partial head",
         Traffic::SilentHttp2 => "silent HTTP/2",
+        Traffic::InPieces(_) => "a head in pieces",
         Traffic::BadHeader(HeaderFault::Missing) => "no PROXY header",
         Traffic::BadHeader(HeaderFault::Invalid) => "bad PROXY header",
         Traffic::BadHeader(HeaderFault::Half) => "half a PROXY header",

@@ -3,7 +3,9 @@
 use super::{Coverage, Sometimes};
 use crate::{
     oracle::{ObservedRequest, RequestResult},
-    scenario::{OddRequest, RequestKind, Stranger, Traffic, WrongLength, client_name},
+    scenario::{
+        HeadInPieces, OddRequest, RequestKind, Stranger, Traffic, WrongLength, client_name,
+    },
 };
 use lameduck::lifecycle::Phase;
 use std::time::Duration;
@@ -12,6 +14,7 @@ pub(super) fn serving(all: &mut Vec<Sometimes>) {
     timeouts(all);
     connections(all);
     odd_requests(all);
+    heads(all);
     tls(all);
 }
 
@@ -157,6 +160,49 @@ fn connections(all: &mut Vec<Sometimes>) {
     });
 }
 
+fn heads(all: &mut Vec<Sometimes>) {
+    let mut head = |what: &str, test: fn(&Coverage<'_>) -> bool| {
+        all.push(Sometimes::new(format!("head: {what}"), test));
+    };
+    head("in pieces after a request, and served", |coverage| {
+        coverage.in_pieces(|how, observed| {
+            how.earlier > 0 && observed.head.is_some_and(|(_, status, _)| status == 200)
+        })
+    });
+    head("in pieces, and refused while serving", |coverage| {
+        let left = coverage.history.left_serving().unwrap_or(Duration::MAX);
+        coverage.in_pieces(|how, observed| {
+            let refused = matches!(observed.head, Some((at, 408, _)) if at < left);
+            how.earlier > 0 && refused
+        })
+    });
+    head("in pieces, the first in one write with a request", |coverage| {
+        coverage.in_pieces(|how, observed| {
+            how.earlier > 0 && how.idle_ms.is_none() && observed.head.is_some()
+        })
+    });
+    head("in pieces, whole in the drain", |coverage| {
+        let draining = coverage.history.began(Phase::Draining).unwrap_or(Duration::MAX);
+        coverage.in_pieces(|_, observed| {
+            let served = matches!(observed.head, Some((_, 200, _)));
+            served && observed.observed < draining && observed.sent > Some(draining)
+        })
+    });
+    head("a 431 for its fields, on HTTP/1", |coverage| {
+        let limits = &coverage.history.scenario.limits;
+        limits.headers_max.is_some() && coverage.refused_head(false)
+    });
+    head("a 431 for its fields, on HTTP/2", |coverage| {
+        let limits = &coverage.history.scenario.limits;
+        limits.headers_max.is_some() && coverage.refused_head(true)
+    });
+    head("a 431 for its bytes", |coverage| {
+        let limits = &coverage.history.scenario.limits;
+        limits.header_bytes_max.is_some()
+            && (coverage.refused_head(false) || coverage.refused_head(true))
+    });
+}
+
 fn odd_requests(all: &mut Vec<Sometimes>) {
     for odd in OddRequest::ALL.into_iter().chain([OddRequest::EmptyLine(10)]) {
         all.push(Sometimes::new(format!("odd request: {}", odd.name()), move |coverage| {
@@ -186,6 +232,22 @@ impl Coverage<'_> {
     fn closed_while_serving(&self, event: &str) -> bool {
         let left = self.history.left_serving().unwrap_or(Duration::MAX);
         self.history.records.iter().any(|record| record.event == event && record.at < left)
+    }
+
+    /// Whether a request whose head came in pieces is one that `is` accepts.
+    fn in_pieces(&self, is: impl Fn(HeadInPieces, &ObservedRequest) -> bool) -> bool {
+        self.history.requests.iter().any(|observed| {
+            let traffic = self.history.client(observed).map(|client| client.traffic);
+            matches!(traffic, Some(Traffic::InPieces(how))
+                if observed.earlier >= how.earlier && is(how, observed))
+        })
+    }
+
+    fn refused_head(&self, is_http2: bool) -> bool {
+        self.history.requests.iter().any(|observed| {
+            self.history.is_http2(observed) == is_http2
+                && matches!(observed.head, Some((_, 431, _)))
+        })
     }
 
     fn failed_before_the_drain(&self, observed: &ObservedRequest) -> bool {

@@ -13,6 +13,8 @@ use std::time::Duration;
 const ROOM: Duration = Duration::from_millis(250 + 250 + 100);
 /// Idle time after which a connection gives up its task, which may begin its wait again.
 const PARK_AFTER: Duration = Duration::from_secs(1);
+/// Idle time before which no connection makes room.
+const GRACE: Duration = Duration::from_millis(250);
 
 /// Judges the connection limit and the keep-alive time, if the scenario sets them.
 pub(super) fn limits_of_connections(history: &RunHistory<'_>) -> Result<usize, String> {
@@ -25,6 +27,7 @@ pub(super) fn limits_of_connections(history: &RunHistory<'_>) -> Result<usize, S
         new_clients_get_in(history)?;
         working_clients_stay(history)?;
         silent_ones_make_room_first(history)?;
+        idle_ones_have_their_grace(history)?;
         no_more_than_the_limit_work(history, most)?;
         judged += 1;
     }
@@ -131,6 +134,30 @@ fn silent_ones_make_room_first(history: &RunHistory<'_>) -> Result<(), String> {
                 "client-{n} had to make room at {:?}, and one that was silent since {connected:?} \
                  had not",
                 closed.at
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Checks that no connection makes room before it was idle for its grace.
+fn idle_ones_have_their_grace(history: &RunHistory<'_>) -> Result<(), String> {
+    let left = history.left_serving().unwrap_or(Duration::MAX);
+    let near = Duration::from_millis(history.scenario.latency_ms.0);
+    let grace = history.world(GRACE) + near;
+    let is_shorter = history.scenario.limits.keep_alive.is_some();
+    for closed in history.records.iter().filter(|record| record.event == "closed idle") {
+        let last = history.requests.iter().filter(|observed| {
+            *closed.actor == *client_name(observed.client)
+                && closed.number("connection") == Some(observed.connection)
+        });
+        let last = last.filter_map(|observed| observed.end.as_ref()).map(|(at, _)| *at).max();
+        if let Some(last) = last.filter(|_| closed.at < left && !is_shorter)
+            && closed.at + history.under_way() + history.early() < last + grace
+        {
+            return Err(format!(
+                "{} had its last response at {last:?}, and its connection made room at {:?}",
+                closed.actor, closed.at
             ));
         }
     }

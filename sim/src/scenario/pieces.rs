@@ -1,0 +1,78 @@
+//! Heads that come in pieces, after other requests on the same connection, and heads with many
+//! fields.
+
+use crate::client::RequestSpec;
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+/// Header fields that a client adds to each of its requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExtraFields {
+    /// Number of fields.
+    pub count: u64,
+    /// Length of each value.
+    pub bytes: usize,
+}
+
+impl ExtraFields {
+    pub(super) fn add_to(self, ask: RequestSpec) -> RequestSpec {
+        let value = "v".repeat(self.bytes);
+        (0..self.count).fold(ask, |ask, n| ask.with(&format!("x-{n}"), &value))
+    }
+}
+
+/// A request whose head comes in pieces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeadInPieces {
+    /// Number of whole requests before it on the same connection.
+    pub earlier: u64,
+    /// Pause after the response before it; `None` if its first piece is in the same write as the
+    /// last whole request.
+    pub idle_ms: Option<u64>,
+    /// Number of pieces, if the head has as many bytes.
+    pub pieces: u64,
+    /// Pause before each piece but the first.
+    pub every_ms: u64,
+    /// Whether the last piece comes.
+    pub is_whole: bool,
+}
+
+impl HeadInPieces {
+    /// Returns the pieces of a request whose head has `head` bytes. A body is in the last one.
+    #[must_use]
+    pub fn pieces(self, request: &[u8], head: usize) -> Vec<Vec<u8>> {
+        let count = usize::try_from(self.pieces).unwrap_or(usize::MAX).clamp(2, head.max(2));
+        let length = head.div_ceil(count).max(1);
+        let mut pieces: Vec<Vec<u8>> = request[..head].chunks(length).map(<[u8]>::to_vec).collect();
+        if self.is_whole {
+            pieces.last_mut().into_iter().for_each(|last| last.extend_from_slice(&request[head..]));
+        } else {
+            pieces.pop();
+        }
+        pieces
+    }
+
+    /// Returns the time from the first of `pieces` to the last.
+    #[must_use]
+    pub fn lasts(self, pieces: usize) -> Duration {
+        Duration::from_millis(self.every_ms * (pieces as u64).saturating_sub(1))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::HeadInPieces;
+
+    #[test]
+    fn the_pieces_are_the_request_and_without_the_last_one_they_are_no_head() {
+        let request = b"POST / HTTP/1.1\r\n\r\nbody";
+        let head = request.len() - 4;
+        for pieces in [0, 2, 3, 7, 1_000] {
+            let whole =
+                HeadInPieces { earlier: 1, idle_ms: None, pieces, every_ms: 1, is_whole: true };
+            assert_eq!(whole.pieces(request, head).concat(), request);
+            let part = HeadInPieces { is_whole: false, ..whole }.pieces(request, head).concat();
+            assert!(request[..head].starts_with(&part) && !part.is_empty() && part.len() < head);
+        }
+    }
+}
