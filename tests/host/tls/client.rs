@@ -58,11 +58,20 @@ pub(super) struct TlsClient {
 impl TlsClient {
     /// Connects the socket; no byte of the handshake is sent.
     pub(super) fn silent(address: SocketAddr, config: &Arc<ClientConfig>) -> Self {
+        Self::silent_to("localhost", address, config)
+    }
+
+    /// The same with another name of the server.
+    pub(super) fn silent_to(
+        name: &'static str,
+        address: SocketAddr,
+        config: &Arc<ClientConfig>,
+    ) -> Self {
         let socket = TcpStream::connect(address).unwrap();
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
         socket.set_write_timeout(Some(PATIENCE)).unwrap();
         socket.set_nodelay(true).unwrap();
-        let name = ServerName::try_from("localhost").unwrap();
+        let name = ServerName::try_from(name).unwrap();
         let mut tls = ClientConnection::new(config.clone(), name).unwrap();
         tls.set_buffer_limit(None);
         Self { tls, socket, unread: Vec::new(), ended: None }

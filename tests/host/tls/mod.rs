@@ -19,6 +19,8 @@ use rcgen::{CertificateParams, KeyPair};
 use rustls::{
     ClientConfig, ServerConfig,
     pki_types::{CertificateDer, PrivateKeyDer},
+    server::ResolvesServerCertUsingSni,
+    sign::CertifiedKey,
 };
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -33,8 +35,12 @@ struct Identity {
 }
 
 fn identity() -> Identity {
+    identity_of("localhost")
+}
+
+fn identity_of(name: &str) -> Identity {
     let key = KeyPair::generate().unwrap();
-    let params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+    let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
     let certificate = params.self_signed(&key).unwrap();
     Identity {
         certificate: certificate.der().clone(),
@@ -131,6 +137,34 @@ fn alpn_chooses_the_protocol() {
         let report = app.end();
         assert_eq!((report.code(), report.connections.handshakes), (0, 6));
     }
+}
+
+#[test]
+fn the_users_resolver_chooses_the_certificate_by_the_name_of_the_server() {
+    let names = ["one.example", "two.example"];
+    let identities = names.map(identity_of);
+    let provider = rustls::crypto::ring::default_provider();
+    let mut resolver = ResolvesServerCertUsingSni::new();
+    for (name, Identity { certificate, key, .. }) in names.iter().zip(&identities) {
+        let key = provider.key_provider.load_private_key(key.clone_key()).unwrap();
+        resolver.add(name, CertifiedKey::new(vec![certificate.clone()], key)).unwrap();
+    }
+    let config = ServerConfig::builder_with_provider(Arc::new(provider))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(resolver));
+    let host = host_with(settings()).tls(Arc::new(config)).serve_hyper(service_fn(serve));
+    let app = App::start(host);
+    for (name, identity) in names.iter().zip(&identities) {
+        let mut client = TlsClient::silent_to(name, app.main, &identity.client(&[]));
+        client.handshake().expect("the certificate of this name");
+        assert_eq!(client.get("/").body(), "hello");
+    }
+    let mut other = TlsClient::silent(app.main, &identities[0].client(&[]));
+    assert_eq!(other.handshake(), Err(End::Refused), "no certificate has this name");
+    let report = app.end();
+    assert_eq!((report.code(), report.connections.handshakes_failed), (0, 1));
 }
 
 // An idle connection read the empty lines and left the request in the session, where the poller
