@@ -21,7 +21,7 @@ use std::{
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    sync::Semaphore,
+    sync::{OwnedSemaphorePermit, Semaphore},
 };
 use tokio_util::sync::PollSemaphore;
 
@@ -60,6 +60,9 @@ struct Handshake {
     client: Option<Address>,
     /// Each step that costs processor time needs a turn.
     turns: PollSemaphore,
+    /// The turn of the last step. It ends with the next poll, so that every task that was ready
+    /// then runs before the next step of any handshake.
+    turn: Option<OwnedSemaphorePermit>,
     /// The client has sent something.
     has_begun: bool,
     /// Ciphertext was read that no turn has processed.
@@ -80,6 +83,7 @@ impl<T: Transport> TlsStream<T> {
         let handshake = Handshake {
             client: None,
             turns: PollSemaphore::new(turns),
+            turn: None,
             has_begun: false,
             has_unprocessed: false,
         };
@@ -91,40 +95,40 @@ impl<T: Transport> TlsStream<T> {
     }
 
     fn poll_handshake(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Address>>> {
-        loop {
-            ready!(self.poll_send(cx))?;
-            self.session.check()?;
-            let Some(handshake) = &mut self.handshake else { return Poll::Ready(Ok(None)) };
-            if !self.session.is_handshaking() {
-                let client = handshake.client.take();
-                self.handshake = None;
-                return Poll::Ready(Ok(client));
-            }
-            if self.io.opening() != Opening::Done {
-                handshake.client = ready!(self.io.poll_open(cx))?;
-            }
-            if !handshake.has_unprocessed {
-                let (io, session) = (&mut self.io, &mut self.session);
-                let read = ready!(with_input(|input| {
-                    let mut buf = ReadBuf::new(&mut input[..READ_MAX]);
-                    ready!(Pin::new(io).poll_read(cx, &mut buf))?;
-                    session.keep(buf.filled());
-                    Poll::Ready(io::Result::Ok(buf.filled().len()))
-                }))?;
-                if read == 0 {
-                    return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
-                }
-                (handshake.has_begun, handshake.has_unprocessed) = (true, true);
-            }
-            // The next waiter is woken when this turn is dropped, after all tasks that are ready.
-            let _turn = ready!(handshake.turns.poll_acquire(cx));
-            handshake.has_unprocessed = false;
-            self.session.process_kept();
-            if self.session.check().is_err() {
-                // The client learns the reason by an alert.
-                let _ = self.poll_send(cx);
-            }
+        if let Some(handshake) = &mut self.handshake {
+            handshake.turn = None;
         }
+        ready!(self.poll_send(cx))?;
+        self.session.check()?;
+        let Some(handshake) = &mut self.handshake else { return Poll::Ready(Ok(None)) };
+        if !self.session.is_handshaking() {
+            let client = handshake.client.take();
+            self.handshake = None;
+            return Poll::Ready(Ok(client));
+        }
+        if self.io.opening() != Opening::Done {
+            handshake.client = ready!(self.io.poll_open(cx))?;
+        }
+        if !handshake.has_unprocessed {
+            let (io, session) = (&mut self.io, &mut self.session);
+            let read = ready!(with_input(|input| {
+                let mut buf = ReadBuf::new(&mut input[..READ_MAX]);
+                ready!(Pin::new(io).poll_read(cx, &mut buf))?;
+                session.keep(buf.filled());
+                Poll::Ready(io::Result::Ok(buf.filled().len()))
+            }))?;
+            if read == 0 {
+                return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+            }
+            (handshake.has_begun, handshake.has_unprocessed) = (true, true);
+        }
+        handshake.turn = ready!(handshake.turns.poll_acquire(cx));
+        handshake.has_unprocessed = false;
+        self.session.process_kept();
+        // The client gets the reply now, or learns by an alert why there is none.
+        let _ = self.poll_send(cx);
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 
     /// Writes the ciphertext that the kernel has not taken yet.
