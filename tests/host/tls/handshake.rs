@@ -102,8 +102,8 @@ impl ResolvesServerCert for Counting {
     }
 }
 
-// Every step had a turn, and gave it back before the next task was polled. So a request that arrived
-// with the first flights of many clients waited for all of them.
+// Every step had a turn, and gave it back before the next task was polled. So a request that
+// arrived with the first flights of many clients waited for all of them.
 #[test]
 fn many_handshakes_do_not_starve_requests() {
     let identity = identity();
