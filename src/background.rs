@@ -86,8 +86,8 @@ impl TaskContext {
         self.server.tokens.draining.cancelled().await;
     }
 
-    /// Ready once the drain is over: return now. A task that does not is dropped 250 ms before the
-    /// cancel wait ends. The budget of long streams ([`Plan::streams`](crate::lifecycle::Plan))
+    /// Ready once the drain has ended: return now. A task that does not is dropped 250 ms before
+    /// the cancel wait ends. The budget of long streams ([`Plan::streams`](crate::lifecycle::Plan))
     /// gives tasks no more time.
     ///
     /// # Cancel safety

@@ -257,7 +257,7 @@ impl Builder {
     /// let host = Host::builder(Settings::default()).serve(service);
     /// ```
     ///
-    /// The service is then made anew for each request. Clients of a Unix socket have no
+    /// The service is then made again for each request. Clients of a Unix socket have no
     /// `SocketAddr`: they get a 500, and the log says why. A type that implements
     /// `Connected<lameduck::runtime::Address>` takes both.
     pub fn serve<S, Kind>(self, service: S) -> Host<S::Service>

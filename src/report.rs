@@ -17,7 +17,8 @@ use std::{
 ///
 /// A `main` function may return it: it implements [`Termination`] with the exit code of P13.
 #[derive(Clone, Debug)]
-#[must_use = "return the report from `main` or exit with its code: a failed host must not exit with 0"]
+#[must_use = "return the report from `main` or exit with its code: a failed host must not exit \
+              with 0"]
 #[non_exhaustive]
 pub struct Report {
     /// The verdict on the run.
@@ -198,8 +199,8 @@ impl fmt::Display for Report {
         let requests = &self.requests;
         write!(
             f,
-            "{}: {} finished, {} timed out, {} aborted, {} gone of {} requests; \
-             shutdown took {:?} of at most {:?}",
+            "{}: {} finished, {} timed out, {} aborted, {} gone of {} requests; shutdown took {:?} \
+             of at most {:?}",
             self.verdict.name(),
             requests.finished,
             requests.timed_out,

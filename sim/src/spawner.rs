@@ -178,8 +178,11 @@ impl Spawner for SimSpawner {
                 biased;
                 () = shared.over.cancelled() => {}
                 () = shared.clock.sleep_until(at) => {
-                    shared.trace.record(&shared.actor, "watchdog bites", &[("at_us", micros(at).into())]);
-                    let on_watchdog = shared.on_watchdog.lock().unwrap_or_else(PoisonError::into_inner).take();
+                    let fields = &[("at_us", micros(at).into())];
+                    shared.trace.record(&shared.actor, "watchdog bites", fields);
+                    let on_watchdog = &shared.on_watchdog;
+                    let on_watchdog =
+                        on_watchdog.lock().unwrap_or_else(PoisonError::into_inner).take();
                     if let Some(on_watchdog) = on_watchdog {
                         on_watchdog();
                     }

@@ -43,7 +43,7 @@ impl<S: HttpService, N: Network, G: SignalSource, R: Spawner> Driver<S, N, G, R>
                 let outstanding = Outstanding::of(&self.main).to_text();
                 crate::log::info!(
                     waiting_for = outstanding,
-                    "the drain is over for requests; long streams continue"
+                    "requests cancelled; long streams continue"
                 );
             }
             Action::AbortRequests => {
@@ -197,7 +197,8 @@ impl<S: HttpService, N: Network, G: SignalSource, R: Spawner> Driver<S, N, G, R>
             };
             // The token is dropped after the result was sent, and the drain waits for the token. A
             // failure during the drain is therefore never received too late.
-            if let Err(error) = self.background.spawn(&self.spawner, self.main.tasks.token(), work)
+            if let Err(error) =
+                self.background.spawn(&self.spawner, self.main.tracked_work.token(), work)
             {
                 crate::log::error!(%error, "cannot spawn a background task");
             }
@@ -216,8 +217,8 @@ impl<S: HttpService, N: Network, G: SignalSource, R: Spawner> Driver<S, N, G, R>
                 let _ = all_closed.await;
             }
             // From here on no handler can track more work.
-            main.tasks.close();
-            main.tasks.wait().await;
+            main.tracked_work.close();
+            main.tracked_work.wait().await;
         }));
     }
 

@@ -8,8 +8,8 @@
 //! "Done" therefore follows from ownership.
 
 mod actions;
+mod app_reload;
 mod hooks;
-mod reload;
 mod reporting;
 mod start;
 

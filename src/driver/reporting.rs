@@ -52,7 +52,8 @@ impl<S: HttpService, N: Network, G: SignalSource, R: Spawner> Driver<S, N, G, R>
                 Outcome::Applied => "ends the current wait",
                 Outcome::Ignored => "ignored, the shutdown is in progress",
             };
-            crate::log::info!(%reason, phase = self.lifecycle.phase().name(), effect, "further stop request");
+            let phase = self.lifecycle.phase().name();
+            crate::log::info!(%reason, phase, effect, "further stop request");
         }
     }
 
@@ -73,7 +74,7 @@ impl<S: HttpService, N: Network, G: SignalSource, R: Spawner> Driver<S, N, G, R>
             );
         }
         // The same holds for work that blocks its thread.
-        let stuck_work = self.main.tasks.len() as u64;
+        let stuck_work = self.main.tracked_work.len() as u64;
         if stuck_work > 0 {
             let waiting_for = Outstanding::of(&self.main).to_text();
             crate::log::error!(

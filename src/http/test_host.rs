@@ -180,9 +180,9 @@ impl TestHost {
     /// # Cancel safety
     /// Dropping the future loses nothing.
     pub async fn tracked_work_done(&self) {
-        self.server.tasks.close();
-        self.server.tasks.wait().await;
-        self.server.tasks.reopen();
+        self.server.tracked_work.close();
+        self.server.tracked_work.wait().await;
+        self.server.tracked_work.reopen();
     }
 
     fn begin(&self, method: &Method, uri: &Uri) -> Arc<RequestState> {

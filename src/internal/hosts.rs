@@ -24,7 +24,8 @@ impl AllowedHosts {
     /// The text of the refusal of this host.
     pub(crate) fn reason(&self, host: &str) -> String {
         format!(
-            "host {host:?} is not allowed here: use an IP address, localhost, or a name in internal_hosts{}\n",
+            "host {host:?} is not allowed here: use an IP address, localhost, or a name in \
+             internal_hosts{}\n",
             self.knobs
         )
     }

@@ -215,7 +215,10 @@ async fn heap_profile(
     tokio::select! {
         biased;
         () = request.body().context().draining() => exiting(),
-        taken = taken => finished(taken, ["application/octet-stream", "attachment; filename=\"heap\""]),
+        taken = taken => finished(taken, [
+            "application/octet-stream",
+            "attachment; filename=\"heap\"",
+        ]),
     }
 }
 

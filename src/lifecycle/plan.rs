@@ -227,8 +227,8 @@ impl fmt::Display for PlanError {
             ),
             Self::HooksExceedCleanup { hooks, cleanup } => write!(
                 f,
-                "the budgets of the stop hooks add up to {hooks:?}, which exceeds cleanup={cleanup:?}; \
-                 lower a hook's budget or raise cleanup"
+                "the budgets of the stop hooks add up to {hooks:?}, which exceeds \
+                 cleanup={cleanup:?}; lower a hook's budget or raise cleanup"
             ),
         }
     }

@@ -50,7 +50,8 @@ impl EpollPoller {
     pub(super) fn new() -> io::Result<Self> {
         #[expect(
             deprecated,
-            reason = "its successor is unsafe to call with an owner that swaps descriptors; an OwnedFd does not"
+            reason = "its successor is unsafe to call with an owner that swaps descriptors; an \
+                      OwnedFd does not"
         )]
         let epoll =
             AsyncFd::with_interest(epoll::create(CreateFlags::CLOEXEC)?, Interest::READABLE)?;

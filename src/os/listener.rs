@@ -217,7 +217,10 @@ impl Listener for OsListener {
         match super::EpollPoller::new() {
             Ok(poller) => Some(poller),
             Err(error) => {
-                crate::log::warn!(%error, "cannot create an epoll instance; every idle connection keeps a task");
+                crate::log::warn!(
+                    %error,
+                    "cannot create an epoll instance; every idle connection keeps a task"
+                );
                 None
             }
         }

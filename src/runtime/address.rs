@@ -29,7 +29,8 @@ impl ListenAddress {
             Self::Port(_) | Self::Tcp(_) => return Ok(()),
         };
         if path.starts_with(b"@") || path.contains(&0) {
-            let reason = "abstract socket names are not supported; expected a path (`./@name` for a file of that name)";
+            let reason = "abstract socket names are not supported; expected a path (`./@name` for \
+                          a file of that name)";
             return Err(io::Error::new(io::ErrorKind::InvalidInput, reason));
         }
         Ok(())

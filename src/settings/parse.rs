@@ -70,8 +70,9 @@ pub(super) fn parse_port(text: &str, address_variable: &str) -> Result<u16, Stri
             // Kubernetes sets NAME_PORT for every Service of the namespace, as Docker links did. A
             // Service named `app` is enough.
             format!(
-                "expected a port from 0 to 65535; this looks like what Kubernetes injects for a Service of that name: set \
-                 enableServiceLinks: false in the pod, rename the Service, or set {address_variable}, which overrides it"
+                "expected a port from 0 to 65535; this looks like what Kubernetes injects for a \
+                 Service of that name: set enableServiceLinks: false in the pod, rename the \
+                 Service, or set {address_variable}, which overrides it"
             )
         } else {
             "expected a port from 0 to 65535".to_owned()

@@ -87,8 +87,8 @@ pub const SETTINGS: &[Setting] = &[
         variable: "APP_ADDR",
         value: "ADDRESS",
         default: "[::]:8080",
-        help: "Address of the main server: [::]:8080, 127.0.0.1:0 or unix:/run/app.sock; may be repeated (in the variable: \
-               separated by commas); overrides the port",
+        help: "Address of the main server: [::]:8080, 127.0.0.1:0 or unix:/run/app.sock; may be \
+               repeated (in the variable: separated by commas); overrides the port",
         apply: |settings, value| {
             settings.main_addresses.push(parse_address(value)?);
             Ok(())
@@ -99,8 +99,8 @@ pub const SETTINGS: &[Setting] = &[
         variable: "APP_PROXY_PROTOCOL",
         value: "ADDRESS",
         default: "none",
-        help: "Address of the main server on which each connection begins with a PROXY header (version 1 or 2); may be \
-               repeated (in the variable: separated by commas)",
+        help: "Address of the main server on which each connection begins with a PROXY header \
+               (version 1 or 2); may be repeated (in the variable: separated by commas)",
         apply: |settings, value| {
             settings.proxy_protocol_addresses.push(parse_address(value)?);
             Ok(())
@@ -111,7 +111,8 @@ pub const SETTINGS: &[Setting] = &[
         variable: "APP_UNIX_MODE",
         value: "MODE",
         default: "from the umask",
-        help: "Octal permissions of the Unix sockets that this process binds: 660 lets the owner and the group connect",
+        help: "Octal permissions of the Unix sockets that this process binds: 660 lets the owner \
+               and the group connect",
         apply: |settings, value| parse_mode(value).map(|mode| settings.unix_mode = Some(mode)),
     },
     Setting {
@@ -141,8 +142,9 @@ pub const SETTINGS: &[Setting] = &[
         variable: "INTERNAL_HOSTS",
         value: "NAME",
         default: "none",
-        help: "Host name that the internal server accepts, in addition to IP addresses and localhost: app.default.svc, \
-               .default.svc for all names below it, * for any name; may be repeated (in the variable: separated by commas)",
+        help: "Host name that the internal server accepts, in addition to IP addresses and \
+               localhost: app.default.svc, .default.svc for all names below it, * for any name; \
+               may be repeated (in the variable: separated by commas)",
         apply: |settings, value| {
             settings.internal_hosts.push(parse_host_name(value)?);
             Ok(())
@@ -167,7 +169,8 @@ pub const SETTINGS: &[Setting] = &[
         variable: "APP_REQUEST_TIMEOUT",
         value: "DURATION",
         default: "5s",
-        help: "Deadline of every request, from its complete head to the response head; 0s disables it",
+        help: "Deadline of every request, from its complete head to the response head; 0s disables \
+               it",
         apply: |settings, value| {
             let timeout = parse_span(value)?;
             settings.request_timeout = (!timeout.is_zero()).then_some(timeout);
@@ -187,7 +190,8 @@ pub const SETTINGS: &[Setting] = &[
         variable: "SHUTDOWN_LAME_DUCK",
         value: "DURATION",
         default: "5s",
-        help: "Lame duck delay: from the stop request until the listeners close; readiness fails, all requests are served",
+        help: "Lame duck delay: from the stop request until the listeners close; readiness fails, \
+               all requests are served",
         apply: |settings, value| parse_span(value).map(|span| settings.plan.lame_duck = span),
     },
     Setting {
@@ -203,7 +207,8 @@ pub const SETTINGS: &[Setting] = &[
         variable: "SHUTDOWN_STREAMS",
         value: "DURATION",
         default: "0s",
-        help: "Budget of long streams, from the start of the drain; their ends are spread over it. Other requests have only the drain",
+        help: "Budget of long streams, from the start of the drain; their ends are spread over it. \
+               Other requests have only the drain",
         apply: |settings, value| parse_span(value).map(|span| settings.plan.streams = span),
     },
     Setting {
@@ -211,7 +216,8 @@ pub const SETTINGS: &[Setting] = &[
         variable: "SHUTDOWN_CANCEL",
         value: "DURATION",
         default: "3s",
-        help: "Cancel wait: contexts are cancelled and handlers may return; then the rest is aborted",
+        help: "Cancel wait: contexts are cancelled and handlers may return; then the rest is \
+               aborted",
         apply: |settings, value| parse_span(value).map(|span| settings.plan.cancel = span),
     },
     Setting {
@@ -235,7 +241,8 @@ pub const SETTINGS: &[Setting] = &[
         variable: "SHUTDOWN_GRACE_PERIOD",
         value: "DURATION",
         default: "30s",
-        help: "Grace period of the platform; the worst-case shutdown must fit into it; 0s disables the check",
+        help: "Grace period of the platform; the worst-case shutdown must fit into it; 0s disables \
+               the check",
         apply: |settings, value| parse_span(value).map(|span| settings.grace_period = span),
     },
     Setting {
@@ -243,7 +250,8 @@ pub const SETTINGS: &[Setting] = &[
         variable: "APP_CONNECTIONS_MAX",
         value: "COUNT",
         default: "the descriptor limit minus 64",
-        help: "Maximum number of open connections; at the limit, idle ones are closed for new ones, or new ones wait",
+        help: "Maximum number of open connections; at the limit, idle ones are closed for new \
+               ones, or new ones wait",
         apply: |settings, value| {
             parse_count(value, 1, 10_000_000).map(|count| settings.limits.connections_max = count)
         },
@@ -284,7 +292,8 @@ pub const SETTINGS: &[Setting] = &[
         variable: "APP_HEADER_TIMEOUT",
         value: "DURATION",
         default: "10s",
-        help: "Maximum time from the first byte of a request head to its last; then the client gets a 408",
+        help: "Maximum time from the first byte of a request head to its last; then the client \
+               gets a 408",
         apply: |settings, value| {
             parse_positive_duration(value).map(|span| settings.limits.header_timeout = span)
         },
@@ -294,7 +303,8 @@ pub const SETTINGS: &[Setting] = &[
         variable: "APP_SEND_TIMEOUT",
         value: "DURATION",
         default: "30s",
-        help: "Maximum time without a byte sent while a response is waiting to be sent; then the response is aborted",
+        help: "Maximum time without a byte sent while a response is waiting to be sent; then the \
+               response is aborted",
         apply: |settings, value| {
             parse_positive_duration(value).map(|span| settings.limits.send_timeout = span)
         },
@@ -304,7 +314,8 @@ pub const SETTINGS: &[Setting] = &[
         variable: "APP_BODY_TIMEOUT",
         value: "DURATION",
         default: "30s",
-        help: "Maximum time without a byte received while a handler waits for the body; then the client gets a 503",
+        help: "Maximum time without a byte received while a handler waits for the body; then the \
+               client gets a 503",
         apply: |settings, value| {
             parse_positive_duration(value).map(|span| settings.limits.body_timeout = span)
         },
@@ -314,7 +325,8 @@ pub const SETTINGS: &[Setting] = &[
         variable: "APP_KEEP_ALIVE",
         value: "DURATION",
         default: "620s",
-        help: "Maximum idle time of a connection; must be longer than the idle timeout of any balancer",
+        help: "Maximum idle time of a connection; must be longer than the idle timeout of any \
+               balancer",
         apply: |settings, value| {
             parse_positive_duration(value).map(|span| settings.limits.keep_alive = span)
         },
@@ -324,7 +336,8 @@ pub const SETTINGS: &[Setting] = &[
         variable: "APP_STOP_SIGNALS",
         value: "SIGNALS",
         default: "TERM,INT,QUIT,HUP",
-        help: "Signals that request the stop, separated by commas; the others of the four are ignored",
+        help: "Signals that request the stop, separated by commas; the others of the four are \
+               ignored",
         apply: |settings, value| {
             parse_signals(value).map(|signals| settings.stop_signals = signals)
         },
@@ -334,7 +347,8 @@ pub const SETTINGS: &[Setting] = &[
         variable: "APP_CONNECTION_AGE_MAX",
         value: "DURATION",
         default: "0s",
-        help: "Maximum age of a connection: then it announces its close, up to a tenth earlier; 0s for no limit",
+        help: "Maximum age of a connection: then it announces its close, up to a tenth earlier; 0s \
+               for no limit",
         apply: |settings, value| {
             let age = parse_span(value)?;
             settings.limits.connection_age_max = (!age.is_zero()).then_some(age);
@@ -346,8 +360,8 @@ pub const SETTINGS: &[Setting] = &[
         variable: "APP_HALF_CLOSE",
         value: "POLICY",
         default: "serve",
-        help: "Action when a client half-closes an HTTP/1 connection while its request runs: serve (send the \
-               response, with the context cancelled), drop (the request), or ignore",
+        help: "Action when a client half-closes an HTTP/1 connection while its request runs: serve \
+               (send the response, with the context cancelled), drop (the request), or ignore",
         apply: |settings, value| {
             parse_half_close(value).map(|policy| settings.limits.half_close = policy)
         },
@@ -380,7 +394,8 @@ pub const SETTINGS: &[Setting] = &[
         variable: "APP_TCP_NODELAY",
         value: "on|off",
         default: "on",
-        help: "Send small writes without delay (TCP_NODELAY); off makes pipelined requests ten times slower",
+        help: "Send small writes without delay (TCP_NODELAY); off makes pipelined requests ten \
+               times slower",
         apply: |settings, value| parse_switch(value).map(|on| settings.tcp_nodelay = on),
     },
     Setting {
@@ -388,8 +403,8 @@ pub const SETTINGS: &[Setting] = &[
         variable: "APP_TCP_KEEPALIVE",
         value: "DURATION",
         default: "60s",
-        help: "Idle time before the kernel sends keep-alive probes: four, at intervals of a quarter of it; then the \
-               connection is closed; at least 1s, 0s disables the probes",
+        help: "Idle time before the kernel sends keep-alive probes: four, at intervals of a \
+               quarter of it; then the connection is closed; at least 1s, 0s disables the probes",
         apply: |settings, value| {
             let silence = parse_span(value)?;
             if !silence.is_zero() && silence < TCP_KEEPALIVE_MIN {
@@ -404,7 +419,8 @@ pub const SETTINGS: &[Setting] = &[
         variable: "APP_TLS_CERT",
         value: "FILE",
         default: "none",
-        help: "Certificate chain, as PEM: with it the TCP listeners of the main server speak TLS; read again when it changes",
+        help: "Certificate chain, as PEM: with it the TCP listeners of the main server speak TLS; \
+               read again when it changes",
         apply: |settings, value| {
             settings.tls_cert = Some(value.into());
             Ok(())
@@ -426,7 +442,8 @@ pub const SETTINGS: &[Setting] = &[
         variable: "APP_TLS_HANDSHAKE_TIMEOUT",
         value: "DURATION",
         default: "10s",
-        help: "Maximum time from the accept of a connection to the end of its TLS handshake; then it is closed",
+        help: "Maximum time from the accept of a connection to the end of its TLS handshake; then \
+               it is closed",
         apply: |settings, value| {
             parse_positive_duration(value).map(|span| settings.limits.tls_handshake_timeout = span)
         },

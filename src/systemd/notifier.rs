@@ -255,12 +255,14 @@ mod tests {
         assert_eq!(deliver_next(&mut pending, &serving, false), None);
         assert_eq!(
             deliver_next(&mut pending, &snapshot(Phase::LameDuck, Some(24)), false).unwrap(),
-            "STOPPING=1\nEXTEND_TIMEOUT_USEC=25000000\nSTATUS=lame_duck: 2 in flight, 3 connections, at most 24s left\n"
+            "STOPPING=1\nEXTEND_TIMEOUT_USEC=25000000\nSTATUS=lame_duck: 2 in flight, 3 \
+             connections, at most 24s left\n"
         );
         assert_eq!(deliver_next(&mut pending, &snapshot(Phase::LameDuck, Some(24)), false), None);
         assert_eq!(
             deliver_next(&mut pending, &snapshot(Phase::Draining, Some(19)), true).unwrap(),
-            "EXTEND_TIMEOUT_USEC=20000000\nSTATUS=draining: 2 in flight, 3 connections, at most 19s left\nWATCHDOG=1\n"
+            "EXTEND_TIMEOUT_USEC=20000000\nSTATUS=draining: 2 in flight, 3 connections, at most \
+             19s left\nWATCHDOG=1\n"
         );
     }
 

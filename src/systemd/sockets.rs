@@ -100,7 +100,8 @@ pub(super) fn inherit(
             ServerRole::Internal if internal.is_none() => internal = Some(address),
             ServerRole::Internal => {
                 return Err(format!(
-                    "descriptor {number} is the second {name:?} in LISTEN_FDNAMES; only one is allowed"
+                    "descriptor {number} is the second {name:?} in LISTEN_FDNAMES; only one is \
+                     allowed"
                 ));
             }
         }

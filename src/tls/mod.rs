@@ -6,17 +6,17 @@
 //! | [`stream`] | one connection: the handshake, records, the end |
 //! | [`session`] | rustls over bytes, without a socket |
 //! | [`certificate`] | certificate and key, from PEM files |
-//! | [`reload`] | replaces them while the host serves |
+//! | [`certificate_reload`] | replaces them while the host serves |
 
 mod certificate;
+mod certificate_reload;
 mod network;
-mod reload;
 mod session;
 mod stream;
 
 pub(crate) use certificate::CertificateFiles;
+pub(crate) use certificate_reload::ReloadingCertificate;
 pub(crate) use network::TlsNetwork;
-pub(crate) use reload::ReloadingCertificate;
 
 use certificate::CertificateError;
 use rustls::{ServerConfig, crypto::CryptoProvider, server::ProducesTickets};

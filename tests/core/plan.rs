@@ -117,14 +117,15 @@ fn a_refusal_names_the_value_the_limit_and_the_settings() {
         Plan::default().check_grace_period(20 * SECOND).expect_err("24 s do not fit into 20 s");
     assert_eq!(
         refused.to_string(),
-        "worst-case shutdown 24s exceeds the grace period 20s; lower lame_duck, drain, streams, cancel, cleanup or \
-         internal_close, or raise the grace period"
+        "worst-case shutdown 24s exceeds the grace period 20s; lower lame_duck, drain, streams, \
+         cancel, cleanup or internal_close, or raise the grace period"
     );
     let hooks = [HookBudget::Own(3 * SECOND), HookBudget::Own(4 * SECOND)];
     let refused = Plan::default().check_hooks(&hooks).expect_err("7 s do not fit into 5 s");
     assert_eq!(
         refused.to_string(),
-        "the budgets of the stop hooks add up to 7s, which exceeds cleanup=5s; lower a hook's budget or raise cleanup"
+        "the budgets of the stop hooks add up to 7s, which exceeds cleanup=5s; lower a hook's \
+         budget or raise cleanup"
     );
 }
 

@@ -192,7 +192,8 @@ const RULES: &[Rule] = &[
             "host_config",
             "os",
         ],
-        sentence: "systemd reports the host's status and passes inherited sockets on: it decides nothing",
+        sentence: "systemd reports the host's status and passes inherited sockets on: it decides \
+                   nothing",
     },
 ];
 
@@ -489,7 +490,8 @@ fn users_of_the_library_do_not_depend_on_axum_turmoil_or_clap() {
 
 #[test]
 fn the_import_parser_finds_every_import() {
-    let code = "use crate::{\n a::{B, c::D as E},\n f,\n};\nuse crate::g::*; fn x() { crate::h::i(); my_crate::no(); super::super::j::k() }";
+    let code = "use crate::{\n a::{B, c::D as E},\n f,\n};\nuse crate::g::*; fn x() { \
+                crate::h::i(); my_crate::no(); super::super::j::k() }";
     let names: Vec<String> = names_of_ours(Path::new("m/n.rs"), code).into_iter().collect();
     assert_eq!(names, ["a::B", "a::c::D", "f", "g::*", "h::i", "j::k"]);
     assert!(names_of_ours(Path::new("m/n.rs"), "use super::sibling::X;").is_empty());

@@ -4,6 +4,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod app_reload;
 mod background;
 mod bodies;
 mod builder;
@@ -23,7 +24,6 @@ mod outcomes;
 mod outstanding;
 #[cfg(feature = "proxy-protocol")]
 mod proxy_protocol;
-mod reload;
 #[cfg(feature = "axum")]
 mod streams;
 mod timeouts;

@@ -1,14 +1,20 @@
 //! P5c: the observer of outcomes sees each request once, with what the counters have.
 
-use crate::support::{App, Client, app::Workers, quick_plan, settings, until, until_holds};
+use crate::support::{
+    App, Client,
+    app::Workers,
+    frames::{END_HEADERS, END_STREAM, HEADERS, Http2},
+    quick_plan, settings, until, until_holds,
+};
 use axum::{
     Router,
     body::Body,
     routing::{get, post},
 };
 use futures_util::{StreamExt, stream};
-use http::{HeaderName, header};
-use lameduck::{Host, RequestOutcome};
+use http::{HeaderName, StatusCode, header};
+use lameduck::{Host, RequestOutcome, lifecycle::Phase};
+use lameduck_wire::http2::request_block;
 use std::{
     convert::Infallible,
     sync::{Arc, Mutex, PoisonError},
@@ -115,4 +121,69 @@ fn a_request_whose_deadline_expires_is_seen_as_timed_out() {
     assert_eq!(app.end().requests.timed_out, 1);
     let seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
     assert_eq!(*seen, [(RequestOutcome::TimedOut, Some(503))]);
+}
+
+#[test]
+fn calls_upgrades_and_refused_requests_are_seen_with_protocol_and_phase() {
+    let seen: Arc<Mutex<Vec<String>>> = Arc::default();
+    let written = seen.clone();
+    let upgrade = [(header::CONNECTION, "upgrade"), (header::UPGRADE, "echo")];
+    let router = Router::new()
+        .route("/", get(|| async { "hello" }))
+        .route("/call", post(|| crate::support::pause(60_000)))
+        .route("/upgrade", get(move || async move { (StatusCode::SWITCHING_PROTOCOLS, upgrade) }));
+    let host = Host::builder(settings().plan(quick_plan().drain(Duration::from_millis(300))))
+        .on_outcome(move |request| {
+            let (outcome, phase) = (request.outcome.name(), request.phase);
+            let status = request.status.map_or(0, |status| status.as_u16());
+            let phase = if phase == Phase::Serving { "serving" } else { "stopping" };
+            written.lock().unwrap_or_else(PoisonError::into_inner).push(format!(
+                "{} {} {:?} {status} {outcome} {phase}",
+                request.method, request.path, request.version
+            ));
+        })
+        .serve(router);
+    let app = App::start(host);
+    let mut http2 = Http2::connect(app.main);
+    let stream = http2.get("/");
+    assert_eq!(http2.body(stream), "hello");
+    let call = |http2: &mut Http2, stream: u32, timeout: &str| {
+        let mut block = request_block("POST", "localhost", "/call");
+        for (name, value) in [("content-type", "application/grpc"), ("grpc-timeout", timeout)] {
+            // RFC 7541 §6.2.2: a literal without indexing, with a new name.
+            block.extend([0, u8::try_from(name.len()).unwrap()]);
+            block.extend(name.as_bytes());
+            block.push(u8::try_from(value.len()).unwrap());
+            block.extend(value.as_bytes());
+        }
+        http2.send(HEADERS, END_HEADERS | END_STREAM, stream, &block);
+    };
+    call(&mut http2, stream + 2, "50m");
+    http2.wait_for("the end of a call", |frame| frame.stream == stream + 2);
+    let mut refused = Client::connect(app.main);
+    refused.send("GET / HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n");
+    assert_eq!(refused.answer().status, 400);
+    let mut garbage = Client::connect(app.main);
+    garbage.send("GARBAGE\r\n\r\n");
+    assert_eq!(garbage.answer().status, 400, "it is no request");
+    let mut upgraded = Client::connect(app.main);
+    upgraded
+        .send("GET /upgrade HTTP/1.1\r\nhost: t\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n");
+    assert_eq!(upgraded.head().unwrap().status, 101);
+    call(&mut http2, stream + 4, "50S");
+    until_holds("the call", || app.status()["in_flight"] == 1);
+    let started = app.end().requests.started;
+    let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    seen.sort();
+    assert_eq!(
+        seen,
+        [
+            "GET / HTTP/1.1 400 finished serving",
+            "GET / HTTP/2.0 200 finished serving",
+            "GET /upgrade HTTP/1.1 101 finished serving",
+            "POST /call HTTP/2.0 200 aborted stopping",
+            "POST /call HTTP/2.0 200 timed_out serving",
+        ]
+    );
+    assert_eq!(started, 5);
 }

@@ -295,6 +295,18 @@ fn the_template_of_a_service_passes_the_same_tools_and_its_grace_periods_agree()
     assert!(unit.contains("SHUTDOWN_GRACE_PERIOD=30s\n") && unit.contains("TimeoutStopSec=30s\n"));
 }
 
+// The workflow and the image build with `--locked`, and git ignored the lock file of a copy of the
+// folder. The image also got the whole `target` of its author.
+#[test]
+fn a_copy_of_the_template_commits_its_lock_file_and_builds_its_image_without_target() {
+    let folder = crate::support::repository("examples/service");
+    let text = |file: &str| fs::read_to_string(folder.join(file)).unwrap();
+    assert!(text(".github/workflows/ci.yml").contains("--locked"));
+    assert!(text("Dockerfile").contains("--locked") && text("Dockerfile").contains("COPY . ."));
+    assert!(!text(".gitignore").contains("Cargo.lock"));
+    assert!(text(".dockerignore").lines().any(|line| line == "/target"));
+}
+
 fn tool(name: &str) -> Command {
     let mut command = Command::new(name);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());

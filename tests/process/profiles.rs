@@ -201,11 +201,15 @@ fn probes_respond_while_a_profile_is_taken_and_symbolised() {
     decode(&profile.join().unwrap());
 }
 
+// The sampler interrupts threads that unwind, which may hold the lock of the unwinder.
+// `LAMEDUCK_PROFILES=1000` takes more profiles than CI, in about two minutes.
 #[test]
 fn panics_that_unwind_under_profiles_do_no_harm() {
     let service = Service::start(&[]);
     let _panics = [(); 3].map(|()| Load::start(service.main, "/panic"));
-    for _ in 0..20 {
+    let profiles = std::env::var("LAMEDUCK_PROFILES");
+    let profiles = profiles.map_or(20, |profiles| profiles.parse().expect("a number"));
+    for _ in 0..profiles {
         decode(&service.probe("/debug/pprof/profile?seconds=0.05"));
     }
     let profile = decode(&service.probe("/debug/pprof/profile?seconds=1"));

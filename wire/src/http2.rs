@@ -70,12 +70,6 @@ impl Frame {
         self.number(0) & 0x7fff_ffff
     }
 
-    /// Returns the error code of a GOAWAY or RST_STREAM.
-    #[must_use]
-    pub fn error_code(&self) -> u32 {
-        self.number(if self.kind == GOAWAY { 4 } else { 0 })
-    }
-
     fn number(&self, at: usize) -> u32 {
         let bytes = self.payload.get(at..at + 4).and_then(|bytes| bytes.try_into().ok());
         bytes.map_or(0, u32::from_be_bytes)

@@ -96,19 +96,23 @@ fn log_format(matches: &ArgMatches) -> LogFormat {
 fn command() -> Command {
     Command::new("lameduck")
         .version(env!("CARGO_PKG_VERSION"))
-        .about("An HTTP service that loses no request during a deploy and always exits within a bound")
+        .about(
+            "An HTTP service that loses no request during a deploy and always exits within a bound",
+        )
         .after_help(
             "A flag overrides its variable. Durations need a unit: 500ms, 5s, 1m.\n\n\
-             SIGTERM, SIGINT, SIGQUIT and SIGHUP request a stop; a further SIGINT or SIGQUIT ends the current wait.\n\n\
-             Exit codes: 0 clean, 1 the start or a background task failed, 2 bad usage or plan, 3 the shutdown \
-             aborted requests,\n4 a stop hook failed or exceeded its budget, 5 the watchdog ended the process.",
+             SIGTERM, SIGINT, SIGQUIT and SIGHUP request a stop; a further SIGINT or SIGQUIT ends \
+             the current wait.\n\n\
+             Exit codes: 0 clean, 1 the start or a background task failed, 2 bad usage or plan, 3 \
+             the shutdown aborted \
+             requests,\n4 a stop hook failed or exceeded its budget, 5 the watchdog ended the \
+             process.",
         )
         .args(cli::flags())
         .arg(
-            Arg::new("reuse-port")
-                .long("reuse-port")
-                .action(ArgAction::SetTrue)
-                .help("Share the port with another process that also sets this flag (SO_REUSEPORT)"),
+            Arg::new("reuse-port").long("reuse-port").action(ArgAction::SetTrue).help(
+                "Share the port with another process that also sets this flag (SO_REUSEPORT)",
+            ),
         )
         .arg(
             Arg::new("drill")
@@ -120,8 +124,9 @@ fn command() -> Command {
                 .default_missing_value("none")
                 .value_parser(PossibleValuesParser::new(["none", "task", "hook", "exit"]))
                 .help(
-                    "Serve routes to practise shutdowns: /slow, /stuck, /work, /echo, /stream, /big, /upgrade, /panic, /peer. With \
-                     a fault: task (exit code 1), hook (4), exit (5)",
+                    "Serve routes to practise shutdowns: /slow, /stuck, /work, /echo, /stream, \
+                     /big, /upgrade, /panic, /peer. With a fault: task (exit code 1), hook (4), \
+                     exit (5)",
                 ),
         )
         .arg(
@@ -136,9 +141,13 @@ fn command() -> Command {
                 .value_name("FORMAT")
                 .value_parser(PossibleValuesParser::new(["auto", "human", "json"]))
                 .default_value("auto")
-                .help("Format of the log lines on stderr; auto: human-readable on a terminal, otherwise JSON"),
+                .help(
+                    "Format of the log lines on stderr; auto: human-readable on a terminal, \
+                       otherwise JSON",
+                ),
         )
         .arg(Arg::new("log-level").long("log-level").value_name("FILTER").help(
-            "Log filter: error, warn, info, debug, trace, or the syntax of RUST_LOG, such as info,hyper=debug [env: RUST_LOG] [default: info]",
+            "Log filter: error, warn, info, debug, trace, or the syntax of RUST_LOG, such as \
+             info,hyper=debug [env: RUST_LOG] [default: info]",
         ))
 }

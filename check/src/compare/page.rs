@@ -30,7 +30,8 @@ const READING: &str = "\
 - Each server has the settings that its own documentation recommends for a graceful shutdown. All
   limits are scaled, so that a shutdown fits into a grace period of 20 s.
 - `lame-duck/*` and `request/first-byte` expect a server that continues to serve for 100 ms
-  after the stop request. A server without such a setting can have the same from outside: a `preStop`
+  after the stop request. A server without such a setting can have the same from outside: a \
+  `preStop`
   hook that sleeps before the signal is sent.
 - `log/*` is about what a server writes to standard output and standard error by itself. One that
   writes nothing passes.

@@ -58,7 +58,8 @@ impl Totals {
     /// Returns all counts in one line.
     pub fn line(&self) -> String {
         format!(
-            "{} responses, {} lost, {} close races retried, {} connections refused, {} responses with 5xx",
+            "{} responses, {} lost, {} close races retried, {} connections refused, {} responses \
+             with 5xx",
             self.answered.load(Relaxed),
             self.lost.load(Relaxed),
             self.close_races.load(Relaxed),

@@ -295,7 +295,8 @@ impl Connection<'_> {
     fn upgrade(&mut self) -> Step<bool> {
         self.turn_to(Activity::Upgraded);
         self.write(
-            b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n",
+            b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: \
+              websocket\r\n\r\n",
         )?;
         loop {
             self.read()?;

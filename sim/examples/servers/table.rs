@@ -96,7 +96,8 @@ fn lameduck(deploy: Deploy, seeds: Range<u64>) -> Losses {
 
 /// The head of the table.
 pub(crate) const HEAD: &str = "\
-| platform | server | deploys that lose a request | requests lost per deploy | lost by clients that retry | killed processes |
+| platform | server | deploys that lose a request | requests lost per deploy | lost by clients \
+that retry | killed processes |
 |---|---|---|---|---|---|";
 
 /// Returns a line of the table.

@@ -65,7 +65,7 @@ impl Reply {
         self.fields.get("grpc-message").map(HeaderValue::as_bytes)
     }
 
-    /// Records the reply, as far as it came.
+    /// Records the part of the reply that arrived.
     pub(super) fn record(&self, client_id: &ClientId, request: u64) {
         let mut fields = vec![("request", request.into()), ("count", self.messages.into())];
         if let Some(message) = self.message() {

@@ -107,7 +107,9 @@ pub(super) async fn connect<C: Connect>(
 ) -> Result<C::Io, RequestFailure> {
     let connected = tokio::select! {
         biased;
-        connected = route.connect() => connected.map_err(|error| RequestFailure::of_connect(&error)),
+        connected = route.connect() => {
+            connected.map_err(|error| RequestFailure::of_connect(&error))
+        }
         () = super::pause(client_id.patience()) => Err(RequestFailure::new(How::TimedOut, 0)),
     };
     connected.inspect_err(|failure| client_id.not_connected(failure))

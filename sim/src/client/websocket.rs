@@ -1,4 +1,4 @@
-//! A WebSocket client (RFC 6455), as far as a test of a service needs it: text messages, pings and
+//! A WebSocket client (RFC 6455), with what a test of a service needs: text messages, pings and
 //! closes. Its masks are constant, so that the bytes on the wire are the same in each run.
 
 use super::{

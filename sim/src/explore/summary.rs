@@ -79,7 +79,7 @@ impl Summary {
         missed.map(|(state, _)| state.what.as_str()).collect()
     }
 
-    /// Whether so many runs were void that the others prove nothing.
+    /// Whether too many runs were void for the others to prove anything.
     #[must_use]
     pub const fn proves_nothing(&self) -> bool {
         let runs = self.scenarios - self.void + self.void_runs;
@@ -181,7 +181,8 @@ impl fmt::Display for Summary {
         let ratio = per_second(1, self.real) * self.simulated.as_secs_f64();
         write!(
             f,
-            "\n{:.0} scenarios per second; {:.1} simulated seconds each, {ratio:.0} times real time",
+            "\n{:.0} scenarios per second; {:.1} simulated seconds each, {ratio:.0} times real \
+             time",
             per_second(self.scenarios, self.real),
             self.simulated.as_secs_f64() / self.scenarios.max(1) as f64,
         )?;

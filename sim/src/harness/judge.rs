@@ -98,9 +98,9 @@ fn no_task_is_left(history: &RunHistory<'_>) -> Judgement {
     let allowed =
         if excepted > 0 { format!(", {excepted} more than excepted") } else { String::new() };
     Err(format!(
-        "untracked tasks were still running at the exit and ended with the process: {count}{allowed}; \
-         spawn them with RequestContext::spawn or TaskContext::spawn, or except a pool's own tasks \
-         by Trial::except_tasks"
+        "untracked tasks were still running at the exit and ended with the process: \
+         {count}{allowed}; spawn them with RequestContext::spawn or TaskContext::spawn, or except \
+         a pool's own tasks by Trial::except_tasks"
     ))
 }
 

@@ -227,8 +227,8 @@ impl StepProof {
             .collect();
         format!(
             "{name} never got the response that it expects, in {} attempts: {}{}; a run in which a \
-             request never succeeds proves nothing about it. Correct the request, or add .expect(…) \
-             if this is its right response",
+             request never succeeds proves nothing about it. Correct the request, or add \
+             .expect(…) if this is its right response",
             self.sent,
             others.join(", "),
             if self.always_times_out() { THREADS } else { "" }

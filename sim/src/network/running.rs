@@ -69,7 +69,9 @@ pub(super) async fn await_jobs(
                     go_on_panicking(lost);
                 }
             }
-            () = &mut deadline => return Err(Overrun { limit, hosts: names.into_values().collect() }),
+            () = &mut deadline => {
+                return Err(Overrun { limit, hosts: names.into_values().collect() });
+            }
         }
     }
 }

@@ -200,7 +200,7 @@ pub(super) fn outcomes_are_counted(
     let torn = |observed: &&ObservedRequest| {
         // The host's own 503 to an aborted request may be cut, too.
         observed.head.is_some_and(|(_, status, _)| status != 503)
-            && matches!(&observed.end, Some((_, RequestResult::Failed(how))) if how != "timed-out" && how != "not-sent")
+            && observed.failure().is_some_and(|how| how != "timed-out" && how != "not-sent")
     };
     // A client whose response was cut right after the head may not have received the head.
     let torn = history.requests.iter().filter(torn).count() as u64;
@@ -243,7 +243,8 @@ pub(super) fn outcomes_are_counted(
         let all = tally.aborted + tally.finished == cut + others;
         if tally.timed_out != timed_out || !aborted || !all {
             return Err(format!(
-                "clients got {timed_out} timeouts, {cut} aborts and {others} other responses: {tally:?}"
+                "clients got {timed_out} timeouts, {cut} aborts and {others} other responses: \
+                 {tally:?}"
             ));
         }
     }
@@ -277,7 +278,8 @@ fn abort_ages_match_the_handlers(history: &RunHistory<'_>) -> Result<(), String>
         };
         if !history.server("handler begins").any(is_it) {
             return Err(format!(
-                "{path} was logged as aborted at {:?} after {age:?}, but no handler of it was that old",
+                "{path} was logged as aborted at {:?} after {age:?}, but no handler of it was that \
+                 old",
                 record.at
             ));
         }
@@ -296,9 +298,7 @@ fn cut_short_is_reset(history: &RunHistory<'_>) -> Result<(), String> {
         // A 503 has a Content-Length, so the client sees that it is incomplete.
         let is_ours =
             observed.head.is_some_and(|(_, status, _)| status == 503) && !observed.is_by_service();
-        !is_ours
-            && !history.is_http2(observed)
-            && matches!(&observed.end, Some((_, RequestResult::Failed(how))) if how == "body-cut")
+        !is_ours && !history.is_http2(observed) && observed.failure() == Some("body-cut")
     });
     match ended {
         Some(observed) => Err(format!(
@@ -313,8 +313,11 @@ fn cut_short_is_reset(history: &RunHistory<'_>) -> Result<(), String> {
 /// finished.
 fn unread_is_not_finished(history: &RunHistory<'_>, report: &Report) -> Result<(), String> {
     let unread = history.requests.iter().filter(|observed| {
-        let large = |request_kind: &RequestKind| matches!(request_kind, RequestKind::Bytes(bytes) if *bytes > UNREAD_WINDOW as usize);
-        history.client(observed).is_some_and(|client| matches!(client.traffic, Traffic::Http2Leaves { .. }))
+        let max = UNREAD_WINDOW as usize;
+        let large = |kind: &RequestKind| matches!(kind, RequestKind::Bytes(bytes) if *bytes > max);
+        history
+            .client(observed)
+            .is_some_and(|client| matches!(client.traffic, Traffic::Http2Leaves { .. }))
             && history.request_kind(observed).is_some_and(large)
             && observed.head.is_some_and(|(_, status, _)| status == 200)
     });

@@ -264,7 +264,8 @@ impl<'a> Delay<'a> {
                     && !self.closes_for_itself(observed)
                 {
                     return Err(format!(
-                        "client-{} got a response to {} at {at:?} with `Connection: close`, too early",
+                        "client-{} got a response to {} at {at:?} with `Connection: close`, too \
+                         early",
                         observed.client, observed.target
                     ));
                 }
@@ -323,7 +324,8 @@ impl<'a> Delay<'a> {
                 {
                     let (client, target) = (observed.client, &observed.target);
                     return Err(format!(
-                        "client-{client} got a {status} for {target} at {at:?} without `Connection: close`"
+                        "client-{client} got a {status} for {target} at {at:?} without \
+                         `Connection: close`"
                     ));
                 }
             }
@@ -348,7 +350,8 @@ impl<'a> Delay<'a> {
                 && told > by
             {
                 return Err(format!(
-                    "a connection with a response at {head:?} got its GOAWAY at {told:?}, later than {by:?}"
+                    "a connection with a response at {head:?} got its GOAWAY at {told:?}, later \
+                     than {by:?}"
                 ));
             }
         }
@@ -387,7 +390,12 @@ impl<'a> Delay<'a> {
     /// Whether all responses on the connection are small. A GOAWAY is sent after the bytes that
     /// were written before it, so a large response delays it.
     fn are_small(&self, connection: &Connection<'_>) -> bool {
-        let is_large = |request_kind: &RequestKind| matches!(request_kind, RequestKind::Bytes(bytes) | RequestKind::Echo(bytes) if *bytes > SENT_AT_ONCE);
+        let is_large = |request_kind: &RequestKind| {
+            let (RequestKind::Bytes(bytes) | RequestKind::Echo(bytes)) = request_kind else {
+                return false;
+            };
+            *bytes > SENT_AT_ONCE
+        };
         let has_large = |client: &Client| {
             is_large(&client.request_kind) || client.then.as_ref().is_some_and(is_large)
         };

@@ -185,7 +185,8 @@ fn responses_come_soon(history: &RunHistory<'_>) -> Result<(), String> {
         let failed = matches!(&observed.end, Some((at, RequestResult::Failed(_))) if *at <= by);
         if !failed && observed.head.is_none_or(|(at, ..)| at > by) {
             return Err(format!(
-                "client-{} could have its response to {} soon after {from:?}, and had none by {by:?}",
+                "client-{} could have its response to {} soon after {from:?}, and had none by \
+                 {by:?}",
                 observed.client, observed.target
             ));
         }

@@ -184,7 +184,8 @@ pub(super) fn readers_have_their_time(history: &RunHistory<'_>) -> Result<(), St
     if history.scenario.limits.send_timeout.is_some() {
         return Ok(());
     }
-    let stalls = |client: &Client| matches!(client.traffic, Traffic::Once(Pacing::SlowReader(_, pause)) if pause > 7_000);
+    let stalls =
+        |client: &Client| matches!(client.traffic, Traffic::Once(Pacing::SlowReader(_, 7_001..)));
     let ordinary_until = history.requests_cancelled().unwrap_or(Duration::MAX);
     let aborted = |record: &&Record| {
         record.text("message") == Some("request aborted")
@@ -296,7 +297,8 @@ pub(super) fn internal_heads_have_their_time(history: &RunHistory<'_>) -> Result
             && stopped + Duration::from_millis(1) + history.rounding() * 3 < until
         {
             return Err(format!(
-                "the internal server had time until {until:?} to read from {}, but closed at {stopped:?}",
+                "the internal server had time until {until:?} to read from {}, but closed at \
+                 {stopped:?}",
                 client_name(n)
             ));
         }

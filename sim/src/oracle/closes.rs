@@ -51,7 +51,7 @@ pub(super) fn connections_are_counted(
     let torn: BTreeSet<(usize, u64)> = history
         .requests
         .iter()
-        .filter(|observed| matches!(&observed.end, Some((_, RequestResult::Failed(how))) if how == "reset-in-body"))
+        .filter(|observed| observed.failure() == Some("reset-in-body"))
         .filter(|observed| !history.is_http2(observed))
         .map(|observed| (observed.client, observed.connection))
         .collect();
@@ -70,14 +70,15 @@ pub(super) fn connections_are_counted(
 pub(super) fn races_are_counted(history: &RunHistory<'_>, report: &Report) -> Result<(), String> {
     let cut = history.began(Phase::CleaningUp).unwrap_or_default();
     let crossed = history.requests.iter().filter(|observed| {
-        let keeps = history.client(observed).is_some_and(|client| matches!(client.traffic, Traffic::KeepAlive { .. }) && !client.has_failing_body());
-        let lost =
-            matches!(&observed.end, Some((_, RequestResult::Failed(how))) if how == "end-before-head" || how == "reset-before-head");
-        keeps
-            && lost
+        let keeps = |client: &Client| {
+            matches!(client.traffic, Traffic::KeepAlive { .. }) && !client.has_failing_body()
+        };
+        let arrives = |sent| sent + history.under_way() + history.tolerance();
+        history.client(observed).is_some_and(keeps)
+            && matches!(observed.failure(), Some("end-before-head" | "reset-before-head"))
             && observed.earlier > 0
             && observed.head.is_none()
-            && observed.sent.is_some_and(|sent| sent + history.under_way() + history.tolerance() < cut)
+            && observed.sent.is_some_and(|sent| arrives(sent) < cut)
     });
     let crossed = crossed.count() as u64;
     // At most one a connection, and only where a request was not answered.

@@ -1,8 +1,8 @@
 //! The oracle for P13: exit code and report are accurate.
 
 use super::{
-    Exercise, Judgement, ObservedRequest, RequestResult, RunHistory, accounting, closes,
-    outstanding, stragglers::MOMENT,
+    Exercise, Judgement, ObservedRequest, RunHistory, accounting, closes, outstanding,
+    stragglers::MOMENT,
 };
 use crate::{hooks::ActEnd, trace::Record};
 use lameduck::{
@@ -87,7 +87,7 @@ pub(super) fn the_exit_code_is_accurate(history: &RunHistory<'_>) -> Judgement {
         .requests
         .iter()
         .filter(stays)
-        .filter(|observed| matches!(&observed.end, Some((_, RequestResult::Failed(how))) if how == "reset-in-body" || how == "body-cut"));
+        .filter(|observed| matches!(observed.failure(), Some("reset-in-body" | "body-cut")));
     if history.delivers() && torn.count() > 0 && report.requests.aborted == 0 {
         return Err("a client's response was cut, but the report has no abort".to_owned());
     }

@@ -161,7 +161,8 @@ pub(super) fn cancelled_on_time(history: &RunHistory<'_>) -> Result<(), String> 
             let told = of_it("handler cancelled");
             if told.is_none_or(|told| told > cancelling + history.rounding()) {
                 return Err(format!(
-                    "the context of {target}, running since {:?}, was not cancelled at {cancelling:?}",
+                    "the context of {target}, running since {:?}, was not cancelled at \
+                     {cancelling:?}",
                     record.at
                 ));
             }

@@ -154,7 +154,8 @@ fn slow_headers_have_their_time(history: &RunHistory<'_>) -> Result<(), String> 
         let was_there = begins + far < draining;
         if was_there && whole + SWEEP_STOPPING < least.min(cut) && !served.contains(&n) {
             return Err(format!(
-                "{} had sent its header by {whole:?}, had time until {least:?}, and got no response",
+                "{} had sent its header by {whole:?}, had time until {least:?}, and got no \
+                 response",
                 client_name(n)
             ));
         }

@@ -182,7 +182,8 @@ pub(super) fn hook_verdicts_match_the_trace(
                 .any(|(_, signal)| history.host(signal.at).abs_diff(over) <= history.rounding());
             if !heard {
                 return Err(format!(
-                    "{} was given up at {over:?} because of a further signal, but there was none then",
+                    "{} was given up at {over:?} because of a further signal, but there was none \
+                     then",
                     hook.name
                 ));
             }

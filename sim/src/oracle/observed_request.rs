@@ -50,6 +50,15 @@ impl ObservedRequest {
         status.is_some() && status == self.service_status
     }
 
+    /// Returns the cause, if the request got no complete response.
+    #[must_use]
+    pub fn failure(&self) -> Option<&str> {
+        match &self.end {
+            Some((_, RequestResult::Failed(how))) => Some(how),
+            Some((_, RequestResult::Completed(..))) | None => None,
+        }
+    }
+
     /// Returns the status of a gRPC call, if its response has one.
     #[must_use]
     pub fn grpc_status(&self) -> Option<u64> {

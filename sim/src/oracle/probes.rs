@@ -133,7 +133,8 @@ pub(super) fn serving_means_responding(history: &RunHistory<'_>) -> Judgement {
         match status {
             200 if !may_serve => {
                 return Err(format!(
-                    "/serving, requested at {observed:?}, was 200 when the service did not have to respond"
+                    "/serving, requested at {observed:?}, was 200 when the service did not have to \
+                     respond"
                 ));
             }
             200 if checks == Some(false) => {

@@ -82,9 +82,11 @@ fn counts_match_the_clients(
     // A reset that aborts one request may discard complete responses of other requests on the same
     // connection.
     let overtaken = history.requests.iter().any(|observed| {
-        let shares = |client: &Client| matches!(client.traffic, Traffic::Http2 { .. } | Traffic::Pipelined { .. });
+        let shares = |client: &Client| {
+            matches!(client.traffic, Traffic::Http2 { .. } | Traffic::Pipelined { .. })
+        };
         history.client(observed).is_some_and(shares)
-            && matches!(&observed.end, Some((_, RequestResult::Failed(how))) if how.starts_with("reset"))
+            && observed.failure().is_some_and(|how| how.starts_with("reset"))
     });
     // With partial writes a 503 may be cut half way.
     if history.all_clients_stay()
@@ -237,7 +239,8 @@ fn long_polls_end_at_the_cancellation(
     let by = cancelling + history.under_way() * 2 + history.tolerance();
     if *at < cancelling || !matches!(end, RequestResult::Completed(..)) || *at > by {
         return Err(format!(
-            "a long poll had to end with the drain at {cancelling:?}, but ended at {at:?} with {end:?}"
+            "a long poll had to end with the drain at {cancelling:?}, but ended at {at:?} with \
+             {end:?}"
         ));
     }
     Ok(())

@@ -71,7 +71,7 @@ impl<'a> RunHistory<'a> {
     /// Returns when everything but long streams was cancelled, in a drain that continued for these.
     #[must_use]
     pub fn requests_cancelled(&self) -> Option<Duration> {
-        const LINE: &str = "the drain is over for requests; long streams continue";
+        const LINE: &str = "requests cancelled; long streams continue";
         let line = self.server("log").find(|record| record.text("message") == Some(LINE))?.at;
         if self.tolerance().is_zero() {
             return Some(line);
@@ -85,16 +85,22 @@ impl<'a> RunHistory<'a> {
         self.phases.iter().find(|(entered, _, _)| *entered == phase).map(|(_, _, at)| *at)
     }
 
+    /// Returns when the first phase after this one began.
+    #[must_use]
+    pub fn left(&self, phase: Phase) -> Option<Duration> {
+        self.phases.iter().find(|(entered, _, _)| *entered > phase).map(|(_, _, at)| *at)
+    }
+
     /// Returns when the first phase after Serving began.
     #[must_use]
     pub fn left_serving(&self) -> Option<Duration> {
-        self.phases.iter().find(|(phase, _, _)| *phase > Phase::Serving).map(|(_, _, at)| *at)
+        self.left(Phase::Serving)
     }
 
     /// Returns when the first phase after LameDuck began. From this moment on the listeners close.
     #[must_use]
     pub fn left_lame_duck(&self) -> Option<Duration> {
-        self.phases.iter().find(|(phase, _, _)| *phase > Phase::LameDuck).map(|(_, _, at)| *at)
+        self.left(Phase::LameDuck)
     }
 
     /// Returns how long a phase lasted by the host's clock, as the report says.

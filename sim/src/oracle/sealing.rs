@@ -47,11 +47,7 @@ pub(super) fn nothing_is_accepted_after_the_seal(history: &RunHistory<'_>) -> Re
 /// Checks that no listener is closed while another one still takes new connections, unless it has
 /// waited for that one long enough (P5a).
 pub(super) fn all_are_sealed_before_one_is_closed(history: &RunHistory<'_>) -> Result<(), String> {
-    let drain_ends = history
-        .phases
-        .iter()
-        .find(|(phase, ..)| *phase > Phase::Draining)
-        .map_or(Duration::MAX, |(_, _, at)| *at);
+    let drain_ends = history.left(Phase::Draining).unwrap_or(Duration::MAX);
     let key =
         |record: &Record| (record.number("worker"), record.text("address").map(ToOwned::to_owned));
     let sealed: Vec<_> = history.server("listener sealed").map(|at| (key(at), at.at)).collect();

@@ -42,7 +42,8 @@ pub(super) fn bounded(history: &RunHistory<'_>) -> Judgement {
         Duration::from_millis(stop) + history.world(report.worst_case) + MOMENT + history.release();
     if exit > by {
         return Err(format!(
-            "a stop was requested at {stop} ms, but the process exited at {exit:?}, later than {by:?}"
+            "a stop was requested at {stop} ms, but the process exited at {exit:?}, later than \
+             {by:?}"
         ));
     }
     Ok(Exercise::Yes)

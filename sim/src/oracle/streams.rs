@@ -191,7 +191,7 @@ fn nothing_else_benefits(history: &RunHistory<'_>, draining: Duration) -> Result
     let plan = history.scenario.plan();
     let until = draining + history.world(plan.drain + plan.cancel) + SOON + history.tolerance();
     let seen = until + history.under_way() * 2;
-    // A client that begins to read again by itself may find a complete response.
+    // A client that begins to read again may find a complete response.
     let late = |record: &&Record| {
         record.event == "stall ends" && record.text("how") == Some("reset") && record.at > seen
     };

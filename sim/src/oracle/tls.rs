@@ -38,7 +38,10 @@ pub(super) fn ends_show_cuts(history: &RunHistory<'_>) -> Judgement {
 /// Whether an end may be that of a fault that resets all connections, which looks like a FIN in a
 /// world without resets.
 fn may_be_reset(history: &RunHistory<'_>, at: Duration) -> bool {
-    let resets_before = |fault: &Fault| matches!(fault, Fault::ResetAll { at_ms } if Duration::from_millis(*at_ms) <= at);
+    let resets_before = |fault: &Fault| {
+        let Fault::ResetAll { at_ms } = fault else { return false };
+        Duration::from_millis(*at_ms) <= at
+    };
     !history.resets() && history.scenario.faults.iter().any(resets_before)
 }
 

@@ -59,8 +59,8 @@ pub(crate) enum Reads {
     Events(u64),
     /// WebSocket messages: it sends these, one after the other, and receives one for each.
     WebSocket(Vec<String>),
-    /// The response to a gRPC call with these messages. At least so many messages must arrive; the
-    /// call need not end then.
+    /// The response to a gRPC call with these messages. If `least` is set, at least
+    /// that number of messages must arrive, and the call need not end.
     Grpc { messages: Vec<Vec<u8>>, least: Option<u64> },
 }
 
@@ -208,7 +208,7 @@ impl Request {
     }
 
     /// Creates a gRPC call whose response is a stream, as [`grpc`](Self::grpc) does. The call
-    /// succeeds once at least `least` messages have arrived, even if it never ends by itself.
+    /// succeeds once at least `least` messages have arrived, even if it never ends.
     ///
     /// # Panics
     /// Panics if `least` is 0, and for the same reasons as [`get`](Self::get).

@@ -139,7 +139,8 @@ fn hook(line: &Value, at: Duration, cleaning_up: Option<Duration>) -> Row {
 fn report(line: &Value) -> String {
     let number = |name: &str| line[name].as_u64().unwrap_or(0);
     format!(
-        "{} requests: {} finished, {} timed out, {} aborted, {} gone · shutdown {:?} of at most {:?} · exit code {}",
+        "{} requests: {} finished, {} timed out, {} aborted, {} gone · shutdown {:?} of at most \
+         {:?} · exit code {}",
         number("started"),
         number("finished"),
         number("timed_out"),

@@ -40,7 +40,8 @@ fn ending(outcome: &Outcome) -> String {
     };
     let requests = &report.requests;
     format!(
-        "{} requests: {} finished, {} timed out, {} aborted, {} gone · shutdown {} of at most {} · exit code {}",
+        "{} requests: {} finished, {} timed out, {} aborted, {} gone · shutdown {} of at most {} · \
+         exit code {}",
         requests.started,
         requests.finished,
         requests.timed_out,

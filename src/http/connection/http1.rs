@@ -385,7 +385,7 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
     /// dropped.
     fn begin_upgrade(&self, worker: &WorkerContext<S>) {
         worker.server().metrics.upgraded.add_one();
-        self.connection.begin_upgrade(worker.tasks.token());
+        self.connection.begin_upgrade(worker.connection_tasks.token());
         if self.connection.io.is_io_dropped() && self.connection.upgrade.end_upgrade() {
             worker.server().metrics.upgraded_closed.add_one();
         }

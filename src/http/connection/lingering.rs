@@ -82,7 +82,7 @@ pub(super) enum Lingered {
 enum Acknowledgement {
     Awaited,
     Done,
-    TimedOut,
+    Missing,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -190,7 +190,7 @@ impl<T: Transport> Lingering<T> {
         match self.acknowledgement(worker.server(), now) {
             Acknowledgement::Awaited => {}
             Acknowledgement::Done => return self.end,
-            Acknowledgement::TimedOut => {
+            Acknowledgement::Missing => {
                 worker.server().note_client_timeout(ClientTimeout::Send, slot.peer(), None);
                 self.io.reset_on_drop();
                 return Lingered::Reset;
@@ -219,7 +219,7 @@ impl<T: Transport> Lingering<T> {
             return Acknowledgement::Awaited;
         }
         match server.stall_cause(since, ClientTimeout::Send, now) {
-            AbortCause::Client => Acknowledgement::TimedOut,
+            AbortCause::Client => Acknowledgement::Missing,
             AbortCause::Shutdown | AbortCause::Body => Acknowledgement::Done,
         }
     }

@@ -31,7 +31,7 @@ pub(crate) struct WorkerContext<S> {
     pub(crate) shared: Arc<WorkerShared>,
     pub(crate) service: Arc<S>,
     /// The tasks of this worker's connections and their streams.
-    pub(crate) tasks: TaskTracker,
+    pub(crate) connection_tasks: TaskTracker,
     runtime: WorkerRuntime,
     http1: http1::Builder,
     http1_last: http1::Builder,
@@ -52,7 +52,7 @@ impl<S: HttpService> WorkerContext<S> {
         runtime: WorkerRuntime,
     ) -> Self {
         let limits = server.config.limits;
-        let tasks = TaskTracker::new();
+        let connection_tasks = TaskTracker::new();
         let mut http1 = http1::Builder::new();
         http1
             // A client may shut its side after its request, and still gets the response.
@@ -75,7 +75,7 @@ impl<S: HttpService> WorkerContext<S> {
         Self {
             shared: Arc::new(WorkerShared { server, metrics, deadlines: DeadlineTimers::new() }),
             service,
-            tasks,
+            connection_tasks,
             runtime,
             http1,
             http1_last,
@@ -103,7 +103,8 @@ impl<S: HttpService> WorkerContext<S> {
         let limits = self.server().config.limits;
         let caps = limits.fixed();
         let window = caps.http2_receive_window.get_u32();
-        let streams = StreamExecutor::new(self.tasks.clone(), self.runtime.clone(), called);
+        let streams =
+            StreamExecutor::new(self.connection_tasks.clone(), self.runtime.clone(), called);
         let mut http2 = http2::Builder::new(streams);
         http2
             .timer(HyperTimer(self.server().clock.clone()))
@@ -127,14 +128,14 @@ impl<S: HttpService> WorkerContext<S> {
 
     /// Spawns the task of a connection.
     pub(crate) fn spawn(&self, connection: impl Future<Output = ()> + Send + 'static) {
-        self.runtime.spawn(&self.tasks, connection);
+        self.runtime.spawn(&self.connection_tasks, connection);
     }
 
     /// Records that no connection will be added: the worker may end once all tasks are gone. A
     /// closed tracker still accepts tasks; closing it only lets a wait for its emptiness end.
     pub(crate) fn close_trackers(&self) {
-        self.tasks.close();
-        self.server().tasks.close();
+        self.connection_tasks.close();
+        self.server().tracked_work.close();
     }
 
     pub(crate) fn next_connection_id(&self) -> u64 {
@@ -153,7 +154,7 @@ impl<S: HttpService> WorkerContext<S> {
 
     /// Whether more connections have tasks than may keep them while they are idle.
     pub(crate) fn has_many_tasks(&self) -> bool {
-        self.server().caps().tasks_max.is_exceeded_by(self.tasks.len())
+        self.server().caps().tasks_max.is_exceeded_by(self.connection_tasks.len())
     }
 
     // The sweep.
@@ -213,7 +214,7 @@ impl<S: HttpService> WorkerContext<S> {
 impl<S> fmt::Debug for WorkerContext<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("WorkerContext")
-            .field("connections", &self.tasks.len())
+            .field("connections", &self.connection_tasks.len())
             .finish_non_exhaustive()
     }
 }

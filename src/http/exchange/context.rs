@@ -79,14 +79,14 @@ impl RequestContext {
     }
 
     /// Ready when the context is cancelled: at the request's deadline, when its client has shut its
-    /// side of the connection or is gone, when its response body fails, or when the drain is over.
+    /// side of the connection or is gone, when its response body fails, or when the drain ends.
     /// [`cancel_cause`](Self::cancel_cause) says which.
     ///
     /// A client that has shut its side of an HTTP/1 connection may still read the response, and
     /// gets it unless [`Limits::half_close`](crate::Limits::half_close) says otherwise. A handler
-    /// that should not run for a client that may have left returns at this cause, too. It is
-    /// noticed at once; where the client has sent a next request before it, or resets the
-    /// connection after it, within a second.
+    /// that should not run for a client that may have left returns at this cause, too. The host
+    /// notices it at once, or within a second if the client has already sent its next request or
+    /// resets the connection afterwards.
     ///
     /// # Cancel safety
     /// Dropping the future loses nothing.
@@ -172,7 +172,7 @@ impl RequestContext {
     }
 
     /// Ready once the root context is cancelled, after the drain: return now. While long streams go
-    /// on, it is ready for other requests when their drain is over.
+    /// on, it is ready for other requests when their drain ends.
     ///
     /// # Cancel safety
     /// Dropping the future loses nothing.

@@ -20,10 +20,10 @@ use std::{fmt, time::Duration};
 /// An error response in place of the handler's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ErrorResponse {
-    TimedOut(Duration),
+    DeadlinePassed(Duration),
     Aborted,
     /// The handler waited for the request body for this time.
-    BodyTimedOut(Duration),
+    RequestBodyLate(Duration),
     /// The handler waited for the request body during the drain, which has a shorter timeout.
     Stalled,
     Failed,
@@ -52,7 +52,7 @@ impl ErrorResponse {
             // This response counts as the handler's: the request is *finished* once it was sent
             // (P5c).
             Self::Failed | Self::Refused(_) => Some(in_flight),
-            Self::TimedOut(_) | Self::BodyTimedOut(_) => {
+            Self::DeadlinePassed(_) | Self::RequestBodyLate(_) => {
                 in_flight.time_out();
                 connection.on_request_ended();
                 None
@@ -124,7 +124,7 @@ impl ErrorResponse {
 
     const fn status(self) -> StatusCode {
         match self {
-            Self::TimedOut(_) | Self::BodyTimedOut(_) | Self::Aborted | Self::Stalled => {
+            Self::DeadlinePassed(_) | Self::RequestBodyLate(_) | Self::Aborted | Self::Stalled => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
             Self::Failed => StatusCode::INTERNAL_SERVER_ERROR,
@@ -135,7 +135,7 @@ impl ErrorResponse {
     /// Returns the status of a gRPC call. A refusal is the one to which gRPC maps a 400.
     pub(super) const fn grpc_status(self) -> GrpcStatus {
         match self {
-            Self::TimedOut(_) | Self::BodyTimedOut(_) => GrpcStatus::DeadlineExceeded,
+            Self::DeadlinePassed(_) | Self::RequestBodyLate(_) => GrpcStatus::DeadlineExceeded,
             Self::Aborted | Self::Stalled => GrpcStatus::Unavailable,
             Self::Failed | Self::Refused(_) => GrpcStatus::Internal,
         }
@@ -167,7 +167,7 @@ impl From<AbortCause> for ErrorResponse {
 impl fmt::Display for ErrorResponse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::TimedOut(after) => {
+            Self::DeadlinePassed(after) => {
                 write!(
                     f,
                     "request timed out: no response within its deadline of {}",
@@ -177,7 +177,7 @@ impl fmt::Display for ErrorResponse {
             Self::Aborted => {
                 f.write_str("request aborted: the service is shutting down and the drain has ended")
             }
-            Self::BodyTimedOut(after) => {
+            Self::RequestBodyLate(after) => {
                 let after = humantime::format_duration(Duration::from_millis(millis(*after)));
                 write!(f, "request timed out: no byte of its body arrived for {after}")
             }

@@ -192,7 +192,7 @@ impl HandlerState {
         // The clock decides, not the timer, which rounds and may fire early or late. No request
         // times out before its deadline (P9).
         if deadline != Moment::NEVER && server.clock.now() >= deadline {
-            return Some(ErrorResponse::TimedOut(deadline.since(request.arrived)));
+            return Some(ErrorResponse::DeadlinePassed(deadline.since(request.arrived)));
         }
         request.cancel_if_half_closed();
         if let Some((now, Waited::TooLong { since })) = body {
@@ -204,7 +204,7 @@ impl HandlerState {
             return Some(match server.stall_cause(since, ClientTimeout::Body, now) {
                 AbortCause::Shutdown => ErrorResponse::Stalled,
                 AbortCause::Client | AbortCause::Body => {
-                    ErrorResponse::BodyTimedOut(now.since(since))
+                    ErrorResponse::RequestBodyLate(now.since(since))
                 }
             });
         }

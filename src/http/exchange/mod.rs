@@ -1,7 +1,6 @@
 //! One request and its response.
 
 pub(super) mod authority;
-mod before_head;
 pub(super) mod body_wait;
 pub(super) mod connection_state;
 pub(super) mod context;
@@ -23,6 +22,7 @@ mod response_body_end;
 mod response_body_error;
 mod response_body_state;
 mod response_head;
+mod response_head_check;
 mod response_progress;
 mod responses_state;
 pub(super) mod service;

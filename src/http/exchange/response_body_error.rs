@@ -15,16 +15,18 @@ pub(crate) enum ResponseBodyError {
     Long,
     Cut,
     /// The deadline of a gRPC call has passed.
-    TimedOut,
+    CallDeadline,
 }
 
 impl ResponseBodyError {
     pub(super) const fn abort_cause(&self) -> AbortCause {
         match self {
             Self::Cut => AbortCause::Shutdown,
-            Self::Handler(_) | Self::Panicked | Self::Short(_) | Self::Long | Self::TimedOut => {
-                AbortCause::Body
-            }
+            Self::Handler(_)
+            | Self::Panicked
+            | Self::Short(_)
+            | Self::Long
+            | Self::CallDeadline => AbortCause::Body,
         }
     }
 }
@@ -39,7 +41,7 @@ impl fmt::Display for ResponseBodyError {
             }
             Self::Long => f.write_str("the response body is longer than its content-length"),
             Self::Cut => f.write_str("the response was cut by the shutdown"),
-            Self::TimedOut => f.write_str("the deadline of the call has passed"),
+            Self::CallDeadline => f.write_str("the deadline of the call has passed"),
         }
     }
 }
@@ -48,7 +50,7 @@ impl Error for ResponseBodyError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
             Self::Handler(error) => Some(&**error),
-            Self::Panicked | Self::Short(_) | Self::Long | Self::Cut | Self::TimedOut => None,
+            Self::Panicked | Self::Short(_) | Self::Long | Self::Cut | Self::CallDeadline => None,
         }
     }
 }

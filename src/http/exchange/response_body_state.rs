@@ -346,7 +346,7 @@ impl BodyState {
         let request = self.in_flight.as_ref()?.request();
         let server = request.server();
         if request.is_call() && server.clock.now() >= request.call_deadline() {
-            return Some(EarlyEnd::TimedOut);
+            return Some(EarlyEnd::CallDeadline);
         }
         if request.is_aborting() && known_length == KnownLength::No {
             return Some(EarlyEnd::Cut);
@@ -399,7 +399,7 @@ impl BodyState {
         let wait_max = request.server().caps().copied_bytes.get_u64();
         let (status, wait_max) = match why {
             ResponseBodyError::Cut => (GrpcStatus::Unavailable, 0),
-            ResponseBodyError::TimedOut => (GrpcStatus::DeadlineExceeded, wait_max),
+            ResponseBodyError::CallDeadline => (GrpcStatus::DeadlineExceeded, wait_max),
             ResponseBodyError::Handler(_)
             | ResponseBodyError::Panicked
             | ResponseBodyError::Short(_)
@@ -409,7 +409,7 @@ impl BodyState {
             // What the service says of its errors is for the log only.
             ResponseBodyError::Handler(_) => "the response body failed".to_owned(),
             ResponseBodyError::Cut
-            | ResponseBodyError::TimedOut
+            | ResponseBodyError::CallDeadline
             | ResponseBodyError::Panicked
             | ResponseBodyError::Short(_)
             | ResponseBodyError::Long => why.to_string(),
@@ -473,7 +473,7 @@ impl BodyState {
         self.wait_on(WaitingOn::Client);
         self.stop_timer();
         let Some(in_flight) = self.in_flight.take() else { return };
-        if matches!(why, ResponseBodyError::TimedOut) {
+        if matches!(why, ResponseBodyError::CallDeadline) {
             let connection = in_flight.connection().clone();
             in_flight.time_out();
             connection.on_request_ended();
@@ -483,9 +483,9 @@ impl BodyState {
             ResponseBodyError::Handler(error) => Some(&**error),
             ResponseBodyError::Short(_) | ResponseBodyError::Long => Some(why),
             // A panic was logged already, and the shutdown logs what it aborts.
-            ResponseBodyError::Panicked | ResponseBodyError::Cut | ResponseBodyError::TimedOut => {
-                None
-            }
+            ResponseBodyError::Panicked
+            | ResponseBodyError::Cut
+            | ResponseBodyError::CallDeadline => None,
         };
         if let Some(error) = error {
             let (method, path) = in_flight.method_and_path();

@@ -3,7 +3,6 @@
 
 use super::{
     authority,
-    before_head::{self, BeforeHead, Head},
     connection_state::{ConnectionState, Protocol},
     error_response::ErrorResponse,
     framing::LengthError,
@@ -15,6 +14,7 @@ use super::{
     request_state::RequestState,
     request_states::RequestStates,
     response_body::ResponseBody,
+    response_head_check::{self, CheckedHead, Head},
 };
 use crate::{http::server::date, lifecycle::Moment, unwind::catch};
 use bytes::Bytes;
@@ -283,7 +283,7 @@ impl<S: HttpService> CallFuture<S> {
         cx: &mut Context<'_>,
         mut response: Response<ResponseBody<S::ResponseBody>>,
     ) -> Poll<<Self as Future>::Output> {
-        match before_head::complete(&mut response) {
+        match response_head_check::complete(&mut response) {
             Ok(Head::Complete) => Poll::Ready(Ok(response)),
             Ok(Head::NeedsEnd) => self.finish_later(cx, response, None),
             Err(error) => self.finish_later(cx, response, Some(&error)),
@@ -297,9 +297,9 @@ impl<S: HttpService> CallFuture<S> {
         response: Response<ResponseBody<S::ResponseBody>>,
         error: Option<&LengthError>,
     ) -> Poll<<Self as Future>::Output> {
-        match before_head::replace_or_wait(cx, response, error) {
-            BeforeHead::Ready(response) => Poll::Ready(Ok(response)),
-            BeforeHead::Wait(response) => {
+        match response_head_check::replace_or_wait(cx, response, error) {
+            CheckedHead::Ready(response) => Poll::Ready(Ok(response)),
+            CheckedHead::Wait(response) => {
                 self.set(Self::Resumed { resumed: Some(Resumed::Response(response)) });
                 Poll::Pending
             }

@@ -79,7 +79,7 @@ pub(super) enum EarlyEnd {
     Complete,
     Cut,
     /// The deadline of a gRPC call has passed.
-    TimedOut,
+    CallDeadline,
 }
 
 impl EarlyEnd {
@@ -87,7 +87,7 @@ impl EarlyEnd {
         match self {
             Self::Complete => None,
             Self::Cut => Some(Err(ResponseBodyError::Cut)),
-            Self::TimedOut => Some(Err(ResponseBodyError::TimedOut)),
+            Self::CallDeadline => Some(Err(ResponseBodyError::CallDeadline)),
         }
     }
 }

@@ -141,7 +141,7 @@ impl<S: HttpService> FastPath<S> {
         self.service.connection()
     }
 
-    /// Serves the fast-path requests at the beginning of `read`, as far as that needs no waiting.
+    /// Serves the fast-path requests at the beginning of `read`, while no wait is needed.
     /// Serves at most `requests_left`, which it decrements.
     pub(crate) fn serve<T: Transport>(
         &mut self,

@@ -124,7 +124,8 @@ mod tests {
     proptest! {
         #[test]
         fn the_queue_behaves_like_a_sorted_list(steps in proptest::collection::vec(step(), 0..80)) {
-            let (mut queue, mut list, mut pushed) = (DeadlineQueue::default(), Vec::new(), Vec::new());
+            let mut queue = DeadlineQueue::default();
+            let (mut list, mut pushed) = (Vec::new(), Vec::new());
             let mut latest = 0;
             for step in steps {
                 match step {

@@ -47,8 +47,9 @@ pub struct EndedRequest<'a> {
     pub peer: &'a Address,
     /// The status of the response; `None` if there was none.
     pub status: Option<StatusCode>,
-    /// Bytes of the handler's response body that were passed on to be sent. A client that left may
-    /// have received fewer.
+    /// Bytes of the response body that were passed on to be sent. A client that left may have
+    /// received fewer. 0 for the host's 503 to a request that timed out or was aborted: its body is
+    /// written after the outcome.
     pub body_bytes: u64,
     /// Time from the complete request head until now.
     pub duration: Duration,

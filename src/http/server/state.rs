@@ -41,7 +41,7 @@ pub(crate) struct ServerState {
     pub(crate) work_panicked: Counter,
     first_work_panic: OnceLock<String>,
     /// Work that handlers spawned. The drain waits for it.
-    pub(crate) tasks: TaskTracker,
+    pub(crate) tracked_work: TaskTracker,
     /// The same work and the background tasks, by name.
     pub(super) work: Arc<WorkList>,
     pub(crate) tokens: PhaseTokens,
@@ -165,7 +165,7 @@ impl ServerState {
             work_dropped: Counter::default(),
             work_panicked: Counter::default(),
             first_work_panic: OnceLock::new(),
-            tasks: TaskTracker::new(),
+            tracked_work: TaskTracker::new(),
             work: Arc::default(),
             tokens: PhaseTokens::default(),
             phase: AtomicU8::new(Phase::Starting as u8),
@@ -365,7 +365,8 @@ impl ServerState {
         }
         let Some(suppressed) = self.client_timeouts_logged.admit(self.clock.now()) else { return };
         let limit_ms = millis(timeout.limit(&self.config.limits));
-        crate::log::warn!(timeout = timeout.name(), limit_ms, %peer, path, suppressed, "client timed out");
+        let timeout = timeout.name();
+        crate::log::warn!(timeout, limit_ms, %peer, path, suppressed, "client timed out");
     }
 
     /// Counts a connection without a valid PROXY header, and logs it. At most one line per second
@@ -408,7 +409,8 @@ impl ServerState {
 
     fn note_work_panicked(&self, origin: &WorkOrigin, panic: &str) {
         self.work_panicked.add_one();
-        crate::log::error!(work = %origin, phase = self.phase().name(), panic, "tracked work panicked");
+        let phase = self.phase().name();
+        crate::log::error!(work = %origin, phase, panic, "tracked work panicked");
         let _ = self.first_work_panic.set(format!("{origin}: {panic}"));
     }
 
@@ -449,7 +451,7 @@ impl ServerState {
         let server = self.clone();
         let tracked = self.track(Kind::Work, origin);
         // The result was already counted and logged.
-        drop(self.tasks.spawn(async move {
+        drop(self.tracked_work.spawn(async move {
             drop(server.run_tracked(&tracked, is_of_stream, work).await);
         }));
     }

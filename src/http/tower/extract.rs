@@ -16,8 +16,9 @@ pub struct MissingRequestContext;
 impl fmt::Display for MissingRequestContext {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(
-            "the request has no lameduck::RequestContext: it did not come through Builder::serve, or a layer dropped its \
-             extensions; in a unit test use TestHost::request, or insert TestHost::context into the extensions",
+            "the request has no lameduck::RequestContext: it did not come through Builder::serve, \
+             or a layer dropped its extensions; in a unit test use TestHost::request, or insert \
+             TestHost::context into the extensions",
         )
     }
 }

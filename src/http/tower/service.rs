@@ -115,8 +115,9 @@ impl<S: Service<http::Request<Body>>> fmt::Debug for TowerFuture<S> {
 /// `Kind` distinguishes the two, and is always inferred.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be hosted by `Builder::serve`",
-    note = "it takes a `tower::Service<http::Request<lameduck::Body>>` that is `Clone + Send + Sync + 'static`, such as an axum \
-            `Router`, or a `Router::into_make_service_with_connect_info`"
+    note = "it takes a `tower::Service<http::Request<lameduck::Body>>` that is `Clone + Send + \
+            Sync + 'static`, such as an axum `Router`, or a \
+            `Router::into_make_service_with_connect_info`"
 )]
 pub trait IntoHttpService<Kind> {
     /// The hyper service that the host runs.
@@ -225,8 +226,9 @@ impl fmt::Display for NoTcpAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "the client at {} has no TCP address for ConnectInfo<SocketAddr>: use RequestContext::peer, or a ConnectInfo of a \
-             type that implements Connected<lameduck::runtime::Address>",
+            "the client at {} has no TCP address for ConnectInfo<SocketAddr>: use \
+             RequestContext::peer, or a ConnectInfo of a type that implements \
+             Connected<lameduck::runtime::Address>",
             self.0
         )
     }

@@ -342,7 +342,12 @@ impl<L: Listener, S: HttpService> Worker<L, S> {
             Err(error) => {
                 context.server().metrics.accept_errors.add_one();
                 if before == Accepted::Yes {
-                    crate::log::warn!(%error, address = %accepted.local, "cannot accept connections; retrying every 20 ms");
+                    let address = &accepted.local;
+                    crate::log::warn!(
+                        %error,
+                        %address,
+                        "cannot accept connections; retrying every 20 ms"
+                    );
                 }
                 self.last_accept = Accepted::OutOfResources;
                 Accepted::OutOfResources
@@ -380,7 +385,7 @@ impl<L: Listener, S: HttpService> Worker<L, S> {
     /// Removes stale slots, since a slot keeps the memory of its task. Between two sweeps many
     /// connections may be accepted, be served, and move into the idle set.
     fn compact_slots(&mut self) {
-        let stale = self.slots.len().saturating_sub(2 * self.context.tasks.len());
+        let stale = self.slots.len().saturating_sub(2 * self.context.connection_tasks.len());
         if self.server().caps().stale_slots_max.is_exceeded_by(stale) {
             self.slots.retain(|slot| !slot.is_closed());
         }
@@ -427,8 +432,8 @@ impl<L: Listener, S: HttpService> Worker<L, S> {
 
 /// Ready when the last connection is gone, and then the work that handlers spawned (P10).
 async fn nothing_left<S: HttpService>(context: &WorkerContext<S>) {
-    context.tasks.wait().await;
+    context.connection_tasks.wait().await;
     // Work that handlers of other workers spawned counts, too, so a worker may stay a little longer
     // than it must. The order matters: without a connection, only work can spawn more work here.
-    context.server().tasks.wait().await;
+    context.server().tracked_work.wait().await;
 }

@@ -71,8 +71,8 @@ impl<L: Listener> Listeners<L> {
         });
     }
 
-    /// Returns the number of handshakes in progress for each listener. The kernel is queried only
-    /// as far as the iterator is driven.
+    /// Returns the number of handshakes in progress for each listener. The iterator
+    /// queries the kernel lazily.
     pub(super) fn handshakes(&self) -> impl Iterator<Item = Option<usize>> {
         self.sockets.iter().map(|socket| socket.listener.handshakes())
     }

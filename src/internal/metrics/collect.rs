@@ -129,7 +129,8 @@ fn requests(page: &mut Page<'_>, main: &ServerState) -> Result {
     let buckets: Vec<(f64, u64)> = bounds.zip(latency.buckets).collect();
     let family = seconds(
         "request_duration",
-        "Time from the complete request head until the whole response was written, finished requests only",
+        "Time from the complete request head until the whole response was written, finished \
+         requests only",
     );
     page.histogram(family, in_seconds(latency.sum_nanos), latency.count(), &buckets)
 }
@@ -150,7 +151,8 @@ fn connections(page: &mut Page<'_>, main: &ServerState) -> Result {
         things("connections_reset", "Connections reset by the server after an incomplete response"),
         connections.reset,
     )?;
-    let close_races = "Connections closed while a further request was arriving; no byte of a response was sent and a retry is safe";
+    let close_races = "Connections closed while a further request was arriving; no byte of a \
+                       response was sent and a retry is safe";
     page.counter(things("close_races", close_races), connections.close_races)?;
     let unannounced = "Idle connections closed by the shutdown without an earlier announcement";
     page.counter(things("connections_unannounced", unannounced), connections.unannounced)?;

@@ -1,7 +1,9 @@
 //! Writes a page of metrics: families with a name, a unit and rows.
 
 use prometheus_client::{
-    encoding::{DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue, NoLabelSet},
+    encoding::{
+        DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue, MetricEncoder, NoLabelSet,
+    },
     metrics::MetricType,
     registry::Unit,
 };
@@ -32,28 +34,32 @@ pub(super) enum Measure {
 }
 
 impl Measure {
-    const fn unit(self) -> Option<Unit> {
+    fn unit(self) -> Option<&'static Unit> {
+        static SECONDS: Unit = Unit::Seconds;
+        static BYTES: Unit = Unit::Bytes;
         match self {
             Self::Things => None,
-            Self::Seconds => Some(Unit::Seconds),
-            Self::Bytes => Some(Unit::Bytes),
+            Self::Seconds => Some(&SECONDS),
+            Self::Bytes => Some(&BYTES),
         }
     }
 }
 
 impl Page<'_> {
+    fn begin(
+        &mut self,
+        of: Family,
+        kind: MetricType,
+    ) -> std::result::Result<MetricEncoder<'_>, Error> {
+        self.0.encode_descriptor(of.name, of.help, of.unit.unit(), kind)
+    }
+
     pub(super) fn counter(
         &mut self,
         family: Family,
         value: impl EncodeCounterValue + Copy,
     ) -> Result {
-        let unit = family.unit.unit();
-        let mut metric = self.0.encode_descriptor(
-            family.name,
-            family.help,
-            unit.as_ref(),
-            MetricType::Counter,
-        )?;
+        let mut metric = self.begin(family, MetricType::Counter)?;
         metric.encode_counter::<NoLabelSet, _, u64>(&value, None)
     }
 
@@ -62,13 +68,7 @@ impl Page<'_> {
         family: Family,
         rows: impl IntoIterator<Item = (Label<'r>, V)>,
     ) -> Result {
-        let unit = family.unit.unit();
-        let mut metric = self.0.encode_descriptor(
-            family.name,
-            family.help,
-            unit.as_ref(),
-            MetricType::Counter,
-        )?;
+        let mut metric = self.begin(family, MetricType::Counter)?;
         for (label, value) in rows {
             metric.encode_family(&[label])?.encode_counter::<NoLabelSet, _, u64>(&value, None)?;
         }
@@ -77,9 +77,7 @@ impl Page<'_> {
 
     /// Writes a family of one row, or of none if there is no value.
     pub(super) fn gauge(&mut self, family: Family, value: impl Into<Option<f64>>) -> Result {
-        let unit = family.unit.unit();
-        let mut metric =
-            self.0.encode_descriptor(family.name, family.help, unit.as_ref(), MetricType::Gauge)?;
+        let mut metric = self.begin(family, MetricType::Gauge)?;
         value.into().map_or(Ok(()), |value| metric.encode_gauge(&Plain(value)))
     }
 
@@ -88,9 +86,7 @@ impl Page<'_> {
         family: Family,
         rows: impl IntoIterator<Item = ([Label<'r>; N], f64)>,
     ) -> Result {
-        let unit = family.unit.unit();
-        let mut metric =
-            self.0.encode_descriptor(family.name, family.help, unit.as_ref(), MetricType::Gauge)?;
+        let mut metric = self.begin(family, MetricType::Gauge)?;
         for (labels, value) in rows {
             metric.encode_family(&labels)?.encode_gauge(&Plain(value))?;
         }
@@ -102,9 +98,7 @@ impl Page<'_> {
         family: Family,
         labels: [Label<'_>; N],
     ) -> Result {
-        self.0
-            .encode_descriptor(family.name, family.help, None, MetricType::Info)?
-            .encode_info(&labels)
+        self.begin(family, MetricType::Info)?.encode_info(&labels)
     }
 
     /// Each of the `buckets` has its upper bound in seconds and only its own count. The last has no
@@ -116,13 +110,7 @@ impl Page<'_> {
         count: u64,
         buckets: &[(f64, u64)],
     ) -> Result {
-        let unit = family.unit.unit();
-        let mut metric = self.0.encode_descriptor(
-            family.name,
-            family.help,
-            unit.as_ref(),
-            MetricType::Histogram,
-        )?;
+        let mut metric = self.begin(family, MetricType::Histogram)?;
         metric.encode_histogram::<NoLabelSet>(sum, count, buckets, None)
     }
 }

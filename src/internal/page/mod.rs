@@ -11,10 +11,10 @@ const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
 
 /// The value of `Content-Security-Policy`. A test compares the hashes with the two files.
-pub(super) const POLICY: &str = "default-src 'none'; \
-     style-src 'sha256-zLgliR3zHhtszVJ++Hb1/YeKSGiRfWhTJm4JCI6rkIc='; \
-     script-src 'sha256-7+igvM1QDG2Vih7Y/ayuxtIW4EOXX5CCH8YuT7+RHhE='; \
-     connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+pub(super) const POLICY: &str = "default-src 'none'; style-src \
+     'sha256-zLgliR3zHhtszVJ++Hb1/YeKSGiRfWhTJm4JCI6rkIc='; script-src \
+     'sha256-7+igvM1QDG2Vih7Y/ayuxtIW4EOXX5CCH8YuT7+RHhE='; connect-src 'self'; base-uri 'none'; \
+     form-action 'none'; frame-ancestors 'none'";
 
 /// Writes the page of this status.
 ///
@@ -27,11 +27,12 @@ pub(super) fn write(status: &Value, paths: &[&str]) -> Result<String, fmt::Error
         page,
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
-         <title>{} · {}</title><style>{STYLE}</style>\
+         <title>{}{}{}</title><style>{STYLE}</style>\
          <noscript><meta http-equiv=\"refresh\" content=\"5\"></noscript></head>\
-         <body><div id=\"lost\">No response: the process has exited, or cannot be reached. \
-         This is its last state.</div><main>",
+         <body><div id=\"lost\">No response: the process has exited, or cannot be reached. This is \
+         its last state.</div><main>",
         Escaped(&words(phase)),
+        if version.is_empty() { "" } else { " · " },
         Escaped(version)
     )?;
     head(&mut page, status)?;
@@ -65,11 +66,14 @@ fn head(page: &mut String, status: &Value) -> fmt::Result {
         write!(page, "<span class=\"chip {class}\">{word}</span>")?;
     }
     let addresses = strings(&status["addresses"]["main"]).collect::<Vec<_>>().join(", ");
+    page.push_str("</div><div class=\"facts\">");
+    let version = text(&status["app_version"]);
+    if !version.is_empty() {
+        write!(page, "version {} · ", Escaped(version))?;
+    }
     write!(
         page,
-        "</div><div class=\"facts\">version {} · up for {} · serves {} · internal {}</div>\
-         </header>",
-        Escaped(text(&status["app_version"])),
+        "up for {} · serves {} · internal {}</div></header>",
         Span(&status["up_for_ms"]),
         Escaped(&addresses),
         Escaped(text(&status["addresses"]["internal"]))
@@ -99,11 +103,11 @@ fn plan(page: &mut String, status: &Value) -> fmt::Result {
     if left.is_null() {
         write!(page, "It would exit within <b>{}</b>. ", Span(&plan["worst_case_ms"]))?;
         page.push_str(
-            "Only the lame duck delay lasts in full; each later step ends when nothing is left \
-             to wait for.",
+            "Only the lame duck delay lasts in full; each later step ends when nothing is left to \
+             wait for.",
         );
     } else {
-        write!(page, "It must have exited within <b>{}</b>, at the latest.", Span(left))?;
+        write!(page, "It will have exited within <b>{}</b>.", Span(left))?;
     }
     page.push_str(
         "</p><svg class=\"plan\" viewBox=\"0 0 1000 26\" preserveAspectRatio=\"none\" role=\"img\" \
@@ -264,7 +268,8 @@ fn certificate(page: &mut String, certificate: &Value) -> fmt::Result {
     if refused > 0 {
         write!(
             page,
-            "<p class=\"bad\">Changed files that could not be used: {}. The log has the reason.</p>",
+            "<p class=\"bad\">Changed files that could not be used: {}. The log has the \
+             reason.</p>",
             Grouped(refused)
         )?;
     }
@@ -451,6 +456,18 @@ mod tests {
             let allowed = format!("{directive} 'sha256-{hash}';");
             assert!(POLICY.contains(&allowed), "page.rs: POLICY must have {allowed}");
         }
+    }
+
+    // A service without a version had "version  · up for …" on its page.
+    #[test]
+    fn a_version_is_shown_if_there_is_one() {
+        let page_of = |version| {
+            let status = json!({"phase": "serving", "app_version": version});
+            write(&status, &[]).unwrap()
+        };
+        let (with, without) = (page_of("1.4"), page_of(""));
+        assert!(with.contains("<title>serving · 1.4</title>") && with.contains("version 1.4 · up"));
+        assert!(without.contains("<title>serving</title>") && !without.contains("version"));
     }
 
     #[test]

@@ -2,10 +2,10 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot set up its world should fail")]
 
+mod certificate_reload;
 mod client;
 mod drain;
 mod handshake;
-mod reload;
 
 use crate::support::{App, app::Workers, block, quick_plan, settings, until_holds};
 use axum::body::Body;

@@ -36,8 +36,8 @@ impl Picture {
         let height = bottom + FOOT;
         writeln!(
             out,
-            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height:.0}\" width=\"{WIDTH}\" height=\"{height:.0}\" \
-             role=\"img\" {FONT} font-size=\"12\">"
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height:.0}\" \
+             width=\"{WIDTH}\" height=\"{height:.0}\" role=\"img\" {FONT} font-size=\"12\">"
         )?;
         writeln!(out, "<title>{}</title>", escape(&self.title))?;
         writeln!(
@@ -74,8 +74,10 @@ impl Picture {
             let (y, width) = (top - 26.0, to - from);
             writeln!(
                 out,
-                "<rect x=\"{from:.1}\" y=\"{y:.1}\" width=\"{width:.1}\" height=\"{:.1}\" fill=\"{fill}\"/>\
-                 <rect x=\"{from:.1}\" y=\"{y:.1}\" width=\"{width:.1}\" height=\"3\" fill=\"{ink}\"/>",
+                "<rect x=\"{from:.1}\" y=\"{y:.1}\" width=\"{width:.1}\" height=\"{:.1}\" \
+                 fill=\"{fill}\"/>\
+                 <rect x=\"{from:.1}\" y=\"{y:.1}\" width=\"{width:.1}\" height=\"3\" \
+                 fill=\"{ink}\"/>",
                 bottom - y
             )?;
             let name = &band.name;
@@ -93,7 +95,8 @@ impl Picture {
             let x = self.x(at);
             writeln!(
                 out,
-                "<line x1=\"{x:.1}\" y1=\"{top:.1}\" x2=\"{x:.1}\" y2=\"{bottom:.1}\" stroke=\"#111827\" stroke-opacity=\"0.07\"/>"
+                "<line x1=\"{x:.1}\" y1=\"{top:.1}\" x2=\"{x:.1}\" y2=\"{bottom:.1}\" \
+                 stroke=\"#111827\" stroke-opacity=\"0.07\"/>"
             )?;
             text(
                 out,
@@ -132,7 +135,8 @@ impl Picture {
             Kind::Open => {
                 return writeln!(
                     out,
-                    "<line x1=\"{from:.1}\" y1=\"{middle:.1}\" x2=\"{to:.1}\" y2=\"{middle:.1}\" stroke=\"#9ca3af\" stroke-width=\"2\"/>"
+                    "<line x1=\"{from:.1}\" y1=\"{middle:.1}\" x2=\"{to:.1}\" y2=\"{middle:.1}\" \
+                     stroke=\"#9ca3af\" stroke-width=\"2\"/>"
                 );
             }
             Kind::Completed => "#2f9e6e",
@@ -145,7 +149,8 @@ impl Picture {
         let height = (ROW - 8.0) / lanes as f64;
         writeln!(
             out,
-            "<rect x=\"{from:.1}\" y=\"{:.1}\" width=\"{width:.1}\" height=\"{:.1}\" rx=\"{}\" fill=\"{fill}\"/>",
+            "<rect x=\"{from:.1}\" y=\"{:.1}\" width=\"{width:.1}\" height=\"{:.1}\" rx=\"{}\" \
+             fill=\"{fill}\"/>",
             y + 4.0 + height * lane as f64,
             if lanes > 1 { height - 1.0 } else { height },
             if lanes > 1 { 1.5 } else { 3.0 },
@@ -163,7 +168,8 @@ impl Picture {
             let x = self.x(deadline.at);
             writeln!(
                 out,
-                "<line x1=\"{x:.1}\" y1=\"{top:.1}\" x2=\"{x:.1}\" y2=\"{:.1}\" stroke=\"#374151\" stroke-dasharray=\"3 3\"/>",
+                "<line x1=\"{x:.1}\" y1=\"{top:.1}\" x2=\"{x:.1}\" y2=\"{:.1}\" stroke=\"#374151\" \
+                 stroke-dasharray=\"3 3\"/>",
                 bottom + 22.0
             )?;
             let style =
@@ -182,7 +188,8 @@ impl Picture {
             let y = top - 36.0 - lift;
             writeln!(
                 out,
-                "<line x1=\"{x:.1}\" y1=\"{y:.1}\" x2=\"{x:.1}\" y2=\"{bottom:.1}\" stroke=\"#b91c1c\" stroke-width=\"1.4\"/>\
+                "<line x1=\"{x:.1}\" y1=\"{y:.1}\" x2=\"{x:.1}\" y2=\"{bottom:.1}\" \
+                 stroke=\"#b91c1c\" stroke-width=\"1.4\"/>\
                  <path d=\"M{:.1} {:.1} h8 l-4 7 z\" fill=\"#b91c1c\"/>",
                 x - 4.0,
                 top - 33.0
@@ -235,8 +242,10 @@ fn draw_sign(out: &mut String, x: f64, y: f64, sign: Sign) -> fmt::Result {
     match sign {
         Sign::Goaway => writeln!(
             out,
-            "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"5.5\" fill=\"#ffffff\" stroke=\"#1f2937\" stroke-width=\"1.3\"/>\
-             <text x=\"{x:.1}\" y=\"{:.1}\" text-anchor=\"middle\" font-size=\"8\" font-weight=\"700\" fill=\"#1f2937\">G</text>",
+            "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"5.5\" fill=\"#ffffff\" stroke=\"#1f2937\" \
+             stroke-width=\"1.3\"/>\
+             <text x=\"{x:.1}\" y=\"{:.1}\" text-anchor=\"middle\" font-size=\"8\" \
+             font-weight=\"700\" fill=\"#1f2937\">G</text>",
             y + 3.0
         ),
         Sign::Close => {
@@ -244,13 +253,15 @@ fn draw_sign(out: &mut String, x: f64, y: f64, sign: Sign) -> fmt::Result {
         }
         Sign::Fin => writeln!(
             out,
-            "<line x1=\"{x:.1}\" y1=\"{:.1}\" x2=\"{x:.1}\" y2=\"{:.1}\" stroke=\"#1f2937\" stroke-width=\"2.2\"/>",
+            "<line x1=\"{x:.1}\" y1=\"{:.1}\" x2=\"{x:.1}\" y2=\"{:.1}\" stroke=\"#1f2937\" \
+             stroke-width=\"2.2\"/>",
             y - 6.0,
             y + 6.0
         ),
         Sign::Reset => writeln!(
             out,
-            "<path d=\"M{:.1} {:.1} l9 9 m0 -9 l-9 9\" stroke=\"#d0413a\" stroke-width=\"2.4\" fill=\"none\"/>",
+            "<path d=\"M{:.1} {:.1} l9 9 m0 -9 l-9 9\" stroke=\"#d0413a\" stroke-width=\"2.4\" \
+             fill=\"none\"/>",
             x - 4.5,
             y - 4.5
         ),

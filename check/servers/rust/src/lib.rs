@@ -48,7 +48,10 @@ pub fn routes() -> Router {
         .route("/", get(|| async { "hello world" }))
         .route("/slow", get(slow))
         .route("/echo", post(|body: Bytes| async { body }))
-        .route("/stream", get(|query: Query<Parameters>| async move { Body::from_stream(pieces(query.ms)) }))
+        .route(
+            "/stream",
+            get(|query: Query<Parameters>| async move { Body::from_stream(pieces(query.ms)) }),
+        )
         .route("/big", get(big))
         .route("/ws", any(upgrade))
 }

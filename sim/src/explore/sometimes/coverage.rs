@@ -63,12 +63,7 @@ impl<'a> Coverage<'a> {
 
     /// Whether a further signal came in this phase, and the phase ended at that moment.
     pub(super) fn hurried(&self, phase: Phase) -> bool {
-        let left = self
-            .history
-            .phases
-            .iter()
-            .find(|(entered, _, _)| *entered > phase)
-            .map(|(_, _, at)| *at);
+        let left = self.history.left(phase);
         self.stops
             .iter()
             .skip(1)
@@ -145,12 +140,7 @@ impl<'a> Coverage<'a> {
 
     pub(super) fn goaway_in(&self, phase: Phase) -> bool {
         let Some(began) = self.history.began(phase) else { return false };
-        let next = self
-            .history
-            .phases
-            .iter()
-            .find(|(entered, _, _)| *entered > phase)
-            .map(|(_, _, at)| *at);
+        let next = self.history.left(phase);
         self.goaways().any(|record| record.at > began && next.is_none_or(|next| record.at < next))
     }
 
@@ -242,12 +232,7 @@ impl<'a> Coverage<'a> {
 
     pub(super) fn accept_failed_in(&self, how: &str, phase: Phase) -> bool {
         let Some(from) = self.history.began(phase) else { return false };
-        let to = self
-            .history
-            .phases
-            .iter()
-            .find(|(entered, _, _)| *entered > phase)
-            .map_or(Duration::MAX, |(_, _, at)| *at);
+        let to = self.history.left(phase).unwrap_or(Duration::MAX);
         self.history
             .server("accept failed")
             .any(|record| record.text("how") == Some(how) && record.at >= from && record.at < to)
@@ -267,12 +252,7 @@ impl<'a> Coverage<'a> {
 
     pub(super) fn probed(&self, path: &str, status: u64, phase: Phase) -> bool {
         let Some(from) = self.history.began(phase) else { return false };
-        let to = self
-            .history
-            .phases
-            .iter()
-            .find(|(entered, _, _)| *entered > phase)
-            .map_or(Duration::MAX, |(_, _, at)| *at);
+        let to = self.history.left(phase).unwrap_or(Duration::MAX);
         self.history.records.iter().any(|record| {
             let observed = Duration::from_micros(record.number("asked_us").unwrap_or(0));
             record.event == "probe"

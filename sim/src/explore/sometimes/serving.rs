@@ -136,7 +136,7 @@ fn connections(all: &mut Vec<Sometimes>) {
     for stranger in [Stranger::ByteLess, Stranger::HalfHead, Stranger::Windowless] {
         all.push(Sometimes::new(format!("probe: among strangers, {stranger:?}"), move |coverage| {
             let is_it = |traffic: &Traffic| {
-                matches!(traffic, Traffic::InternalStrangers { stranger: other, count: 128.. } if *other == stranger)
+                matches!(traffic, Traffic::InternalStrangers { stranger: of, count: 128.. } if *of == stranger)
             };
             let mut clients = coverage.history.scenario.clients.iter().enumerate();
             let Some((n, _)) = clients.find(|(_, client)| is_it(&client.traffic)) else {

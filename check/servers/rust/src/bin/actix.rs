@@ -15,11 +15,7 @@ fn main() -> io::Result<()> {
                 .route("/big", web::get().to(big))
                 .route("/ws", web::get().to(upgrade))
         };
-        HttpServer::new(app)
-            .shutdown_timeout(DRAIN.as_secs())
-            .bind_auto_h2c(address())?
-            .run()
-            .await
+        HttpServer::new(app).shutdown_timeout(DRAIN.as_secs()).bind_auto_h2c(address())?.run().await
     })
 }
 

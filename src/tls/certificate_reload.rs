@@ -117,11 +117,15 @@ impl ReloadingCertificate {
                 let now = clock.wall().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
                 self.last_reload.store(now.as_secs(), Relaxed);
                 self.reloaded.fetch_add(1, Relaxed);
-                crate::log::info!(path = %self.files.certificate.display(), "the TLS certificate was replaced");
+                let path = self.files.certificate.display();
+                crate::log::info!(%path, "the TLS certificate was replaced");
             }
             Err(error) => {
                 self.failed.fetch_add(1, Relaxed);
-                crate::log::warn!(error = %Chain(&error), "cannot use the new TLS certificate; keeping the current one");
+                crate::log::warn!(
+                    error = %Chain(&error),
+                    "cannot use the new TLS certificate; keeping the current one"
+                );
             }
         }
     }

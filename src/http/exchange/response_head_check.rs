@@ -68,7 +68,7 @@ where
 }
 
 /// A response whose head is not written at once.
-pub(super) enum BeforeHead<B> {
+pub(super) enum CheckedHead<B> {
     Ready(Response<ResponseBody<B>>),
     /// The head is written once the end of the body is known.
     Wait(Box<Response<ResponseBody<B>>>),
@@ -81,23 +81,23 @@ pub(super) fn replace_or_wait<B>(
     cx: &mut Context<'_>,
     response: Response<ResponseBody<B>>,
     error: Option<&LengthError>,
-) -> BeforeHead<B>
+) -> CheckedHead<B>
 where
     B: HttpBody<Data = Bytes>,
     B::Error: Into<BoxError>,
 {
-    let Some(in_flight) = response.body().in_flight() else { return BeforeHead::Ready(response) };
+    let Some(in_flight) = response.body().in_flight() else { return CheckedHead::Ready(response) };
     let request = in_flight.request().clone();
     let (head, body) = response.into_parts();
-    let replace = |error: ErrorResponse| BeforeHead::Ready(error.replace(&head, &request));
+    let replace = |error: ErrorResponse| CheckedHead::Ready(error.replace(&head, &request));
     if let Some(why) = error {
         body.refuse(why);
         return replace(ErrorResponse::Failed);
     }
     let mut body = body.into_pinned();
     match body.poll_before_head(cx) {
-        Poll::Ready(Ok(())) => BeforeHead::Ready(Response::from_parts(head, body)),
+        Poll::Ready(Ok(())) => CheckedHead::Ready(Response::from_parts(head, body)),
         Poll::Ready(Err(cause)) => replace(cause.into()),
-        Poll::Pending => BeforeHead::Wait(Box::new(Response::from_parts(head, body))),
+        Poll::Pending => CheckedHead::Wait(Box::new(Response::from_parts(head, body))),
     }
 }
