@@ -14,6 +14,11 @@ pub(super) fn from_environment(seeds: Range<u64>) -> Range<u64> {
     }
 }
 
+/// Whether the environment asks for a single seed.
+pub(super) fn one_is_asked_for() -> bool {
+    std::env::var_os("LAMEDUCK_SEED").is_some()
+}
+
 fn read(variable: impl Fn(&str) -> Option<String>) -> Result<Option<Range<u64>>, String> {
     if let Some(seed) = variable("LAMEDUCK_SEED") {
         let seed: Option<u64> = seed.trim().parse().ok();

@@ -8,7 +8,10 @@ mod tutorial;
 
 use axum::{Router, routing::get};
 use lameduck_sim::{Deploy, Failure, TestWorld, Trials, explore};
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    process::Command,
+};
 
 type Service = lameduck::TowerService<Router>;
 
@@ -120,6 +123,21 @@ fn what_no_run_reaches_fails_the_run_without_being_named_by_the_test() {
     let failure = failure_of(of_orders()).to_string();
     assert!(failure.contains("to see one of the runs, replace"), "{failure}");
     prices::discount();
+}
+
+#[test]
+fn orders_alone() {
+    of_orders().assertions_in("assertions::orders").run().unwrap();
+}
+
+// LAMEDUCK_SEED=7 plays one shutdown again. One that passes was reported as S7, since it had not
+// reached what only another seed reaches.
+#[test]
+fn a_single_seed_of_the_environment_need_not_reach_them() {
+    failure_of(of_orders().assertions_in("assertions::orders").seeds(7..8));
+    let mut again = Command::new(std::env::current_exe().expect("a test binary"));
+    let run = again.args(["--exact", "orders_alone"]).env("LAMEDUCK_SEED", "7").output();
+    assert!(run.expect("it can be started again").status.success());
 }
 
 #[test]
