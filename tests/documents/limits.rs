@@ -38,7 +38,7 @@ const SOURCES: [&str; 9] = [
 ];
 
 /// Constants in these sources that bound nothing that clients do, each with its reason.
-const OTHERS: [(&str, &str); 18] = [
+const OTHERS: [(&str, &str); 19] = [
     ("UNDECIDED_MAX", "follows from the preface of HTTP/2"),
     ("POLLS_BEFORE_CUT", "polls of a task that is cut"),
     ("SWEEP", "how often due connections are looked for"),
@@ -57,6 +57,7 @@ const OTHERS: [(&str, &str); 18] = [
     ("TICK", "the wedge detector's"),
     ("FINISH_MAX", "the app's own end"),
     ("BUCKETS", "a histogram's"),
+    ("FIRST_CAPACITY", "the room that a table begins with"),
 ];
 
 /// The source of the caps, which are the fields of one struct.

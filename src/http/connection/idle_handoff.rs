@@ -29,7 +29,9 @@ pub(super) struct IdleInfo {
     pub(crate) announcement: Announcement,
     /// Whether a response began since the stop request.
     pub(super) responded: bool,
-    /// Here, where it takes no more memory.
+    // The rest is here, where it takes no more memory.
+    /// Whether the client has acknowledged the last response; it may have, if not.
+    pub(super) delivered: bool,
     pub(super) state: IdleState,
 }
 

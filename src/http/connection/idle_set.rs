@@ -36,10 +36,8 @@ use crate::http::{
     },
     fast_path::serve::{FastPath, FastPathOutcome, HyperHandoff},
     server::{
-        client_timeout::ClientTimeout,
-        connection_slot::ConnectionSlot,
-        idle_policy::Idle,
-        limits::{Limits, RACE_WATCH},
+        client_timeout::ClientTimeout, connection_slot::ConnectionSlot, idle_policy::Idle,
+        limits::RACE_WATCH,
     },
 };
 use crate::{
@@ -49,6 +47,7 @@ use crate::{
 use bytes::Bytes;
 use slab::Slab;
 use std::{
+    collections::BTreeMap,
     future::poll_fn,
     mem::{self, MaybeUninit},
     pin::Pin,
@@ -57,19 +56,14 @@ use std::{
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-impl<D> IdleConnection<D> {
-    /// Returns when to check whether the client has received the last response.
-    fn next_delivery_check(&self, limits: &Limits) -> Moment {
-        match self.info.received_any {
-            ReceivedAny::No | ReceivedAny::Handshake => Moment::NEVER,
-            ReceivedAny::Yes => self.delivery.next_check(self.info.since, limits.send_timeout),
-        }
-    }
-}
-
 /// Connections that end their watch at once, from which on one query to the kernel costs less than
 /// one for each: it walks through all connections of the machine.
 const QUERY_AT_ONCE_FROM: usize = 64;
+
+/// Entries that the table has room for as soon as there is one: so many that the allocator gives
+/// them pages of their own, of which only those with an entry take memory. A table that grows from
+/// nothing leaves a hole of each size in the worker's heap.
+const FIRST_CAPACITY: usize = 2048;
 
 /// Whether a connection makes room for another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,10 +78,15 @@ pub(crate) struct IdleSet<L: IdlePoller, S: HttpService> {
     handoff: Arc<IdleHandoff<L::Io>>,
     poller: Option<L>,
     connections: Slab<IdleConnection<L::Idle>>,
+    /// What clients had not acknowledged when the kernel was last queried about their connections.
+    /// Not in the entries, since there are few of them.
+    undelivered: BTreeMap<usize, Delivery>,
     found: Vec<usize>,
     /// Keys of connections whose deadlines had expired at the last sweep, and that were not handled
     /// yet.
     expired: Vec<usize>,
+    /// The last sweep did not look at the other connections, because these were left.
+    sweep_skipped: bool,
     /// One query to the kernel has covered those of them that are closing.
     queried: bool,
     /// Slots of resumed connections, for the worker's table.
@@ -97,7 +96,6 @@ pub(crate) struct IdleSet<L: IdlePoller, S: HttpService> {
 struct IdleConnection<D> {
     io: D,
     info: IdleInfo,
-    delivery: Delivery,
 }
 
 impl<L: IdlePoller, S: HttpService> IdleSet<L, S> {
@@ -107,8 +105,10 @@ impl<L: IdlePoller, S: HttpService> IdleSet<L, S> {
             handoff: Arc::new(IdleHandoff::new(poller.is_some())),
             poller,
             connections: Slab::new(),
+            undelivered: BTreeMap::new(),
             found: Vec::new(),
             expired: Vec::new(),
+            sweep_skipped: false,
             queried: false,
             resumed: Vec::new(),
         }
@@ -161,10 +161,13 @@ impl<L: IdlePoller, S: HttpService> IdleSet<L, S> {
         let Some(poller) = self.poller.as_mut().filter(|_| self.handoff.is_open()) else {
             return Err((io, info));
         };
+        if self.connections.capacity() == 0 {
+            self.connections.reserve(FIRST_CAPACITY);
+        }
         let entry = self.connections.vacant_entry();
         match poller.insert(io, entry.key()) {
             Ok(io) => {
-                entry.insert(IdleConnection { io, info, delivery: Delivery::default() });
+                entry.insert(IdleConnection { io, info });
                 Ok(())
             }
             Err(io) => Err((io, info)),
@@ -212,9 +215,10 @@ impl<L: IdlePoller, S: HttpService> IdleSet<L, S> {
             self.drain_handoff();
         }
         let mut next = Moment::NEVER;
+        self.sweep_skipped = !self.expired.is_empty();
         if self.expired.is_empty() {
             for (key, connection) in &self.connections {
-                let until = self.until(connection, now);
+                let until = self.until(key, connection, now);
                 if until <= now { self.expired.push(key) } else { next = next.min(until) }
             }
             let is_shut = |key: &&usize| {
@@ -246,12 +250,13 @@ impl<L: IdlePoller, S: HttpService> IdleSet<L, S> {
             if self
                 .connections
                 .get(key)
-                .is_some_and(|connection| self.until(connection, now) <= now)
+                .is_some_and(|connection| self.until(key, connection, now) <= now)
             {
                 next = next.min(self.on_expired(key, now));
             }
         }
-        next
+        let is_late = self.expired.is_empty() && mem::take(&mut self.sweep_skipped);
+        if is_late { now } else { next }
     }
 
     fn is_draining(&self) -> bool {
@@ -259,7 +264,7 @@ impl<L: IdlePoller, S: HttpService> IdleSet<L, S> {
     }
 
     /// Returns the moment until which a connection may stay in its state.
-    fn until(&self, connection: &IdleConnection<L::Idle>, now: Moment) -> Moment {
+    fn until(&self, key: usize, connection: &IdleConnection<L::Idle>, now: Moment) -> Moment {
         let server = &self.worker.server();
         match connection.info.state {
             _ if server.is_cutting() => now,
@@ -268,8 +273,19 @@ impl<L: IdlePoller, S: HttpService> IdleSet<L, S> {
                 let idle = connection.info.idle();
                 let limits = &server.config.limits;
                 idle.deadline(limits, server.draining_since())
-                    .min(connection.next_delivery_check(limits))
+                    .min(self.next_delivery_check(key, &connection.info))
             }
+        }
+    }
+
+    /// Returns when to check whether the client has received the last response.
+    fn next_delivery_check(&self, key: usize, info: &IdleInfo) -> Moment {
+        match info.received_any {
+            ReceivedAny::Yes if !info.delivered => {
+                let delivery = self.undelivered.get(&key).unwrap_or(&Delivery::Unknown);
+                delivery.next_check(info.since, self.worker.server().config.limits.send_timeout)
+            }
+            ReceivedAny::Yes | ReceivedAny::No | ReceivedAny::Handshake => Moment::NEVER,
         }
     }
 
@@ -316,6 +332,8 @@ impl<L: IdlePoller, S: HttpService> IdleSet<L, S> {
             // The deadline may pass before the socket was polled; poll it once more.
             self.count_race(&mut Context::from_waker(Waker::noop()), key);
         }
+        let Some(connection) = self.connections.get(key) else { return Moment::NEVER };
+        let delivery_is_due = self.next_delivery_check(key, &connection.info) <= now;
         let Some(connection) = self.connections.get_mut(key) else { return Moment::NEVER };
         // The FIN counts as a byte.
         let is_unacknowledged = matches!(connection.info.state, IdleState::Closing(_))
@@ -335,13 +353,10 @@ impl<L: IdlePoller, S: HttpService> IdleSet<L, S> {
                 }
             }
             IdleState::Closing(_) => self.close(key),
-            IdleState::Waiting
-                if !is_draining
-                    && connection.next_delivery_check(&self.worker.server().config.limits)
-                        <= now =>
-            {
+            IdleState::Waiting if !is_draining && delivery_is_due => {
                 let unacknowledged = connection.io.unacknowledged().unwrap_or(0) as u64;
-                if connection.delivery.expired(unacknowledged, now) {
+                let delivery = self.undelivered.entry(key).or_default();
+                if delivery.expired(unacknowledged, now) {
                     connection.io.reset_on_drop();
                     self.worker.server().note_client_timeout(
                         ClientTimeout::Send,
@@ -350,6 +365,9 @@ impl<L: IdlePoller, S: HttpService> IdleSet<L, S> {
                     );
                     self.worker.server().metrics.reset.add_one();
                     self.close(key);
+                } else if unacknowledged == 0 {
+                    connection.info.delivered = true;
+                    self.undelivered.remove(&key);
                 }
             }
             // The resumed connection closes itself.
@@ -392,9 +410,7 @@ impl<L: IdlePoller, S: HttpService> IdleSet<L, S> {
     /// Serves fast-path requests. The connection stays in the set unless its last response was sent
     /// or hyper must take over.
     fn serve_one(&mut self, cx: &mut Context<'_>, key: usize) {
-        let Some(IdleConnection { io, info, delivery, .. }) = self.connections.get_mut(key) else {
-            return;
-        };
+        let Some(IdleConnection { io, info }) = self.connections.get_mut(key) else { return };
         let caps = self.worker.server().caps();
         let mut buf = [MaybeUninit::uninit(); READ_BUF_SIZE];
         let mut buf = read_buf(&mut buf, caps);
@@ -421,7 +437,8 @@ impl<L: IdlePoller, S: HttpService> IdleSet<L, S> {
             FastPathOutcome::AllServed(now) => {
                 info.since = now;
                 info.responded |= fast_path.connection().responses.has_responded();
-                *delivery = Delivery::default();
+                info.delivered = false;
+                self.undelivered.remove(&key);
                 self.wake_if_buffered(key);
             }
             FastPathOutcome::Fallback(leftover) => {
@@ -496,6 +513,7 @@ impl<L: IdlePoller, S: HttpService> IdleSet<L, S> {
 
     /// Removes a connection from the set; `None` if that failed and the connection was lost.
     fn remove(&mut self, key: usize) -> Option<(IdleInfo, ConnectionSlot, L::Io, Bytes)> {
+        self.undelivered.remove(&key);
         let connection = self.connections.try_remove(key)?;
         match self.poller.as_mut()?.remove(connection.io) {
             Ok((io, read)) => {
@@ -511,6 +529,7 @@ impl<L: IdlePoller, S: HttpService> IdleSet<L, S> {
     }
 
     fn close(&mut self, key: usize) {
+        self.undelivered.remove(&key);
         if let Some(mut connection) = self.connections.try_remove(key) {
             connection.io.end_cleanly();
             self.count_closed();
@@ -540,4 +559,16 @@ fn slot_of(info: &IdleInfo) -> ConnectionSlot {
         slot.note_responded();
     }
     slot
+}
+
+#[cfg(test)]
+mod tests {
+    use super::IdleConnection;
+
+    #[test]
+    fn an_idle_connection_takes_72_bytes() {
+        // As large as a descriptor with its kind and its flags.
+        type Socket = [u32; 2];
+        assert_eq!(size_of::<IdleConnection<Socket>>(), 72);
+    }
 }

@@ -167,6 +167,7 @@ impl<T: Transport, S: HttpService> Future for Connection<T, S> {
                             received_any,
                             announcement,
                             responded,
+                            delivered: false,
                             state,
                         },
                     ) {

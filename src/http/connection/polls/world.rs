@@ -132,6 +132,30 @@ fn async_stream(
     })
 }
 
+/// A worker of a server that serves.
+pub(super) fn worker_context(
+    clock: &Arc<ManualClock>,
+    limits: Limits,
+    release: Arc<Notify>,
+) -> Arc<WorkerContext<Routes>> {
+    let config = ServerConfig {
+        app_version: "1".into(),
+        request_timeout: Some(Duration::from_secs(5)),
+        lame_duck: Duration::from_secs(3),
+        streams: Duration::ZERO,
+        limits,
+        close_races: CloseRaces::Counted,
+        eviction_grace: EvictionGrace::MAIN,
+        seed: Seed(1),
+        outcome_observer: None,
+    };
+    let server = Arc::new(ServerState::new(clock.clone(), config));
+    server.publish(Phase::Serving, clock.now());
+    let heartbeat = Arc::<AtomicU64>::default();
+    let (routes, runtime) = (Arc::new(Routes { release }), WorkerRuntime::of_tasks());
+    Arc::new(WorkerContext::new(server, routes, heartbeat, runtime))
+}
+
 /// One connection, and all that the test does to it.
 pub(super) struct World {
     clock: Arc<ManualClock>,
@@ -156,27 +180,9 @@ impl World {
     /// Like [`Self::new`], with these limits.
     pub(super) fn with_limits(limits: Limits) -> Self {
         let clock = Arc::new(ManualClock::new());
-        let config = ServerConfig {
-            app_version: "1".into(),
-            request_timeout: Some(Duration::from_secs(5)),
-            lame_duck: Duration::from_secs(3),
-            streams: Duration::ZERO,
-            limits,
-            close_races: CloseRaces::Counted,
-            eviction_grace: EvictionGrace::MAIN,
-            seed: Seed(1),
-            outcome_observer: None,
-        };
-        let server = Arc::new(ServerState::new(clock.clone(), config));
-        server.publish(Phase::Serving, clock.now());
         let release = Arc::new(Notify::new());
-        let routes = Arc::new(Routes { release: release.clone() });
-        let worker = Arc::new(WorkerContext::new(
-            server.clone(),
-            routes,
-            Arc::<AtomicU64>::default(),
-            WorkerRuntime::of_tasks(),
-        ));
+        let worker = worker_context(&clock, limits, release.clone());
+        let server = worker.shared.server.clone();
         let mut timers = JoinSet::new();
         timers.spawn(watch_deadlines(worker.clone()));
         let slot = Arc::new(ConnectionSlot::new(
