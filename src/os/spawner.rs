@@ -67,7 +67,12 @@ impl Spawner for ThreadPerWorker {
                 })?;
                 spawn_thread("lameduck-internal".to_owned(), future)
             }
-            TaskKind::Worker(n) => spawn_thread(format!("lameduck-worker-{n}"), future),
+            TaskKind::Worker(n) => {
+                let end = spawn_thread(format!("lameduck-worker-{n}"), future)?;
+                // With one core, clients get their first response before the start goes on.
+                thread::yield_now();
+                Ok(end)
+            }
             TaskKind::User => {
                 Ok(spawn_task(&self.user_runtime.clone().unwrap_or_else(Handle::current), future))
             }
