@@ -121,14 +121,18 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
         io: T,
         handoff_to_hyper: HyperHandoff<S>,
     ) -> Self {
-        let HyperHandoff { service, read, unwritten, after } = handoff_to_hyper;
+        let HyperHandoff { service, read, unwritten, after, head_since } = handoff_to_hyper;
         let connection = service.connection().clone();
         let mut io = TrackedIo::new(io, read, connection.clone(), service.unflushed());
         io.write_first(unwritten);
         if after == KeepAlive::No {
             io.end_reading();
         }
-        Self::serving(worker, io, service, connection)
+        let mut this = Self::serving(worker, io, service, connection);
+        if let Some(since) = head_since {
+            this.state = Http1State::Reading { since };
+        }
+        this
     }
 
     fn serving(

@@ -113,6 +113,11 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
         if is_blank(&self.bytes[..usize::from(self.len)]) { 0 } else { self.len }
     }
 
+    /// Returns when the first byte of the next head arrived, or the part of a record that holds it.
+    fn head_since(&self) -> Option<Moment> {
+        if self.request_bytes() > 0 { self.since } else { self.partial_record }
+    }
+
     /// Not inlined, so that only parked connections need its large stack frame.
     #[inline(never)]
     pub(super) fn poll(
@@ -164,9 +169,8 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
                         self.io.as_ref().map_or(Negotiated::Unknown, Transport::negotiated);
                     match sniff_as(negotiated, bytes) {
                         Sniffed::Undecided if read > 0 => {
-                            if self.request_bytes() == 0 {
-                                self.since = Some(worker.server().clock.now());
-                            }
+                            let began = self.head_since();
+                            self.since = began.or_else(|| Some(worker.server().clock.now()));
                             self.keep(bytes);
                         }
                         // A part of the preface, then the end of the input. HTTP/1's parser refuses
@@ -200,6 +204,7 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
         slot: &ConnectionSlot,
         requests_left: &mut u32,
     ) -> Result<Moment, Transition<T, S>> {
+        let head_since = self.head_since();
         let Some(io) = &mut self.io else { return Err(Transition::Close) };
         let fast_path = self
             .fast_path
@@ -227,7 +232,9 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
                     .map_or(Transition::Close, Transition::linger)
             }
             FastPathOutcome::Fallback(leftover) => {
-                Transition::ResumeHttp1(io, fast_path.into_handoff(*leftover))
+                let mut handoff = fast_path.into_handoff(*leftover);
+                handoff.head_since = head_since;
+                Transition::ResumeHttp1(io, handoff)
             }
         })
     }

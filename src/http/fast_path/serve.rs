@@ -112,6 +112,8 @@ pub(crate) struct HyperHandoff<S: HttpService> {
     /// Bytes to be written first.
     pub(crate) unwritten: Bytes,
     pub(crate) after: KeepAlive,
+    /// When the first byte of a head arrived that is still incomplete, if it was before this.
+    pub(crate) head_since: Option<Moment>,
 }
 
 impl<S: HttpService> FastPath<S> {
@@ -134,7 +136,7 @@ impl<S: HttpService> FastPath<S> {
         if let Some(begun) = begun {
             service.resume(begun);
         }
-        Box::new(HyperHandoff { service, read, unwritten, after })
+        Box::new(HyperHandoff { service, read, unwritten, after, head_since: None })
     }
 
     pub(crate) const fn connection(&self) -> &Arc<ConnectionState> {

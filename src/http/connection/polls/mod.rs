@@ -317,6 +317,23 @@ async fn a_request_keeps_a_connection_that_was_chosen_to_make_room() {
     }
 }
 
+// A head whose first piece may also be HTTP/2's preface, as of each POST, got its time twice: once
+// until hyper had it, and once again (P15).
+#[tokio::test]
+async fn a_head_that_begins_like_a_preface_has_its_time_once() {
+    let mut world = World::new();
+    world.start().await;
+    for piece in ["P", "O", "ST / HTTP/1.1\r\nho"] {
+        world.wire().send(piece.as_bytes());
+        world.settle().await;
+        world.wait(3).await;
+        assert_eq!(world.wire().how_it_ended(), End::Open, "after {piece:?}");
+    }
+    world.wait(1).await;
+    let output = http1(&world.wire().written);
+    assert!(output.starts_with("408"), "{output}");
+}
+
 // hyper is not told a limit on fields that equals its own.
 #[tokio::test]
 async fn the_default_limit_on_fields_is_kept_by_hyper() {
