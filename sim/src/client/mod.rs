@@ -46,7 +46,7 @@ pub use proxied::ProxiedRoute;
 pub(crate) use session::session;
 pub use silent::{Step, byte_less, raw, silent_http2, strangers, windowless_request};
 pub use stalled::{Stall, stalled};
-pub use tls::{TlsIo, TlsRoute, server_config};
+pub use tls::{RecordParts, TlsIo, TlsRoute, server_config};
 pub use upgraded::{FAREWELL, PING, upgraded};
 
 use crate::network::HostNetwork;
@@ -74,6 +74,13 @@ pub trait Connect: Clone + fmt::Debug + Send + Sync + 'static {
     /// known.
     fn is_broken(io: &Self::Io) -> bool {
         let _ = io;
+        false
+    }
+
+    /// Sends what is written next as one record in parts. Returns whether the connection has
+    /// records; the default is that it has none.
+    fn send_in_parts(io: &mut Self::Io, parts: RecordParts) -> bool {
+        let _ = (io, parts);
         false
     }
 }

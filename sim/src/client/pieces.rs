@@ -31,7 +31,7 @@ pub async fn head_in_pieces<C: Connect>(
         return;
     }
     let with_the_last = (how.earlier > 0 && how.idle_ms.is_none()).then_some(ask);
-    in_pieces(client_id, &mut client, with_the_last, next, how).await;
+    in_pieces::<C>(client_id, &mut client, with_the_last, next, how).await;
 }
 
 /// Pauses. Returns whether the connection is still open then.
@@ -55,9 +55,9 @@ async fn stays<Io: tokio::io::AsyncRead + AsyncWrite + Unpin>(
 }
 
 /// Sends `next` in pieces, the first of them in one write with the request `before`.
-async fn in_pieces<Io: tokio::io::AsyncRead + AsyncWrite + Unpin>(
+async fn in_pieces<C: Connect>(
     client_id: &ClientId,
-    client: &mut Http1Client<Io>,
+    client: &mut Http1Client<C::Io>,
     before: Option<&RequestSpec>,
     next: &RequestSpec,
     how: HeadInPieces,
@@ -70,18 +70,20 @@ async fn in_pieces<Io: tokio::io::AsyncRead + AsyncWrite + Unpin>(
     };
     let before = before.map(&mut asks);
     let (request, named) = asks(next);
-    let (read, mut write) = tokio::io::split(io);
-    let mut reader = Reader::new(read, buffer, client_id.keeps());
     let mut pieces = how.pieces(&named.bytes(), named.head().len());
     if let Some((_, before)) = &before {
         pieces[0] = [before.bytes(), pieces[0].clone()].concat();
+    } else if how.in_one_record && C::send_in_parts(io, how.parts(pieces.len())) {
+        pieces = vec![named.bytes()];
     }
+    let (read, mut write) = tokio::io::split(io);
+    let mut reader = Reader::new(read, buffer, client_id.keeps());
     let sending = async {
         for (n, piece) in pieces.iter().enumerate() {
             if n > 0 {
                 pause(Duration::from_millis(how.every_ms)).await;
             }
-            if write.write_all(piece).await.is_err() {
+            if write.write_all(piece).await.is_err() || write.flush().await.is_err() {
                 break;
             }
             if let Some((before, _)) = before.as_ref().filter(|_| n == 0) {

@@ -7,6 +7,10 @@
 //! ([`Trace::hide_payload`](crate::trace::Trace::hide_payload)).
 
 mod crypto;
+mod torn;
+
+pub use torn::RecordParts;
+use torn::Torn;
 
 use super::{ClientId, Connect};
 use rustls::{
@@ -84,23 +88,28 @@ impl<C: Connect> Connect for TlsRoute<C> {
         let io = self.route.connect().await?;
         self.client_id.tell("tcp connected", &[]);
         let name = ServerName::try_from(NAME).map_err(io::Error::other)?;
-        let stream = TlsConnector::from(client_config()).connect(name, io).await?;
+        let stream = TlsConnector::from(client_config()).connect(name, Torn::new(io)).await?;
         Ok(TlsIo { stream, client_id: self.client_id.clone(), is_end_recorded: false })
     }
 
     fn reset(io: Self::Io) {
-        C::reset(io.stream.into_inner().0);
+        C::reset(io.stream.into_inner().0.io);
     }
 
     fn is_broken(io: &Self::Io) -> bool {
-        C::is_broken(io.stream.get_ref().0)
+        C::is_broken(&io.stream.get_ref().0.io)
+    }
+
+    fn send_in_parts(io: &mut Self::Io, parts: RecordParts) -> bool {
+        io.stream.get_mut().0.tear(parts);
+        true
     }
 }
 
 /// A client's connection with TLS.
 #[derive(Debug)]
 pub struct TlsIo<Io> {
-    stream: client::TlsStream<Io>,
+    stream: client::TlsStream<Torn<Io>>,
     client_id: ClientId,
     is_end_recorded: bool,
 }

@@ -26,6 +26,8 @@ pub(super) fn draw(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
 
 fn in_pieces(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
     let timeout = scenario.limits.header_timeout.unwrap_or(10_000);
+    scenario.tls |= dice.one_in(3);
+    let handshake = if scenario.tls { 4 * scenario.latency_ms.0 } else { 0 };
     for _ in 0..dice.between(1, 3) {
         let kind = dice.pick(&[0, 0, 1, 2, 3]);
         let next = match kind {
@@ -56,11 +58,12 @@ fn in_pieces(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
             pieces,
             every_ms: every_ms.max(1),
             is_whole: !dice.one_in(3),
+            in_one_record: dice.one_in(2),
         };
         // The first piece arrives across an edge, or early enough to be timed out before.
         let waits = idle_ms.unwrap_or(0) * u64::from(how.earlier > 0);
         let before = match dice.below(3) {
-            0 => scenario.latency_ms.0 * 5 + waits + dice.below(6),
+            0 => scenario.latency_ms.0 * 5 + handshake + waits + dice.below(6),
             1 => waits + dice.below(timeout.min(2_000)),
             _ => waits + timeout + 400 + dice.below(1_000),
         };

@@ -77,13 +77,10 @@ fn times(
         // In one write with the request before, it may be found only when the connection gives up
         // its task.
         begun = begun.max(at);
-        if how.idle_ms.is_none() {
+        // A part of a record, too.
+        if how.idle_ms.is_none() || how.in_one_record && history.scenario.tls {
             begun += history.world(PARK_AFTER);
         }
-    }
-    // Its first byte may begin HTTP/2, too. The timeout of HTTP/1 begins with the second.
-    if pieces[0] == b"P" {
-        begun += Duration::from_millis(how.every_ms);
     }
     let last = how.is_whole.then_some((sent + lasts + near, (sent + lasts + far).max(begun)));
     Some(HeadTimes { first: (sent + near, begun), last })

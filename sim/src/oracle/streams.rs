@@ -114,7 +114,8 @@ fn conversations_end(history: &RunHistory<'_>, draining: Duration) -> Result<u64
                     begins.find(|begins| begins.number("handler") == ends.number("handler"));
                 let began = begins.map_or(at, |begins| begins.at);
                 let due = by.max(began + history.under_way() * 2);
-                (at > due + slack || (in_peace && at + history.early() < draining))
+                let late = at > due + slack && !history.is_disturbed((due, at));
+                (late || (in_peace && at + history.early() < draining))
                     .then(|| format!("was told between {draining:?} and {by:?}"))
             }
             (Some("yes"), _) => (in_peace && at + slack < whole)

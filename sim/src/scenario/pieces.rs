@@ -1,7 +1,7 @@
 //! Heads that come in pieces, after other requests on the same connection, and heads with many
 //! fields.
 
-use crate::client::RequestSpec;
+use crate::client::{RecordParts, RequestSpec};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -35,6 +35,9 @@ pub struct HeadInPieces {
     pub every_ms: u64,
     /// Whether the last piece comes.
     pub is_whole: bool,
+    /// Whether the pieces are parts of one record, with TLS and in a write of their own.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub in_one_record: bool,
 }
 
 impl HeadInPieces {
@@ -50,6 +53,14 @@ impl HeadInPieces {
             pieces.pop();
         }
         pieces
+    }
+
+    /// Returns how a record arrives in as many parts as there are `pieces`.
+    #[must_use]
+    pub fn parts(self, pieces: usize) -> RecordParts {
+        let every = Duration::from_millis(self.every_ms);
+        let count = pieces + usize::from(!self.is_whole);
+        RecordParts { count, every, is_whole: self.is_whole }
     }
 
     /// Returns the time from the first of `pieces` to the last.
@@ -68,8 +79,14 @@ mod tests {
         let request = b"POST / HTTP/1.1\r\n\r\nbody";
         let head = request.len() - 4;
         for pieces in [0, 2, 3, 7, 1_000] {
-            let whole =
-                HeadInPieces { earlier: 1, idle_ms: None, pieces, every_ms: 1, is_whole: true };
+            let whole = HeadInPieces {
+                earlier: 1,
+                idle_ms: None,
+                pieces,
+                every_ms: 1,
+                is_whole: true,
+                in_one_record: false,
+            };
             assert_eq!(whole.pieces(request, head).concat(), request);
             let part = HeadInPieces { is_whole: false, ..whole }.pieces(request, head).concat();
             assert!(request[..head].starts_with(&part) && !part.is_empty() && part.len() < head);

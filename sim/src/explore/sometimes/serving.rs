@@ -188,6 +188,15 @@ fn heads(all: &mut Vec<Sometimes>) {
             served && observed.observed < draining && observed.sent > Some(draining)
         })
     });
+    head("in parts of a record, whole in the drain", |coverage| {
+        let draining = coverage.history.began(Phase::Draining).unwrap_or(Duration::MAX);
+        let is_tls = coverage.history.scenario.tls;
+        coverage.in_pieces(|how, observed| {
+            let served = matches!(observed.head, Some((_, 200, _)));
+            let crosses = observed.observed < draining && observed.sent > Some(draining);
+            is_tls && how.in_one_record && how.idle_ms.is_some() && served && crosses
+        })
+    });
     head("a 431 for its fields, on HTTP/1", |coverage| {
         let limits = &coverage.history.scenario.limits;
         limits.headers_max.is_some() && coverage.refused_head(false)
