@@ -7,10 +7,10 @@
 //! ([`Trace::hide_payload`](crate::trace::Trace::hide_payload)).
 
 mod crypto;
-mod torn;
+mod in_parts;
 
-pub use torn::RecordParts;
-use torn::Torn;
+use in_parts::InParts;
+pub use in_parts::RecordParts;
 
 use super::{ClientId, Connect};
 use rustls::{
@@ -88,7 +88,7 @@ impl<C: Connect> Connect for TlsRoute<C> {
         let io = self.route.connect().await?;
         self.client_id.tell("tcp connected", &[]);
         let name = ServerName::try_from(NAME).map_err(io::Error::other)?;
-        let stream = TlsConnector::from(client_config()).connect(name, Torn::new(io)).await?;
+        let stream = TlsConnector::from(client_config()).connect(name, InParts::new(io)).await?;
         Ok(TlsIo { stream, client_id: self.client_id.clone(), is_end_recorded: false })
     }
 
@@ -101,7 +101,7 @@ impl<C: Connect> Connect for TlsRoute<C> {
     }
 
     fn send_in_parts(io: &mut Self::Io, parts: RecordParts) -> bool {
-        io.stream.get_mut().0.tear(parts);
+        io.stream.get_mut().0.send_in_parts(parts);
         true
     }
 }
@@ -109,7 +109,7 @@ impl<C: Connect> Connect for TlsRoute<C> {
 /// A client's connection with TLS.
 #[derive(Debug)]
 pub struct TlsIo<Io> {
-    stream: client::TlsStream<Torn<Io>>,
+    stream: client::TlsStream<InParts<Io>>,
     client_id: ClientId,
     is_end_recorded: bool,
 }

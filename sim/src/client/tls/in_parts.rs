@@ -23,12 +23,12 @@ pub struct RecordParts {
 }
 
 /// A transport whose next write may be one in parts.
-pub(super) struct Torn<Io> {
+pub(super) struct InParts<Io> {
     pub(super) io: Io,
-    tearing: Option<Tearing>,
+    sending: Option<Sending>,
 }
 
-struct Tearing {
+struct Sending {
     parts: RecordParts,
     sent: usize,
     /// Bytes of each part; set by the first.
@@ -36,24 +36,24 @@ struct Tearing {
     pause: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
 }
 
-impl<Io> Torn<Io> {
+impl<Io> InParts<Io> {
     pub(super) const fn new(io: Io) -> Self {
-        Self { io, tearing: None }
+        Self { io, sending: None }
     }
 
     /// Sends the next write in parts.
-    pub(super) fn tear(&mut self, parts: RecordParts) {
-        self.tearing = Some(Tearing { parts, sent: 0, length: 0, pause: None });
+    pub(super) fn send_in_parts(&mut self, parts: RecordParts) {
+        self.sending = Some(Sending { parts, sent: 0, length: 0, pause: None });
     }
 }
 
-impl<Io: fmt::Debug> fmt::Debug for Torn<Io> {
+impl<Io: fmt::Debug> fmt::Debug for InParts<Io> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Torn").field("io", &self.io).finish_non_exhaustive()
+        f.debug_struct("InParts").field("io", &self.io).finish_non_exhaustive()
     }
 }
 
-impl<Io: AsyncRead + Unpin> AsyncRead for Torn<Io> {
+impl<Io: AsyncRead + Unpin> AsyncRead for InParts<Io> {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -63,34 +63,34 @@ impl<Io: AsyncRead + Unpin> AsyncRead for Torn<Io> {
     }
 }
 
-impl<Io: AsyncWrite + Unpin> AsyncWrite for Torn<Io> {
+impl<Io: AsyncWrite + Unpin> AsyncWrite for InParts<Io> {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let Some(tearing) = &mut this.tearing else {
+        let Some(sending) = &mut this.sending else {
             return Pin::new(&mut this.io).poll_write(cx, bytes);
         };
-        if let Some(pause) = &mut tearing.pause {
+        if let Some(pause) = &mut sending.pause {
             ready!(pause.as_mut().poll(cx));
-            tearing.pause = None;
+            sending.pause = None;
         }
-        let parts = tearing.parts;
-        if tearing.sent == 0 {
-            tearing.length = (bytes.len() / parts.count).max(1);
+        let parts = sending.parts;
+        if sending.sent == 0 {
+            sending.length = (bytes.len() / parts.count).max(1);
         }
-        let is_last = tearing.sent + 1 == parts.count;
+        let is_last = sending.sent + 1 == parts.count;
         if is_last && !parts.is_whole {
             return Poll::Pending;
         }
-        let length = if is_last { bytes.len() } else { tearing.length.min(bytes.len()) };
+        let length = if is_last { bytes.len() } else { sending.length.min(bytes.len()) };
         let written = ready!(Pin::new(&mut this.io).poll_write(cx, &bytes[..length]))?;
-        tearing.sent += 1;
-        tearing.pause = Some(Box::pin(pause(parts.every)));
+        sending.sent += 1;
+        sending.pause = Some(Box::pin(pause(parts.every)));
         if is_last {
-            this.tearing = None;
+            this.sending = None;
         }
         Poll::Ready(Ok(written))
     }
