@@ -1,11 +1,12 @@
 //! HTTP/2 clients: concurrent requests on one connection, at given times.
-#![expect(clippy::disallowed_methods, reason = "hyper's timer here is the world's time")]
+#![expect(clippy::disallowed_methods, reason = "a client's pauses are in the world's time")]
 
 use super::{
     ClientId, Connect, GRPC_STATUS, Head, How, RequestFailure, RequestSpec, ResponseSummary,
     goaway::{FramePart, GoawayRecorder, Settled},
     grpc::Reply,
     http1,
+    hyper_runtime::{Tracked, WorldTimer},
 };
 use crate::{task_count::counted, trace::Fnv64};
 use bytes::Bytes;
@@ -13,7 +14,7 @@ use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
 use hyper::{
     body::{Body, Frame, Incoming},
     client::conn::http2::{Builder, SendRequest},
-    rt::{Executor, Sleep, Timer},
+    rt::Executor,
 };
 use hyper_util::rt::TokioIo;
 use std::{
@@ -24,10 +25,10 @@ use std::{
     pin::Pin,
     sync::atomic::Ordering::Relaxed,
     task::{Context, Poll, ready},
-    time::{Duration, Instant},
+    time::Duration,
 };
 use tokio::task::JoinSet;
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::sync::CancellationToken;
 
 /// When a client sends its first request on a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,8 +48,7 @@ pub async fn multiplexed<C: Connect>(
     asks: impl IntoIterator<Item = (Duration, RequestSpec)>,
     first: First,
 ) {
-    let tasks = TaskTracker::new();
-    let over = CancellationToken::new();
+    let tasks = Tracked::default();
     let mut requests = JoinSet::new();
     let mut open: Option<ClientConnection> = None;
     for (pause, ask) in asks {
@@ -58,7 +58,7 @@ pub async fn multiplexed<C: Connect>(
         let mut link = match open.take() {
             Some(link) if !link.sender.is_closed() => link,
             Some(_) | None => {
-                match ClientConnection::open(client_id, connect, &tasks, &over, window).await {
+                match ClientConnection::open(client_id, connect, &tasks, window).await {
                     Ok(link) => link,
                     Err(_) => break,
                 }
@@ -78,9 +78,7 @@ pub async fn multiplexed<C: Connect>(
     }
     while requests.join_next().await.is_some() {}
     drop(open);
-    over.cancel();
-    tasks.close();
-    tasks.wait().await;
+    tasks.end().await;
 }
 
 /// Makes one call on a connection of its own. Returns whether its response was complete.
@@ -90,15 +88,13 @@ pub(super) async fn call<C: Connect>(
     ask: &RequestSpec,
     step: usize,
 ) -> bool {
-    let (tasks, over) = (TaskTracker::new(), CancellationToken::new());
-    let open = ClientConnection::open(client_id, connect, &tasks, &over, None).await;
+    let tasks = Tracked::default();
+    let open = ClientConnection::open(client_id, connect, &tasks, None).await;
     let Ok(mut link) = open else { return false };
     let is_complete = one(client_id, &mut link.sender, ask, link.connection, 0).await;
     client_id.step(step);
     drop(link);
-    over.cancel();
-    tasks.close();
-    tasks.wait().await;
+    tasks.end().await;
     is_complete
 }
 
@@ -111,9 +107,8 @@ pub async fn given_up<C: Connect>(
     asks: &[RequestSpec],
     leave: Duration,
 ) {
-    let (tasks, over) = (TaskTracker::new(), CancellationToken::new());
-    let Ok(link) =
-        ClientConnection::open(client_id, connect, &tasks, &over, Some(UNREAD_WINDOW)).await
+    let tasks = Tracked::default();
+    let Ok(link) = ClientConnection::open(client_id, connect, &tasks, Some(UNREAD_WINDOW)).await
     else {
         return;
     };
@@ -147,16 +142,9 @@ pub async fn given_up<C: Connect>(
         });
     }
     while requests.join_next().await.is_some() {}
-    // Keep the connection open, as a client that could send more requests does.
-    tokio::select! {
-        biased;
-        () = link.closed() => {}
-        () = super::pause(client_id.patience()) => {}
-    }
+    link.stay(client_id).await;
     drop(link);
-    over.cancel();
-    tasks.close();
-    tasks.wait().await;
+    tasks.end().await;
 }
 
 /// Sends all requests at once on one connection. After `pause` it sends the first `bytes` of a
@@ -170,8 +158,8 @@ pub async fn half_framed<C: Connect>(
     bytes: usize,
     half_closes: bool,
 ) {
-    let (tasks, over) = (TaskTracker::new(), CancellationToken::new());
-    let Ok(link) = ClientConnection::open(client_id, connect, &tasks, &over, None).await else {
+    let tasks = Tracked::default();
+    let Ok(link) = ClientConnection::open(client_id, connect, &tasks, None).await else {
         return;
     };
     let mut requests = JoinSet::new();
@@ -198,15 +186,9 @@ pub async fn half_framed<C: Connect>(
         }));
     }
     while requests.join_next().await.is_some() {}
-    tokio::select! {
-        biased;
-        () = link.closed() => {}
-        () = super::pause(client_id.patience()) => {}
-    }
+    link.stay(client_id).await;
     drop(link);
-    over.cancel();
-    tasks.close();
-    tasks.wait().await;
+    tasks.end().await;
 }
 
 /// Leaves a large response unread until the socket is full, and then asks and resets without end:
@@ -218,9 +200,8 @@ pub async fn resetting<C: Connect>(
     rounds: u64,
     streams: u64,
 ) {
-    let (tasks, over) = (TaskTracker::new(), CancellationToken::new());
-    let Ok(link) =
-        ClientConnection::open(client_id, connect, &tasks, &over, Some(WIDE_WINDOW)).await
+    let tasks = Tracked::default();
+    let Ok(link) = ClientConnection::open(client_id, connect, &tasks, Some(WIDE_WINDOW)).await
     else {
         return;
     };
@@ -259,9 +240,7 @@ pub async fn resetting<C: Connect>(
         () = super::pause(patience) => {}
     }
     drop((unread, link));
-    over.cancel();
-    tasks.close();
-    tasks.wait().await;
+    tasks.end().await;
 }
 
 /// Sends one request whose body comes in pieces of `bytes`, each after a pause.
@@ -272,8 +251,8 @@ pub async fn uploading<C: Connect>(
     bytes: usize,
     every: Duration,
 ) {
-    let (tasks, over) = (TaskTracker::new(), CancellationToken::new());
-    let Ok(link) = ClientConnection::open(client_id, connect, &tasks, &over, None).await else {
+    let tasks = Tracked::default();
+    let Ok(link) = ClientConnection::open(client_id, connect, &tasks, None).await else {
         return;
     };
     let pause = Box::pin(tokio::time::sleep(every));
@@ -289,9 +268,7 @@ pub async fn uploading<C: Connect>(
     };
     client_id.ended(request, &end);
     drop(link);
-    over.cancel();
-    tasks.close();
-    tasks.wait().await;
+    tasks.end().await;
 }
 
 /// A body in pieces, with a pause before each.
@@ -323,8 +300,8 @@ impl Body for Pieces {
 /// Sends all requests at once on one connection, and never opens the window of a stream. Records
 /// how each stream ended.
 pub async fn windowless<C: Connect>(client_id: &ClientId, connect: &C, asks: &[RequestSpec]) {
-    let (tasks, over) = (TaskTracker::new(), CancellationToken::new());
-    let Ok(link) = ClientConnection::open(client_id, connect, &tasks, &over, Some(0)).await else {
+    let tasks = Tracked::default();
+    let Ok(link) = ClientConnection::open(client_id, connect, &tasks, Some(0)).await else {
         return;
     };
     let mut requests = JoinSet::new();
@@ -348,9 +325,7 @@ pub async fn windowless<C: Connect>(client_id: &ClientId, connect: &C, asks: &[R
     }
     while requests.join_next().await.is_some() {}
     drop(link);
-    over.cancel();
-    tasks.close();
-    tasks.wait().await;
+    tasks.end().await;
 }
 
 /// The most that a server may send of an unread response: the initial window of RFC 9113 §6.9.2.
@@ -392,15 +367,23 @@ impl ClientConnection {
         self.ended.cancelled().await;
     }
 
+    /// Keeps the connection open, as a client that could send more requests does, until it ends or
+    /// the client's patience does.
+    async fn stay(&self, client_id: &ClientId) {
+        tokio::select! {
+            biased;
+            () = self.closed() => {}
+            () = super::pause(client_id.patience()) => {}
+        }
+    }
+
     async fn open<C: Connect>(
         client_id: &ClientId,
         connect: &C,
-        tasks: &TaskTracker,
-        over: &CancellationToken,
+        executor: &Tracked,
         window: Option<u32>,
     ) -> Result<Self, RequestFailure> {
         let io = http1::connect(client_id, connect).await?;
-        let executor = Tracked { tasks: tasks.clone(), over: over.clone() };
         let connection = client_id.connected();
         let settled = Settled::default();
         let io = GoawayRecorder::new(io, client_id.clone(), connection, settled.clone());
@@ -572,62 +555,3 @@ fn how(error: &hyper::Error, stage: Stage) -> How {
         Stage::Body => How::BodyCut,
     }
 }
-
-/// Spawns hyper's tasks, and ends them with the client.
-#[derive(Clone, Debug)]
-struct Tracked {
-    tasks: TaskTracker,
-    over: CancellationToken,
-}
-
-impl<F> Executor<F> for Tracked
-where
-    F: Future<Output = ()> + Send + 'static,
-{
-    fn execute(&self, future: F) {
-        let over = self.over.clone();
-        self.tasks.spawn(counted(async move {
-            tokio::select! {
-                biased;
-                () = future => {}
-                () = over.cancelled() => {}
-            }
-        }));
-    }
-}
-
-/// The world's time as a hyper timer.
-#[derive(Clone, Copy, Debug)]
-struct WorldTimer;
-
-impl Timer for WorldTimer {
-    fn sleep(&self, duration: Duration) -> Pin<Box<dyn Sleep>> {
-        Box::pin(WorldSleep(Box::pin(tokio::time::sleep(duration))))
-    }
-
-    fn sleep_until(&self, deadline: Instant) -> Pin<Box<dyn Sleep>> {
-        Box::pin(WorldSleep(Box::pin(tokio::time::sleep_until(deadline.into()))))
-    }
-
-    fn now(&self) -> Instant {
-        tokio::time::Instant::now().into_std()
-    }
-
-    fn reset(&self, sleep: &mut Pin<Box<dyn Sleep>>, deadline: Instant) {
-        if let Some(sleep) = sleep.as_mut().downcast_mut_pin::<WorldSleep>() {
-            sleep.get_mut().0.as_mut().reset(deadline.into());
-        }
-    }
-}
-
-struct WorldSleep(Pin<Box<tokio::time::Sleep>>);
-
-impl Future for WorldSleep {
-    type Output = ();
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        self.0.as_mut().poll(cx)
-    }
-}
-
-impl Sleep for WorldSleep {}

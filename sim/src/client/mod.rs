@@ -23,6 +23,7 @@ mod goaway;
 mod grpc;
 mod http1;
 mod http2;
+mod hyper_runtime;
 mod pieces;
 mod proxied;
 mod session;

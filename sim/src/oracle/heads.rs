@@ -148,7 +148,7 @@ pub(super) fn heads_are_limited(history: &RunHistory<'_>) -> Judgement {
         else {
             continue;
         };
-        // Calls have their own status, and odd requests a head of their own.
+        // Calls have their own status, and odd requests their own head.
         let other = matches!(
             kind,
             RequestKind::User(_) | RequestKind::Odd(_) | RequestKind::Rare(RareRequest::Call(_))

@@ -35,7 +35,7 @@ pub struct HeadInPieces {
     pub every_ms: u64,
     /// Whether the last piece comes.
     pub is_whole: bool,
-    /// Whether the pieces are parts of one record, with TLS and in a write of their own.
+    /// Whether the pieces are parts of one record, with TLS and in a separate write.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub in_one_record: bool,
 }

@@ -1,4 +1,4 @@
-//! Assertions of users' code. It is a test binary of its own, since a run must reach all that are
+//! Assertions of users' code. It is a separate test binary, since a run must reach all that are
 //! in its test binary.
 
 // Users forbid it, too: what the macros expand to must not count as unsafe code of theirs.

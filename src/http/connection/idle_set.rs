@@ -60,9 +60,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 /// one for each: it walks through all connections of the machine.
 const QUERY_AT_ONCE_FROM: usize = 64;
 
-/// Entries that the table has room for as soon as there is one: so many that the allocator gives
-/// them pages of their own, of which only those with an entry take memory. A table that grows from
-/// nothing leaves a hole of each size in the worker's heap.
+/// Entries that the table has room for as soon as there is one. The allocator gives so large a
+/// table separate pages, and only pages with an entry take memory. A table that grows from nothing
+/// leaves a hole of each size in the worker's heap.
 const FIRST_CAPACITY: usize = 2048;
 
 /// Whether a connection makes room for another.

@@ -58,7 +58,7 @@ fn the_page_shows_the_code_of_the_steps_and_what_the_kit_prints() {
     for file in &whole {
         assert!(code.contains(&file.as_str()), "the page does not show:\n{file}");
     }
-    // Step 7 has a test binary of its own.
+    // Step 7 has a separate test binary.
     let asserted = read("tests/assertions/orders.rs");
     let in_part = [file("tracked/orders"), file("detached/shutdown"), asserted];
     for block in code {
