@@ -1,7 +1,9 @@
 //! P5, P5d, P15: bodies that misreport their length, panic or are slow, on the fast path.
 
 use super::{GET, host, outcomes};
-use crate::support::{App, Client, End, block, until_holds};
+#[cfg(feature = "metrics")]
+use crate::support::until_holds;
+use crate::support::{App, Client, End, block};
 use axum::body::{Body, Bytes};
 use hyper::body::{Frame, SizeHint};
 use std::{

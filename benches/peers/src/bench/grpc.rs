@@ -18,7 +18,7 @@ const METHOD: &str = "/grpc.health.v1.Health/Check";
 /// A message without fields: not compressed, and no bytes.
 const REQUEST: [u8; 5] = [0; 5];
 
-/// The message of the reply: SERVING, in a frame of its own.
+/// The message of the reply: SERVING, in a separate frame.
 const REPLY: [u8; 7] = [0, 0, 0, 0, 2, 8, 1];
 
 pub fn calls(peer: &'static Peer, options: &Options) -> Result<Sample> {

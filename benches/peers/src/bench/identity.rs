@@ -53,7 +53,7 @@ pub fn clean_up() {
     let _ = fs::remove_dir_all(directory());
 }
 
-/// Connects, and gets one response through TLS 1.3. Each connection has a handshake of its own. Only
+/// Connects, and gets one response through TLS 1.3. Each connection has its own handshake. Only
 /// the socket is returned: the client's session ends here, and the server does not notice.
 pub fn served_once(address: SocketAddr) -> Result<TcpStream> {
     let tls = ClientConnection::new(get()?.client.clone(), ServerName::try_from("localhost")?)?;

@@ -98,7 +98,7 @@ async fn consume_connection(
     acknowledge: Acknowledge,
 ) -> RedisResult<Infallible> {
     let mut redis = connect(dial).await?;
-    // Jobs that were begun and not finished. With several consumers each has a list of its own.
+    // Jobs that were begun and not finished. With several consumers, each needs its own list.
     let again = cmd("LMOVE").arg(&["working", "jobs", "RIGHT", "LEFT"]).clone();
     while again.query_async::<Option<String>>(&mut redis).await?.is_some() {
         sometimes!("a job is handled again");
