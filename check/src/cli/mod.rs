@@ -11,7 +11,7 @@ use crate::{
     process,
     progress::Progress,
     scenario::{Scenario, all, matches},
-    target::Profile,
+    target::{Listen, Profile},
 };
 use clap::{Args, Parser, Subcommand};
 use comparison::{CompareArgs, compare};
@@ -200,6 +200,9 @@ impl RunArgs {
         (target.profile, target.lame_duck) = (self.profile, self.lame_duck);
         let abilities = examine(&mut target, &self.server.routes())?;
         let effort = Effort { repeat: self.repeat, seed: self.seed, jobs: self.jobs };
+        if let Some(hint) = slow_hint(&target.listen, self.jobs) {
+            eprintln!("{hint}");
+        }
         let report = grade(&target, &abilities, &scenarios, effort, progress);
         progress.end();
         if let Some(folder) = &self.evidence {
@@ -207,6 +210,15 @@ impl RunArgs {
         }
         Ok(report)
     }
+}
+
+/// Returns why a run takes several times as long as it could, if it does.
+fn slow_hint(listen: &Listen, jobs: usize) -> Option<String> {
+    let hint = format!(
+        "one server runs at a time, since its port cannot be chosen; with --port-env or with \
+         {{port}} in the command, {jobs} run at the same time"
+    );
+    (jobs > 1 && matches!(listen, Listen::At(_))).then_some(hint)
 }
 
 fn run(args: &RunArgs) -> Result<ExitCode, String> {
@@ -280,7 +292,8 @@ fn print(text: &str) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Cli, Selection, grade_by};
+    use super::{Cli, Selection, grade_by, slow_hint};
+    use crate::target::Listen;
     use clap::CommandFactory;
 
     #[test]
@@ -311,6 +324,15 @@ mod tests {
             let error = error(arguments);
             assert!(error.contains(words), "{arguments:?}: {error}");
         }
+    }
+
+    // A run against a fixed port took seven minutes instead of two, and said nothing for as long.
+    #[test]
+    fn a_fixed_port_has_a_hint_to_the_faster_way() {
+        let fixed = Listen::At(([127, 0, 0, 1], 8080).into());
+        assert!(slow_hint(&fixed, 4).is_some_and(|hint| hint.contains("{port} in the command, 4")));
+        assert_eq!(slow_hint(&fixed, 1), None);
+        assert_eq!(slow_hint(&Listen::Chosen { variables: Vec::new() }, 4), None);
     }
 
     #[test]
