@@ -204,7 +204,7 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
         slot: &ConnectionSlot,
         requests_left: &mut u32,
     ) -> Result<Moment, Transition<T, S>> {
-        let head_since = self.head_since();
+        let (head_since, first) = (self.head_since(), *requests_left);
         let Some(io) = &mut self.io else { return Err(Transition::Close) };
         let fast_path = self
             .fast_path
@@ -233,7 +233,8 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
             }
             FastPathOutcome::Fallback(leftover) => {
                 let mut handoff = fast_path.into_handoff(*leftover);
-                handoff.head_since = head_since;
+                // A later head began with this read.
+                handoff.head_since = head_since.filter(|_| *requests_left == first);
                 Transition::ResumeHttp1(io, handoff)
             }
         })

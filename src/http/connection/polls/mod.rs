@@ -334,6 +334,27 @@ async fn a_head_that_begins_like_a_preface_has_its_time_once() {
     assert!(output.starts_with("408"), "{output}");
 }
 
+// Over TLS the time of a head begins with the first part of its record, and is not given twice. It
+// is that of the first head in the record alone.
+#[tokio::test]
+async fn half_a_record_begins_the_time_of_one_head() {
+    const PART: &[u8] = b"POST / HTTP/1.1\r\nho";
+    for (sent, open_for) in [(PART, 1), (&[GET, PART].concat(), 9)] {
+        let mut world = World::new();
+        world.start().await;
+        world.wire().send_half_a_record();
+        world.settle().await;
+        world.wait(8).await;
+        world.wire().send(sent);
+        world.settle().await;
+        world.wait(open_for).await;
+        assert_eq!(world.wire().how_it_ended(), End::Open, "{}", sent.escape_ascii());
+        world.wait(1).await;
+        let output = http1(&world.wire().written);
+        assert!(output.contains("408"), "{output}");
+    }
+}
+
 // hyper is not told a limit on fields that equals its own.
 #[tokio::test]
 async fn the_default_limit_on_fields_is_kept_by_hyper() {

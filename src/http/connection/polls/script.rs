@@ -18,6 +18,8 @@ pub(super) struct Script(Arc<Mutex<Wire>>);
 #[derive(Debug)]
 pub(super) struct Wire {
     unread: VecDeque<u8>,
+    /// The transport holds half a record, from which nothing can be read yet.
+    pub(super) has_half_record: bool,
     ended: bool,
     broken: bool,
     /// Writes fail.
@@ -53,6 +55,7 @@ pub(super) enum End {
 pub(super) fn script() -> (Script, Arc<Mutex<Wire>>) {
     let wire = Arc::new(Mutex::new(Wire {
         unread: VecDeque::new(),
+        has_half_record: false,
         ended: false,
         broken: false,
         writes_fail: false,
@@ -74,7 +77,14 @@ pub(super) fn script() -> (Script, Arc<Mutex<Wire>>) {
 
 impl Wire {
     pub(super) fn send(&mut self, bytes: &[u8]) {
+        self.has_half_record = false;
         self.unread.extend(bytes);
+        self.wake_reader();
+    }
+
+    /// Half a record arrives.
+    pub(super) fn send_half_a_record(&mut self) {
+        self.has_half_record = true;
         self.wake_reader();
     }
 
@@ -209,6 +219,10 @@ impl AsyncWrite for Script {
 }
 
 impl Transport for Script {
+    fn has_buffered(&self) -> bool {
+        self.wire().has_half_record
+    }
+
     fn peek(&self) -> Peek {
         let wire = self.wire();
         match (wire.broken, wire.unread.is_empty(), wire.ended) {
