@@ -22,6 +22,7 @@ examples:
 # What CI checks before the tests: format, lints, documents, dependencies.
 check:
     cargo fmt --all --check
+    cargo fmt --all --check --manifest-path benches/peers/Cargo.toml
     cargo clippy --workspace --all-targets -- -D warnings
     cargo clippy -p lameduck -- -D warnings
     cargo clippy -p lameduck --features metrics -- -D warnings

@@ -470,8 +470,10 @@ async fn echo_lines(
                 let _ = io.shutdown().await;
                 return;
             }
-            read = io.read_exact(&mut line) => if read.is_err() || io.write_all(&line).await.is_err() {
-                return;
+            read = io.read_exact(&mut line) => {
+                if read.is_err() || io.write_all(&line).await.is_err() {
+                    return;
+                }
             }
         }
     }

@@ -83,7 +83,8 @@ impl ShutConnections {
 }
 
 thread_local! {
-    static NETLINK: NetlinkSocket = const { NetlinkSocket { netlink: OnceCell::new(), asked: Cell::new(0) } };
+    static NETLINK: NetlinkSocket =
+        const { NetlinkSocket { netlink: OnceCell::new(), asked: Cell::new(0) } };
 }
 
 /// A thread's netlink socket.

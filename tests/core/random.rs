@@ -50,8 +50,13 @@ fn step() -> impl Strategy<Value = Step> {
 fn telling() -> impl Strategy<Value = NextEvent> {
     prop_oneof![
         2 => any::<Index>().prop_map(|index| NextEvent::Anything(index.index(1 << 16))),
-        6 => prop_oneof![8 => Just(HookResult::Done), 1 => Just(HookResult::Failed), 1 => Just(HookResult::BadSetting), 1 => Just(HookResult::Panicked)]
-            .prop_map(NextEvent::Sensible),
+        6 => prop_oneof![
+            8 => Just(HookResult::Done),
+            1 => Just(HookResult::Failed),
+            1 => Just(HookResult::BadSetting),
+            1 => Just(HookResult::Panicked),
+        ]
+        .prop_map(NextEvent::Sensible),
         2 => Just(NextEvent::Nothing),
         2 => any::<Index>().prop_map(|index| NextEvent::Signal(*index.get(&Signal::ALL))),
     ]
@@ -84,22 +89,34 @@ fn hooks() -> impl Strategy<Value = Vec<Option<u32>>> {
     vec(proptest::option::of(0..50_u32), 0..4)
 }
 
+fn order() -> impl Strategy<Value = Order> {
+    prop_oneof![4 => Just(Order::TimeFirst), 1 => Just(Order::EventFirst)]
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1_500, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 1_500,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
 
     #[test]
     fn every_run_matches_the_naive_model(
         plan in plans(),
         percents in hooks(),
-        steps in vec((step(), telling(), prop_oneof![4 => Just(Order::TimeFirst), 1 => Just(Order::EventFirst)]), 1..40),
+        steps in vec((step(), telling(), order()), 1..40),
     ) {
         let hooks: Vec<_> = percents
             .iter()
-            .map(|percent| percent.map_or(HookBudget::Shared, |percent| HookBudget::Own(plan.cleanup * percent / 100)))
+            .map(|percent| match percent {
+                Some(percent) => HookBudget::Own(plan.cleanup * *percent / 100),
+                None => HookBudget::Shared,
+            })
             .collect();
         let own: u32 = percents.iter().flatten().sum();
         if own > 100 && !plan.cleanup.is_zero() {
-            prop_assert!(plan.check_hooks(&hooks).is_err(), "P11: {own} % of the common budget were granted");
+            let refused = plan.check_hooks(&hooks).is_err();
+            prop_assert!(refused, "P11: {own} % of the common budget were granted");
             return Ok(());
         }
         let (mut life, actions) = Run::begin(plan, &hooks);
@@ -123,12 +140,14 @@ proptest! {
             }
             if let Some(event) = event_of(telling, &model) {
                 let (outcome, actions) = life.try_tell(event);
-                let counts = model.event(now, event);
-                prop_assert_eq!(outcome, if counts { Outcome::Applied } else { Outcome::Ignored }, "{:?}", event);
+                let expected =
+                    if model.event(now, event) { Outcome::Applied } else { Outcome::Ignored };
+                prop_assert_eq!(outcome, expected, "{:?}", event);
                 prop_assert_eq!(actions, core::mem::take(&mut model.actions), "{:?}", event);
             }
             prop_assert_eq!(life.machine.phase(), model.phase());
-            prop_assert_eq!(life.machine.poll_timeout().map(|(until, _)| until), model.deadline(), "{:?}", life.place());
+            let until = life.machine.poll_timeout().map(|(until, _)| until);
+            prop_assert_eq!(until, model.deadline(), "{:?}", life.place());
             prop_assert_eq!(Verdict::of(life.machine.history(), 0, 0), model.verdict());
         }
     }

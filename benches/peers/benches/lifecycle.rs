@@ -1,7 +1,9 @@
 //! Cost of the core's transitions: `cargo bench --bench lifecycle`.
 
 use divan::{Bencher, black_box};
-use lameduck::lifecycle::{Event, HookBudget, HookIndex, HookResult, Lifecycle, Moment, Plan, Signal, StopReason};
+use lameduck::lifecycle::{
+    Event, HookBudget, HookIndex, HookResult, Lifecycle, Moment, Plan, Signal, StopReason,
+};
 use std::time::Duration;
 
 fn main() {
@@ -15,7 +17,8 @@ const STOP: Event = Event::StopRequested(StopReason::Signal(Signal::Terminate));
 fn whole_life(bencher: Bencher<'_, '_>, hooks: usize) {
     let budgets = vec![HookBudget::Shared; hooks];
     bencher.bench(|| {
-        let mut life = Lifecycle::new(Plan::default(), &budgets, Moment::EPOCH).expect("the budgets fit");
+        let mut life =
+            Lifecycle::new(Plan::default(), &budgets, Moment::EPOCH).expect("the budgets fit");
         let mut actions = drain(&mut life);
         for hook in (0..hooks).map(HookIndex) {
             actions += tell(&mut life, 0, Event::StartHookEnded(hook, HookResult::Done));

@@ -35,7 +35,9 @@ pub const SLOW_TIME: Duration = Duration::from_millis(200);
 
 /// Returns the response of a hyper service. The future of the slow route is boxed, so that the
 /// other route does not pay for its size.
-pub fn answer<B>(request: &Request<B>) -> impl Future<Output = Result<Response<Full<Bytes>>, Infallible>> + use<B> {
+pub fn answer<B>(
+    request: &Request<B>,
+) -> impl Future<Output = Result<Response<Full<Bytes>>, Infallible>> + use<B> {
     let slow = request.uri().path() == SLOW;
     async move {
         if slow {
@@ -58,7 +60,8 @@ fn hello() -> Response<Full<Bytes>> {
 /// If the first argument is not an address.
 pub fn address() -> io::Result<SocketAddr> {
     let word = env::args().nth(1).unwrap_or_else(|| "127.0.0.1:0".to_owned());
-    word.parse().map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, format!("not an address: {word}")))
+    word.parse()
+        .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, format!("not an address: {word}")))
 }
 
 /// Returns the number of cores that this process may run on.
@@ -82,7 +85,8 @@ pub fn announce(address: impl std::fmt::Display) -> io::Result<()> {
 /// # Errors
 /// Errors of the system.
 pub fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
-    let socket = socket2::Socket::new(socket2::Domain::for_address(address), socket2::Type::STREAM, None)?;
+    let socket =
+        socket2::Socket::new(socket2::Domain::for_address(address), socket2::Type::STREAM, None)?;
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)?;
     socket.set_nonblocking(true)?;

@@ -25,10 +25,12 @@ pub(crate) struct Advise {
     #[arg(long, value_name = "SPAN", value_parser = humantime::parse_duration)]
     propagation: Option<Duration>,
     /// Number of replicas
-    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u8).range(1..=20), default_value_t = 3)]
+    #[arg(long, value_name = "COUNT", default_value_t = 3)]
+    #[arg(value_parser = clap::value_parser!(u8).range(1..=20))]
     replicas: u8,
     /// Number of deploys for each delay
-    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..), default_value_t = 30)]
+    #[arg(long, value_name = "COUNT", default_value_t = 30)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
     deploys: u32,
     /// Write the curve of lost requests to this SVG file
     #[arg(long, value_name = "FILE")]

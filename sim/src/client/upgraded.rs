@@ -23,7 +23,10 @@ pub async fn upgraded<C: Connect>(
     let connection = client_id.connected();
     let how = tokio::select! {
         biased;
-        said = converse(client_id, &mut io, ask, every) => if said.is_ok() { "fin" } else { "reset" },
+        said = converse(client_id, &mut io, ask, every) => match said {
+            Ok(()) => "fin",
+            Err(_) => "reset",
+        },
         () = pause(client_id.patience()) => "timed-out",
     };
     client_id.tell("ended", &[("connection", connection.into()), ("how", how.into())]);

@@ -45,7 +45,8 @@ pub(super) fn half_closes_are_noticed(history: &RunHistory<'_>) -> Judgement {
         let noticed = of_it("half-close noticed");
         if runs && noticed.is_none_or(|at| at > by) {
             return Err(format!(
-                "client-{} shut its side at {sent:?}, and its handler did not learn of it by {by:?}",
+                "client-{} shut its side at {sent:?}, and its handler did not learn of it by \
+                 {by:?}",
                 observed.client
             ));
         }

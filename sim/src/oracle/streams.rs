@@ -84,7 +84,8 @@ fn ends_are_spread(history: &RunHistory<'_>, ends: &[Duration]) -> Result<(), St
     let near = budget / 50 + history.under_way();
     if is_judged && *last - *first < near {
         return Err(format!(
-            "{} long streams ended between {first:?} and {last:?}, with {budget:?} to be spread over",
+            "{} long streams ended between {first:?} and {last:?}, with {budget:?} to be \
+             spread over",
             ends.len()
         ));
     }

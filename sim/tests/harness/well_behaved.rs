@@ -198,8 +198,8 @@ async fn echo(context: RequestContext, mut socket: ws::WebSocket) {
 #[test]
 fn websockets() {
     let router = || {
-        let upgrade = |context: axum::Extension<RequestContext>, upgrade: WebSocketUpgrade| async move {
-            upgrade.on_upgrade(move |socket| echo(context.0, socket))
+        let upgrade = |context: axum::Extension<RequestContext>, upgrade: WebSocketUpgrade| {
+            std::future::ready(upgrade.on_upgrade(move |socket| echo(context.0, socket)))
         };
         Router::new().route("/", get(upgrade))
     };

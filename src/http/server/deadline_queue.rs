@@ -132,7 +132,8 @@ mod tests {
                     Step::Push(later) => {
                         latest += later;
                         let id = pushed.len() as u64;
-                        pushed.push(queue.push(Moment::from_nanos(latest), id, Waker::noop().clone()));
+                        let waker = Waker::noop().clone();
+                        pushed.push(queue.push(Moment::from_nanos(latest), id, waker));
                         list.push((latest, id));
                     }
                     Step::Remove(nth) => {
@@ -149,7 +150,8 @@ mod tests {
                         prop_assert_eq!(queue.take_due(Moment::from_nanos(now)).len(), due);
                     }
                 }
-                let ends = [list.first(), list.last()].map(|end| end.map(|(deadline, _)| Moment::from_nanos(*deadline)));
+                let ends = [list.first(), list.last()]
+                    .map(|end| end.map(|(deadline, _)| Moment::from_nanos(*deadline)));
                 prop_assert_eq!(queue.first_deadline(), ends[0].unwrap_or(Moment::NEVER));
                 prop_assert_eq!(queue.last_deadline(), ends[1].unwrap_or(Moment::EPOCH));
                 prop_assert_eq!(queue.nodes.len(), list.len());

@@ -98,7 +98,10 @@ impl Outstanding {
         let oldest: Vec<Value> = self
             .oldest
             .iter()
-            .map(|waited| json!({"kind": waited.kind.name(), "name": waited.name, "age_ms": millis(waited.age)}))
+            .map(|waited| {
+                let age = millis(waited.age);
+                json!({"kind": waited.kind.name(), "name": waited.name, "age_ms": age})
+            })
             .collect();
         let ages: serde_json::Map<String, Value> = Kind::ALL
             .iter()

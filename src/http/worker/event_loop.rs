@@ -216,9 +216,8 @@ impl<L: Listener, S: HttpService> Worker<L, S> {
             }), if accepting == Accepting::Yes && may_accept() => Event::Accepted(accepted),
             () = idle_set.ready() => Event::IdleSetReady,
             () = yield_now(), if idle_set.has_more_expired() => Event::ExpiredLeft,
-            () = nothing_left(context), if accepting == Accepting::Closed && idle_set.is_empty() => {
-                Event::NothingLeft
-            }
+            () = nothing_left(context),
+                if accepting == Accepting::Closed && idle_set.is_empty() => Event::NothingLeft,
         }
     }
 

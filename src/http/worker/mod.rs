@@ -62,10 +62,12 @@ pub(crate) async fn run<L, S>(
     L: Listener,
     S: HttpService,
 {
+    let server = context.server();
     // Concurrent with everything else, so that no wait of the worker delays a deadline.
+    let deadlines = context.shared.deadlines.watch(&*server.clock, &server.tokens);
     tokio::select! {
         biased;
-        () = context.shared.deadlines.watch(&*context.server().clock, &context.server().tokens) => {}
+        () = deadlines => {}
         () = Worker::new(context.clone(), listeners, seal_barrier).run(commands) => {}
     }
 }

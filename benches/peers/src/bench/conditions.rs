@@ -6,7 +6,8 @@ use std::{fs, process::Command, thread};
 /// Describes the conditions of this run.
 pub fn describe(rounds: usize, seconds: u64, connections: usize) -> Value {
     let here = env!("CARGO_MANIFEST_DIR");
-    let changed = !said("git", &["-C", here, "status", "--porcelain", "--untracked-files=no"]).is_empty();
+    let changed =
+        !said("git", &["-C", here, "status", "--porcelain", "--untracked-files=no"]).is_empty();
     json!({
         "commit": said("git", &["-C", here, "rev-parse", "--short", "HEAD"]),
         "changed": changed,
@@ -69,7 +70,9 @@ fn kernel(run: &Value) -> &str {
 /// Returns the first line of the command's output, or an empty string if it cannot be run.
 fn said(program: &str, arguments: &[&str]) -> String {
     let output = Command::new(program).args(arguments).output();
-    let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
+    let text = output
+        .map(|output| String::from_utf8_lossy(&output.stdout).into_owned())
+        .unwrap_or_default();
     text.lines().next().unwrap_or_default().trim().to_owned()
 }
 

@@ -31,7 +31,8 @@ pub fn on_server_core<T>(start: impl FnOnce() -> T) -> Result<T> {
 fn pin(core: usize) -> Result<()> {
     let mut cores = CpuSet::new();
     cores.set(core);
-    sched_setaffinity(None, &cores).map_err(|error| format!("the bench needs two cores; no core {core}: {error}").into())
+    sched_setaffinity(None, &cores)
+        .map_err(|error| format!("the bench needs two cores; no core {core}: {error}").into())
 }
 
 /// How noisy the machine is: the same arithmetic, timed repeatedly on the server's core, and the
@@ -84,6 +85,7 @@ fn spin() -> Duration {
 /// Returns the seconds stolen from all cores since the machine booted.
 fn stolen() -> f64 {
     let stat = fs::read_to_string("/proc/stat").unwrap_or_default();
-    let ticks = stat.lines().next().and_then(|line| line.split_whitespace().nth(8)?.parse::<f64>().ok());
+    let ticks =
+        stat.lines().next().and_then(|line| line.split_whitespace().nth(8)?.parse::<f64>().ok());
     ticks.unwrap_or(0.0) / TICKS
 }

@@ -52,7 +52,9 @@ fn take(peer: &'static Peer, options: &Options, connections: Connections) -> Res
     let asked = server.ask_to_stop()?;
     clients.run(rate, PATIENCE)?;
     let record = clients.finish()?;
-    let exit = record.exit.ok_or_else(|| format!("{} is still there {PATIENCE:?} after its stop", peer.name))?;
+    let exit = record
+        .exit
+        .ok_or_else(|| format!("{} is still there {PATIENCE:?} after its stop", peer.name))?;
     let micros = |from, to| -> Vec<f64> {
         let between = record.answered.iter().filter(|(at, _)| (from..to).contains(at));
         between.map(|(_, took)| took.as_secs_f64() * 1e6).collect()

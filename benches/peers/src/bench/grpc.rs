@@ -56,7 +56,9 @@ fn check(address: SocketAddr) -> Result<()> {
     };
     let mut stream = client::connect(address)?;
     stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")?;
-    stream.write_all(&[frame(4, 0, 0, &[])?, frame(1, 4, 1, &block)?, frame(0, 1, 1, &REQUEST)?].concat())?;
+    stream.write_all(
+        &[frame(4, 0, 0, &[])?, frame(1, 4, 1, &block)?, frame(0, 1, 1, &REQUEST)?].concat(),
+    )?;
     let (mut read, mut buffer) = (Vec::new(), [0; 1024]);
     while !read.windows(REPLY.len()).any(|part| part == REPLY) {
         let count = stream.read(&mut buffer)?;

@@ -27,14 +27,26 @@ pub fn take(server: &Server, seconds: u64, path: &str, more: &[&str]) -> Result<
 
 fn run(server: &Server, seconds: u64, path: &str, more: &[&str]) -> Result<(f64, f64)> {
     let mut command = Command::new("h2load");
-    command.args(["-t1", "-c8", "-m32", "-D", &seconds.to_string()]).args(more).arg(server.url(path));
-    let output = command.output().map_err(|error| format!("h2load (Debian's package `nghttp2-client`): {error}"))?;
+    command
+        .args(["-t1", "-c8", "-m32", "-D", &seconds.to_string()])
+        .args(more)
+        .arg(server.url(path));
+    let output = command
+        .output()
+        .map_err(|error| format!("h2load (Debian's package `nghttp2-client`): {error}"))?;
     let text = String::from_utf8(output.stdout)?;
     // requests: 1000 total, 1000 started, 1000 done, 1000 succeeded, 0 failed, 0 errored, 0 timeout
     let line = text.lines().find_map(|line| line.strip_prefix("requests: ")).unwrap_or_default();
-    let count = |what: &str| line.split(", ").find_map(|part| part.strip_suffix(what)?.trim().parse::<f64>().ok());
+    let count = |what: &str| {
+        line.split(", ").find_map(|part| part.strip_suffix(what)?.trim().parse::<f64>().ok())
+    };
     match (count("succeeded"), count("failed"), count("errored")) {
-        (Some(requests), Some(0.0), Some(0.0)) if requests > 0.0 => Ok((requests, requests / seconds as f64)),
-        _ => Err(format!("h2load met errors:\n{text}{}", String::from_utf8_lossy(&output.stderr)).into()),
+        (Some(requests), Some(0.0), Some(0.0)) if requests > 0.0 => {
+            Ok((requests, requests / seconds as f64))
+        }
+        _ => {
+            Err(format!("h2load met errors:\n{text}{}", String::from_utf8_lossy(&output.stderr))
+                .into())
+        }
     }
 }

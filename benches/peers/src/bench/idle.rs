@@ -31,10 +31,14 @@ pub fn byteless(peer: &'static Peer, options: &Options) -> Result<Sample> {
     take(peer, options.connections, History::Byteless)
 }
 
-/// Connects, and gets one response, through TLS if the server speaks it. Of a client of TLS only its
-/// socket is kept: it neither reads nor writes again.
+/// Connects, and gets one response, through TLS if the server speaks it. Of a client of TLS only
+/// its socket is kept: it neither reads nor writes again.
 fn served(peer: &Peer, address: SocketAddr) -> Result<TcpStream> {
-    if peer.speaks == Speaks::Tls { identity::served_once(address) } else { Ok(client::served_once(address)?) }
+    if peer.speaks == Speaks::Tls {
+        identity::served_once(address)
+    } else {
+        Ok(client::served_once(address)?)
+    }
 }
 
 /// Idle time before the memory is read.
@@ -54,8 +58,11 @@ pub fn take(peer: &'static Peer, connections: usize, history: History) -> Result
     thread::sleep(IDLE);
     let per_connection = |bytes: f64| (bytes - before) / connections as f64;
     let (resident, peak) = (server.resident()?, server.resident_peak()?);
-    let mut sample =
-        sample([("bytes", per_connection(resident)), ("peak_bytes", per_connection(peak)), ("resident", resident - before)]);
+    let mut sample = sample([
+        ("bytes", per_connection(resident)),
+        ("peak_bytes", per_connection(peak)),
+        ("resident", resident - before),
+    ]);
     if history == History::Byteless && !peer.closes_byteless {
         return Ok(sample);
     }

@@ -21,15 +21,17 @@ pub fn take(peer: &'static Peer, _: &Options) -> Result<Sample> {
 }
 
 fn run(peer: &'static Peer, rounds: usize) -> Result<f64> {
-    let directory = env::temp_dir().join(format!("lameduck-bench-callgrind-{}", std::process::id()));
+    let directory =
+        env::temp_dir().join(format!("lameduck-bench-callgrind-{}", std::process::id()));
     fs::create_dir_all(&directory)?;
     // nginx runs its workers as another user.
     fs::set_permissions(&directory, fs::Permissions::from_mode(0o777))?;
     let out = format!("--callgrind-out-file={}/%p", directory.display());
     let wrapper = ["valgrind", "--tool=callgrind", "--trace-children=yes", &out].map(str::to_owned);
     let server = Server::start(peer, &Setup { wrapper: &wrapper, ..Setup::default() })?;
-    let mut connections =
-        (0..CONNECTIONS).map(|_| client::connect(server.address)).collect::<io::Result<Vec<TcpStream>>>()?;
+    let mut connections = (0..CONNECTIONS)
+        .map(|_| client::connect(server.address))
+        .collect::<io::Result<Vec<TcpStream>>>()?;
     for _ in 0..rounds {
         for stream in &mut connections {
             stream.write_all(client::REQUEST)?;
@@ -41,12 +43,16 @@ fn run(peer: &'static Peer, rounds: usize) -> Result<f64> {
     drop(connections);
     server.ask_to_stop()?;
     server.wait()?;
-    let total = fs::read_dir(&directory)?.map(|file| counted(&fs::read_to_string(file?.path())?)).sum::<Result<f64>>();
+    let total = fs::read_dir(&directory)?
+        .map(|file| counted(&fs::read_to_string(file?.path())?))
+        .sum::<Result<f64>>();
     fs::remove_dir_all(&directory)?;
     total
 }
 
 fn counted(text: &str) -> Result<f64> {
-    let total = text.lines().find_map(|line| line.strip_prefix("summary: ").or_else(|| line.strip_prefix("totals: ")));
+    let total = text
+        .lines()
+        .find_map(|line| line.strip_prefix("summary: ").or_else(|| line.strip_prefix("totals: ")));
     Ok(total.ok_or("callgrind (Debian's package `valgrind`) counted nothing")?.trim().parse()?)
 }

@@ -30,7 +30,9 @@ const PATIENCE: Timespec = Timespec { tv_sec: 60, tv_nsec: 0 };
 
 pub fn take(peer: &'static Peer, _: &Options) -> Result<Sample> {
     let server = Server::start(peer, &Setup::default())?;
-    let mut open = (0..CONNECTIONS).map(|_| client::served_once(server.address)).collect::<io::Result<Vec<TcpStream>>>()?;
+    let mut open = (0..CONNECTIONS)
+        .map(|_| client::served_once(server.address))
+        .collect::<io::Result<Vec<TcpStream>>>()?;
     for stream in &mut open {
         stream.write_all(b"GET /slow HTTP/1.1\r\nhost: bench\r\n\r\n")?;
     }
@@ -51,7 +53,11 @@ pub fn take(peer: &'static Peer, _: &Options) -> Result<Sample> {
     }
     // If anything delays the exit now, it is the server itself.
     if poll(&mut [PollFd::new(&server.exit, PollFlags::IN)], Some(&PATIENCE))? == 0 {
-        return Err(format!("{} is still there {} s after its last answer", peer.name, PATIENCE.tv_sec).into());
+        return Err(format!(
+            "{} is still there {} s after its last answer",
+            peer.name, PATIENCE.tv_sec
+        )
+        .into());
     }
     let exit = Instant::now();
     for mut stream in left {

@@ -53,8 +53,7 @@ fn main() -> Result<()> {
 }
 
 fn run(options: &Options) -> Result<Value> {
-    let mut results =
-        json!({ "run": conditions::describe(options.rounds, options.seconds, options.connections) });
+    let mut results = json!({ "run": conditions::describe(options.rounds, options.seconds, options.connections) });
     cores::pin_client()?;
     let mut peers = Vec::new();
     for peer in &options.peers {
@@ -64,17 +63,22 @@ fn run(options: &Options) -> Result<Value> {
         }
     }
     let mut noise = Noise::listen();
-    results["servers"] = peers.iter().map(|peer| begin(peer)).collect::<Result<Vec<Value>>>()?.into();
+    results["servers"] =
+        peers.iter().map(|peer| begin(peer)).collect::<Result<Vec<Value>>>()?.into();
     for measure in &options.measures {
         let mut samples: Vec<Vec<Sample>> = vec![Vec::new(); peers.len()];
         let rounds = options.rounds.min(measure.rounds_max);
         for round in 1..=rounds {
-            for (samples, peer) in samples.iter_mut().zip(&peers).filter(|(_, peer)| (measure.suits)(peer)) {
+            for (samples, peer) in
+                samples.iter_mut().zip(&peers).filter(|(_, peer)| (measure.suits)(peer))
+            {
                 say(&format!("{}: round {round} of {rounds}, {}", measure.name, peer.name));
                 noise.peek()?;
                 match (measure.take)(peer, options) {
                     Ok(sample) => samples.push(sample),
-                    Err(error) => say(&format!("{} of {} is left out: {error}\n", measure.name, peer.name)),
+                    Err(error) => {
+                        say(&format!("{} of {} is left out: {error}\n", measure.name, peer.name))
+                    }
                 }
             }
         }
@@ -96,7 +100,9 @@ fn write(path: Option<&str>, results: &Value) -> Result<()> {
 }
 
 fn begin(peer: &Peer) -> Result<Value> {
-    Ok(json!({ "name": peer.name, "binary": { "bytes": { "median": peer.binary()?.metadata()?.len() } } }))
+    Ok(
+        json!({ "name": peer.name, "binary": { "bytes": { "median": peer.binary()?.metadata()?.len() } } }),
+    )
 }
 
 /// Prints progress on one line of the terminal.

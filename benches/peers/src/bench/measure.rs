@@ -23,23 +23,58 @@ pub struct Measure {
 /// All measures, in the order of the run.
 pub const MEASURES: [Measure; 18] = [
     Measure { name: "load", rounds_max: usize::MAX, suits: any, take: wrk::many },
-    Measure { name: "sampled", rounds_max: usize::MAX, suits: |peer| any(peer) && perf::works(), take: perf::take },
+    Measure {
+        name: "sampled",
+        rounds_max: usize::MAX,
+        suits: |peer| any(peer) && perf::works(),
+        take: perf::take,
+    },
     Measure { name: "one", rounds_max: usize::MAX, suits: any, take: wrk::one },
     Measure { name: "pipelined", rounds_max: usize::MAX, suits: parses, take: wrk::pipelined },
-    Measure { name: "http2", rounds_max: usize::MAX, suits: |peer| any(peer) && peer.http2, take: h2load::streams },
+    Measure {
+        name: "http2",
+        rounds_max: usize::MAX,
+        suits: |peer| any(peer) && peer.http2,
+        take: h2load::streams,
+    },
     Measure { name: "start", rounds_max: usize::MAX, suits: any, take: start::first_answer },
     Measure { name: "idle", rounds_max: usize::MAX, suits: any, take: idle::served_once },
     Measure { name: "byteless", rounds_max: 3, suits: any, take: idle::byteless },
-    Measure { name: "last_answer", rounds_max: usize::MAX, suits: |peer| any(peer) && peer.drains, take: last_answer::take },
-    Measure { name: "draining", rounds_max: usize::MAX, suits: parses, take: draining::with_new_connections },
-    Measure { name: "draining_kept", rounds_max: 3, suits: parses, take: draining::with_kept_connections },
+    Measure {
+        name: "last_answer",
+        rounds_max: usize::MAX,
+        suits: |peer| any(peer) && peer.drains,
+        take: last_answer::take,
+    },
+    Measure {
+        name: "draining",
+        rounds_max: usize::MAX,
+        suits: parses,
+        take: draining::with_new_connections,
+    },
+    Measure {
+        name: "draining_kept",
+        rounds_max: 3,
+        suits: parses,
+        take: draining::with_kept_connections,
+    },
     Measure { name: "slopes", rounds_max: 3, suits: slopes::suits, take: slopes::connections },
-    Measure { name: "workers", rounds_max: 3, suits: |peer| peer.name == "lameduck", take: slopes::workers },
+    Measure {
+        name: "workers",
+        rounds_max: 3,
+        suits: |peer| peer.name == "lameduck",
+        take: slopes::workers,
+    },
     Measure { name: "instructions", rounds_max: 1, suits: any, take: instructions::take },
     Measure { name: "tls", rounds_max: usize::MAX, suits: tls, take: wrk::many },
     Measure { name: "handshakes", rounds_max: usize::MAX, suits: tls, take: wrk::handshakes },
     Measure { name: "tls_idle", rounds_max: 3, suits: tls, take: idle::served_once },
-    Measure { name: "grpc", rounds_max: usize::MAX, suits: |peer| peer.speaks == Speaks::Grpc, take: grpc::calls },
+    Measure {
+        name: "grpc",
+        rounds_max: usize::MAX,
+        suits: |peer| peer.speaks == Speaks::Grpc,
+        take: grpc::calls,
+    },
 ];
 
 /// Returns whether the server speaks HTTP without TLS.
@@ -65,10 +100,14 @@ pub fn sample<const N: usize>(numbers: [(&str, f64); N]) -> Sample {
 /// Returns for each number its median, its spread (maximum minus minimum, relative to the median),
 /// and its values in the order of the rounds.
 pub fn summary(samples: &[Sample]) -> Value {
-    let names = samples.iter().flat_map(|sample| sample.keys()).collect::<std::collections::BTreeSet<_>>();
+    let names =
+        samples.iter().flat_map(|sample| sample.keys()).collect::<std::collections::BTreeSet<_>>();
     let of = |name: &String| {
-        let rounds: Vec<f64> = samples.iter().filter_map(|sample| sample.get(name).copied()).collect();
-        let (least, most) = rounds.iter().fold((f64::MAX, f64::MIN), |(least, most), n| (least.min(*n), most.max(*n)));
+        let rounds: Vec<f64> =
+            samples.iter().filter_map(|sample| sample.get(name).copied()).collect();
+        let (least, most) = rounds
+            .iter()
+            .fold((f64::MAX, f64::MIN), |(least, most), n| (least.min(*n), most.max(*n)));
         let middle = median_of(&rounds);
         let spread = if middle > 0.0 { (most - least) / middle } else { 0.0 };
         json!({ "median": middle, "spread": spread, "rounds": rounds })

@@ -44,7 +44,9 @@ impl Options {
         while let Some(word) = words.next() {
             let mut value = || words.next().ok_or(format!("{word} needs a value"));
             match word.as_str() {
-                "--only" => options.measures = value()?.split(',').map(measure).collect::<Result<_>>()?,
+                "--only" => {
+                    options.measures = value()?.split(',').map(measure).collect::<Result<_>>()?
+                }
                 "--rounds" => options.rounds = value()?.parse()?,
                 "--seconds" => options.seconds = value()?.parse()?,
                 "--connections" => options.connections = value()?.parse()?,
@@ -52,7 +54,9 @@ impl Options {
                 "--json" => options.json = Some(value()?),
                 "--plot" => options.plot = Some(value()?),
                 "--from" => options.from = Some(value()?),
-                flag if flag.starts_with('-') => return Err(format!("no such flag: {flag}\n{USAGE}").into()),
+                flag if flag.starts_with('-') => {
+                    return Err(format!("no such flag: {flag}\n{USAGE}").into());
+                }
                 name => options.peers.push(Peer::named(name)?),
             }
         }

@@ -49,20 +49,35 @@ pub const PEERS: [Peer; 14] = [
     Peer { name: "floor", drains: false, http2: false, ..OURS },
     Peer { name: "lameduck_tls", speaks: Speaks::Tls, ..OURS },
     Peer { name: "bare_tls", speaks: Speaks::Tls, drains: false, ..OURS },
-    Peer { name: "nginx_tls", kind: Kind::Nginx, speaks: Speaks::Tls, closes_byteless: false, ..OURS },
+    Peer {
+        name: "nginx_tls",
+        kind: Kind::Nginx,
+        speaks: Speaks::Tls,
+        closes_byteless: false,
+        ..OURS
+    },
     Peer { name: "lameduck_grpc", speaks: Speaks::Grpc, ..OURS },
     Peer { name: "tonic_grpc", speaks: Speaks::Grpc, ..OURS },
 ];
 
-const OURS: Peer =
-    Peer { name: "", kind: Kind::Ours, speaks: Speaks::Http, drains: true, http2: true, closes_byteless: true };
+const OURS: Peer = Peer {
+    name: "",
+    kind: Kind::Ours,
+    speaks: Speaks::Http,
+    drains: true,
+    http2: true,
+    closes_byteless: true,
+};
 
 const NGINX: &str = "/usr/sbin/nginx";
 
 impl Peer {
     /// Returns the server with this name.
     pub fn named(name: &str) -> Result<&'static Self> {
-        PEERS.iter().find(|peer| peer.name == name).ok_or_else(|| format!("no such server: {name}").into())
+        PEERS
+            .iter()
+            .find(|peer| peer.name == name)
+            .ok_or_else(|| format!("no such server: {name}").into())
     }
 
     /// Returns whether it is one of the servers that keep this crate's promises.
@@ -73,13 +88,14 @@ impl Peer {
     /// Returns why it cannot be measured here, or `None` if it can. Builds the Go program.
     pub fn missing(&self) -> Option<String> {
         match self.kind {
-            Kind::Ours => {
-                (!self.binary().ok()?.exists()).then(|| "it is not built: `cargo build --release` does it".to_owned())
-            }
-            Kind::Nginx => {
-                (!self.binary().ok()?.exists()).then(|| "it is not installed: Debian's package `nginx-core`".to_owned())
-            }
-            Kind::Go => self.build_go().err().map(|error| format!("go is not installed, or cannot build it: {error}")),
+            Kind::Ours => (!self.binary().ok()?.exists())
+                .then(|| "it is not built: `cargo build --release` does it".to_owned()),
+            Kind::Nginx => (!self.binary().ok()?.exists())
+                .then(|| "it is not installed: Debian's package `nginx-core`".to_owned()),
+            Kind::Go => self
+                .build_go()
+                .err()
+                .map(|error| format!("go is not installed, or cannot build it: {error}")),
         }
     }
 
@@ -96,7 +112,10 @@ impl Peer {
         words.push(self.binary()?.display().to_string());
         match self.kind {
             Kind::Ours | Kind::Go => words.push(address.to_string()),
-            Kind::Nginx => words.extend(["-c".to_owned(), self.nginx_config(address, http2)?.display().to_string()]),
+            Kind::Nginx => words.extend([
+                "-c".to_owned(),
+                self.nginx_config(address, http2)?.display().to_string(),
+            ]),
         }
         let mut command = Command::new(&words[0]);
         command.args(&words[1..]);
@@ -125,13 +144,17 @@ impl Peer {
             Speaks::Tls => {
                 let [certificate, key] = &identity::get()?.files;
                 let (certificate, key) = (certificate.display(), key.display());
-                (format!("{address} ssl"), format!("ssl_certificate {certificate}; ssl_certificate_key {key};"))
+                (
+                    format!("{address} ssl"),
+                    format!("ssl_certificate {certificate}; ssl_certificate_key {key};"),
+                )
             }
             Speaks::Http | Speaks::Grpc if http2 => (format!("{address} http2"), String::new()),
             Speaks::Http | Speaks::Grpc => (address.to_string(), String::new()),
         };
         let text = include_str!("../../nginx.conf");
-        let text = text.lines().filter(|line| !line.starts_with('#')).collect::<Vec<_>>().join("\n");
+        let text =
+            text.lines().filter(|line| !line.starts_with('#')).collect::<Vec<_>>().join("\n");
         let text = text.replace("LISTEN", &listen).replace("TLS", &tls);
         let path = directory.join("nginx.conf");
         fs::write(&path, text.replace("DIRECTORY", &directory.display().to_string()))?;
@@ -140,8 +163,17 @@ impl Peer {
 
     fn build_go(&self) -> Result<()> {
         let source = concat!(env!("CARGO_MANIFEST_DIR"), "/go");
-        let built = Command::new("go").args(["build", "-o"]).arg(self.binary()?).arg(".").current_dir(source).output()?;
-        if built.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&built.stderr).into_owned().into()) }
+        let built = Command::new("go")
+            .args(["build", "-o"])
+            .arg(self.binary()?)
+            .arg(".")
+            .current_dir(source)
+            .output()?;
+        if built.status.success() {
+            Ok(())
+        } else {
+            Err(String::from_utf8_lossy(&built.stderr).into_owned().into())
+        }
     }
 }
 

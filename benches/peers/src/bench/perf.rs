@@ -36,7 +36,8 @@ pub fn take(peer: &'static Peer, options: &Options) -> Result<Sample> {
     let processes = server.processes().iter().map(u32::to_string).collect::<Vec<_>>().join(",");
     let looks = LOOKS_PER_SECOND.to_string();
     let file = data.display().to_string();
-    let wrapper = ["perf", "record", "-q", "-e", "cpu-clock", "-F", &looks, "-p", &processes, "-o", &file];
+    let wrapper =
+        ["perf", "record", "-q", "-e", "cpu-clock", "-F", &looks, "-p", &processes, "-o", &file];
     let run = wrk::run(&server, &wrapper, options.seconds, wrk::MANY, &[]);
     let found = run.and_then(|run| Ok((run, count(&file)?)));
     let _ = std::fs::remove_file(&data);

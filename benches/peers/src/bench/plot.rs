@@ -37,7 +37,12 @@ const PANELS: [Panel; 6] = [
         path: "draining_kept/lost",
         text: thousands,
     },
-    Panel { title: "10,000 idle connections closed", unit: "ms from the stop", path: "idle/close_millis", text: thousands },
+    Panel {
+        title: "10,000 idle connections closed",
+        unit: "ms from the stop",
+        path: "idle/close_millis",
+        text: thousands,
+    },
     Panel {
         title: "Last answer to exit",
         unit: "ms",
@@ -81,7 +86,8 @@ const STYLE: &str = "
 pub fn draw(results: &Value) -> String {
     let servers = results["servers"].as_array().map(Vec::as_slice).unwrap_or_default();
     let find = |name: &str| servers.iter().find(|server| server["name"] == name);
-    let rows: Vec<(&str, &Value)> = ROWS.iter().filter_map(|(name, title)| Some((*title, find(name)?))).collect();
+    let rows: Vec<(&str, &Value)> =
+        ROWS.iter().filter_map(|(name, title)| Some((*title, find(name)?))).collect();
     let panel_height = HEAD + ROW * rows.len() as f64;
     let lines = PANELS.len().div_ceil(COLUMNS) as f64;
     let width = 2.0 * MARGIN + COLUMNS as f64 * (PANEL_WIDTH + GAP) - GAP;
@@ -128,10 +134,16 @@ fn draw_panel(svg: &mut String, panel: &Panel, rows: &[(&str, &Value)], x: f64, 
             middle + 4.0,
         );
         let Some(value) = number(server, path) else {
-            let _ = writeln!(svg, r#"<text class="quiet" x="{}" y="{:.1}">–</text>"#, left + 6.0, middle + 4.0);
+            let _ = writeln!(
+                svg,
+                r#"<text class="quiet" x="{}" y="{:.1}">–</text>"#,
+                left + 6.0,
+                middle + 4.0
+            );
             continue;
         };
-        let length = if most > 0.0 { (value / most).max(0.0) * (PANEL_WIDTH - NAMES - NUMBER) } else { 0.0 };
+        let length =
+            if most > 0.0 { (value / most).max(0.0) * (PANEL_WIDTH - NAMES - NUMBER) } else { 0.0 };
         let _ = writeln!(
             svg,
             r#"<rect class="bar{}" x="{left}" y="{:.1}" width="{length:.1}" height="14" rx="2"/><text class="number{}" x="{:.1}" y="{:.1}">{}</text>"#,
@@ -144,7 +156,10 @@ fn draw_panel(svg: &mut String, panel: &Panel, rows: &[(&str, &Value)], x: f64, 
         );
     }
     let (from, to) = (y + HEAD, y + HEAD + ROW * rows.len() as f64);
-    let _ = writeln!(svg, r#"<line class="track" x1="{left}" x2="{left}" y1="{from:.1}" y2="{to:.1}"/>"#);
+    let _ = writeln!(
+        svg,
+        r#"<line class="track" x1="{left}" x2="{left}" y1="{from:.1}" y2="{to:.1}"/>"#
+    );
 }
 
 /// Formats a number as `12,345`.

@@ -95,9 +95,11 @@ impl Server {
         for process in self.processes() {
             let stat = fs::read_to_string(format!("/proc/{process}/stat"))?;
             // The second field is the name, in parentheses, and may contain anything.
-            let fields: Vec<&str> = stat.rsplit(") ").next().unwrap_or_default().split(' ').collect();
-            let seconds =
-                |index: usize| fields.get(index).and_then(|ticks| ticks.parse::<f64>().ok()).unwrap_or(0.0) / TICKS;
+            let fields: Vec<&str> =
+                stat.rsplit(") ").next().unwrap_or_default().split(' ').collect();
+            let seconds = |index: usize| {
+                fields.get(index).and_then(|ticks| ticks.parse::<f64>().ok()).unwrap_or(0.0) / TICKS
+            };
             cpu.user += seconds(11);
             cpu.system += seconds(12);
         }
@@ -119,7 +121,8 @@ impl Server {
         for process in self.processes() {
             let text = fs::read_to_string(format!("/proc/{process}/status"))?;
             let line = text.lines().find_map(|found| found.strip_prefix(line)?.strip_prefix(':'));
-            let kilobytes = line.and_then(|line| line.split_whitespace().next()?.parse::<f64>().ok());
+            let kilobytes =
+                line.and_then(|line| line.split_whitespace().next()?.parse::<f64>().ok());
             bytes += kilobytes.unwrap_or(0.0) * 1024.0;
         }
         Ok(bytes)
@@ -128,7 +131,8 @@ impl Server {
     /// Returns the process, and its workers if they are processes, too.
     pub fn processes(&self) -> Vec<u32> {
         let id = self.child.id();
-        let children = fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap_or_default();
+        let children =
+            fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap_or_default();
         let children = children.split_whitespace().filter_map(|child| child.parse().ok());
         [id].into_iter().chain(children).collect()
     }
@@ -153,7 +157,9 @@ impl Drop for Server {
         // SIGTERM first, so that a server with worker processes ends them too.
         let _ = kill_process(Pid::from_child(&self.child), rustix::process::Signal::TERM);
         let patience = Instant::now();
-        while matches!(self.child.try_wait(), Ok(None)) && patience.elapsed() < Duration::from_millis(500) {
+        while matches!(self.child.try_wait(), Ok(None))
+            && patience.elapsed() < Duration::from_millis(500)
+        {
             thread::sleep(Duration::from_millis(5));
         }
         let _ = self.child.kill();

@@ -23,7 +23,9 @@ const CONNECTIONS: [usize; 4] = [100, 1_000, 5_000, 10_000];
 /// Measures resident bytes, and milliseconds from the stop to the exit, with N idle connections.
 pub fn connections(peer: &'static Peer, options: &Options) -> Result<Sample> {
     let mut found = Sample::new();
-    for connections in CONNECTIONS.into_iter().filter(|connections| *connections <= options.connections) {
+    for connections in
+        CONNECTIONS.into_iter().filter(|connections| *connections <= options.connections)
+    {
         let idle = idle::take(peer, connections, History::ServedOnce)?;
         for number in ["resident", "close_millis", "stop_millis"] {
             found.insert(format!("{number}_{connections}"), idle[number]);

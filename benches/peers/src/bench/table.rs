@@ -1,5 +1,5 @@
-//! The tables, as Markdown: medians with half of their spread, and the ratios of lameduck to the two servers that it is
-//! compared with.
+//! The tables, as Markdown: medians with half of their spread, and the ratios of lameduck to the
+//! two servers that it is compared with.
 
 use crate::conditions;
 use serde_json::Value;
@@ -54,7 +54,8 @@ const COSTS: [Row; 43] = [
     ("binary, MB", "binary/bytes", |bytes| fine(bytes / 1e6)),
 ];
 
-const COUNTS: [Row; 1] = [("instructions a request (callgrind, 64 connections)", "instructions/per_request", whole)];
+const COUNTS: [Row; 1] =
+    [("instructions a request (callgrind, 64 connections)", "instructions/per_request", whole)];
 
 const SLOPES: [Row; 14] = [
     ("KB with 1,000 idle connections", "slopes/resident_1000", kilobytes),
@@ -125,8 +126,11 @@ pub fn number(server: &Value, path: &str) -> Option<f64> {
 fn rows(rows: &[Row], servers: &[&Value], ratios: Ratios, out: &mut impl Write) -> io::Result<()> {
     let told = |row: &&Row| servers.iter().any(|server| number(server, row.1).is_some());
     let rows: Vec<&Row> = rows.iter().filter(told).collect();
-    let servers: Vec<&Value> =
-        servers.iter().copied().filter(|server| rows.iter().any(|row| number(server, row.1).is_some())).collect();
+    let servers: Vec<&Value> = servers
+        .iter()
+        .copied()
+        .filter(|server| rows.iter().any(|row| number(server, row.1).is_some()))
+        .collect();
     if rows.is_empty() {
         return Ok(());
     }
@@ -146,13 +150,20 @@ fn rows(rows: &[Row], servers: &[&Value], ratios: Ratios, out: &mut impl Write) 
     for (title, path, text) in rows {
         write!(out, "| {title} |")?;
         for server in &servers {
-            let spread = number(server, &format!("{path}|spread")).filter(|spread| *spread >= 0.005);
-            let spread = spread.map(|spread| format!(" ±{:.0} %", spread * 50.0)).unwrap_or_default();
+            let spread =
+                number(server, &format!("{path}|spread")).filter(|spread| *spread >= 0.005);
+            let spread =
+                spread.map(|spread| format!(" ±{:.0} %", spread * 50.0)).unwrap_or_default();
             write!(out, " {}{spread} |", number(server, path).map(text).unwrap_or_default())?;
         }
         for (_, (ours, other)) in &others {
-            let ratio = number(ours, path).zip(number(other, path)).filter(|(_, other)| *other > 0.0);
-            write!(out, " {} |", ratio.map(|(ours, other)| fine(ours / other)).unwrap_or_default())?;
+            let ratio =
+                number(ours, path).zip(number(other, path)).filter(|(_, other)| *other > 0.0);
+            write!(
+                out,
+                " {} |",
+                ratio.map(|(ours, other)| fine(ours / other)).unwrap_or_default()
+            )?;
         }
         writeln!(out)?;
     }

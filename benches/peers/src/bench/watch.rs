@@ -37,7 +37,12 @@ impl Watch {
     pub fn new(connections: &[TcpStream], exit: &OwnedFd) -> Result<Self> {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
         for connection in connections {
-            epoll::add(&epoll, connection, EventData::new_u64(0), EventFlags::RDHUP | EventFlags::ET)?;
+            epoll::add(
+                &epoll,
+                connection,
+                EventData::new_u64(0),
+                EventFlags::RDHUP | EventFlags::ET,
+            )?;
         }
         epoll::add(&epoll, exit, EventData::new_u64(PROCESS), EventFlags::IN | EventFlags::ET)?;
         Ok(Self { epoll, left: connections.len() })
@@ -58,12 +63,18 @@ impl Watch {
                 match data.u64() {
                     PROCESS => exited = Some(now),
                     // A reset after the end causes another event, so never count below zero.
-                    _ if flags.contains(EventFlags::RDHUP) => (self.left, closed) = (self.left.saturating_sub(1), now),
+                    _ if flags.contains(EventFlags::RDHUP) => {
+                        (self.left, closed) = (self.left.saturating_sub(1), now)
+                    }
                     _ => {}
                 }
             }
             if began.elapsed() > PATIENCE {
-                return Err(format!("after {PATIENCE:?} the server still holds {} connections", self.left).into());
+                return Err(format!(
+                    "after {PATIENCE:?} the server still holds {} connections",
+                    self.left
+                )
+                .into());
             }
         }
         Ok(Seen { closed, exited: exited.unwrap_or(closed) })

@@ -24,8 +24,8 @@ pub fn many(peer: &'static Peer, options: &Options) -> Result<Sample> {
     take(peer, options.seconds, MANY, &[])
 }
 
-/// 64 clients through TLS, each with a new connection per request: the cost of a handshake, with the
-/// connection and the one request that follow it.
+/// 64 clients through TLS, each with a new connection per request: the cost of a handshake, with
+/// the connection and the one request that follow it.
 pub fn handshakes(peer: &'static Peer, options: &Options) -> Result<Sample> {
     take(peer, options.seconds, MANY, &["-H".to_owned(), "Connection: close".to_owned()])
 }
@@ -39,7 +39,8 @@ pub fn one(peer: &'static Peer, options: &Options) -> Result<Sample> {
 pub fn pipelined(peer: &'static Peer, options: &Options) -> Result<Sample> {
     let script = env::temp_dir().join(format!("lameduck-bench-{}.lua", std::process::id()));
     fs::write(&script, PIPELINED)?;
-    let sample = take(peer, options.seconds, MANY, &["-s".to_owned(), script.display().to_string()]);
+    let sample =
+        take(peer, options.seconds, MANY, &["-s".to_owned(), script.display().to_string()]);
     fs::remove_file(script)?;
     sample
 }
@@ -76,7 +77,14 @@ pub fn capacity(server: &Server, seconds: u64, connections: Connections) -> Resu
         Connections::Kept => &[],
         Connections::New => &["-H", "Connection: close"],
     };
-    Ok(run(server, &[], seconds, MANY, &more.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>())?.per_second)
+    Ok(run(
+        server,
+        &[],
+        seconds,
+        MANY,
+        &more.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>(),
+    )?
+    .per_second)
 }
 
 /// How a request uses connections.
@@ -87,13 +95,25 @@ pub enum Connections {
 }
 
 /// Runs `wrk`, under `wrapper` if it is not empty.
-pub fn run(server: &Server, wrapper: &[&str], seconds: u64, connections: usize, more: &[String]) -> Result<Run> {
+pub fn run(
+    server: &Server,
+    wrapper: &[&str],
+    seconds: u64,
+    connections: usize,
+    more: &[String],
+) -> Result<Run> {
     let mut words = wrapper.iter().chain(&["wrk"]);
     let mut command = Command::new(words.next().unwrap_or(&"wrk"));
-    command.args(words).args(["-t1", "-c", &connections.to_string(), "--latency", "-d", &format!("{seconds}s")]).args(more);
+    command
+        .args(words)
+        .args(["-t1", "-c", &connections.to_string(), "--latency", "-d", &format!("{seconds}s")])
+        .args(more);
     let output = command.arg(server.url("/")).output();
     let output = output.map_err(|error| {
-        format!("{} (Debian's package `wrk`, and `linux-perf`): {error}", wrapper.first().unwrap_or(&"wrk"))
+        format!(
+            "{} (Debian's package `wrk`, and `linux-perf`): {error}",
+            wrapper.first().unwrap_or(&"wrk")
+        )
     })?;
     let text = String::from_utf8(output.stdout)?;
     if text.contains("Socket errors") || text.contains("Non-2xx") {

@@ -1,7 +1,9 @@
 //! actix-web, with one worker per core.
 
 use actix_web::{App, HttpResponse, HttpServer, rt::System, web};
-use lameduck_peers::{HELLO, KIND, SLOW, SLOW_TIME, address, announce, cores, listen, speaks_http2};
+use lameduck_peers::{
+    HELLO, KIND, SLOW, SLOW_TIME, address, announce, cores, listen, speaks_http2,
+};
 use std::io;
 
 fn main() -> io::Result<()> {
@@ -9,8 +11,14 @@ fn main() -> io::Result<()> {
         let listener = listen(address()?)?;
         let at = listener.local_addr()?;
         let app = || App::new().route("/", web::get().to(hello)).route(SLOW, web::get().to(slow));
-        let server = HttpServer::new(app).workers(cores().get()).tcp_nodelay(true).max_connections(100_000);
-        let server = if speaks_http2() { server.listen_auto_h2c(listener)? } else { server.listen(listener)? }.run();
+        let server =
+            HttpServer::new(app).workers(cores().get()).tcp_nodelay(true).max_connections(100_000);
+        let server = if speaks_http2() {
+            server.listen_auto_h2c(listener)?
+        } else {
+            server.listen(listener)?
+        }
+        .run();
         announce(at)?;
         server.await
     })

@@ -6,13 +6,17 @@ use std::io;
 use tokio::{net::TcpListener, runtime::Builder};
 
 fn main() -> io::Result<()> {
-    Builder::new_multi_thread().worker_threads(cores().get()).enable_all().build()?.block_on(async {
-        let listener = TcpListener::from_std(listen(address()?)?)?;
-        announce(listener.local_addr()?)?;
-        let listener = listener.tap_io(|stream| drop(stream.set_nodelay(true)));
-        let router = Router::new().route("/", get(|| async { HELLO })).route(SLOW, get(slow));
-        axum::serve(listener, router).with_graceful_shutdown(async { drop(stopped().await) }).await
-    })
+    Builder::new_multi_thread().worker_threads(cores().get()).enable_all().build()?.block_on(
+        async {
+            let listener = TcpListener::from_std(listen(address()?)?)?;
+            announce(listener.local_addr()?)?;
+            let listener = listener.tap_io(|stream| drop(stream.set_nodelay(true)));
+            let router = Router::new().route("/", get(|| async { HELLO })).route(SLOW, get(slow));
+            axum::serve(listener, router)
+                .with_graceful_shutdown(async { drop(stopped().await) })
+                .await
+        },
+    )
 }
 
 async fn slow() -> &'static str {

@@ -17,7 +17,9 @@ fn main() -> io::Result<()> {
     let at = first.local_addr()?;
     let others = (1..cores().get()).map(|_| listen(at)).collect::<io::Result<Vec<_>>>()?;
     for listener in others.into_iter().chain([first]) {
-        thread::spawn(move || Builder::new_current_thread().enable_all().build()?.block_on(serve(listener)));
+        thread::spawn(move || {
+            Builder::new_current_thread().enable_all().build()?.block_on(serve(listener))
+        });
     }
     announce(at)?;
     Builder::new_current_thread().enable_all().build()?.block_on(stopped())
@@ -30,9 +32,12 @@ async fn serve(listener: std::net::TcpListener) -> io::Result<()> {
         let (stream, _) = listener.accept().await?;
         stream.set_nodelay(true)?;
         tokio::spawn(async move {
-            let (io, service) = (TokioIo::new(stream), service_fn(|request: Request<Incoming>| answer(&request)));
+            let (io, service) =
+                (TokioIo::new(stream), service_fn(|request: Request<Incoming>| answer(&request)));
             match http2 {
-                true => http2::Builder::new(TokioExecutor::new()).serve_connection(io, service).await,
+                true => {
+                    http2::Builder::new(TokioExecutor::new()).serve_connection(io, service).await
+                }
                 false => http1::Builder::new().serve_connection(io, service).await,
             }
         });

@@ -12,8 +12,9 @@ use tokio::{
 fn main() -> io::Result<()> {
     let date = "Thu, 01 Jan 1970 00:00:00 GMT";
     let length = HELLO.len();
-    let answer =
-        format!("HTTP/1.1 200 OK\r\ncontent-type: {KIND}\r\ncontent-length: {length}\r\ndate: {date}\r\n\r\n{HELLO}");
+    let answer = format!(
+        "HTTP/1.1 200 OK\r\ncontent-type: {KIND}\r\ncontent-length: {length}\r\ndate: {date}\r\n\r\n{HELLO}"
+    );
     let answer: Arc<str> = answer.into();
     Builder::new_current_thread().enable_all().build()?.block_on(async {
         let listener = TcpListener::from_std(listen(address()?)?)?;

@@ -32,12 +32,14 @@ fn tls(all: &mut Vec<Sometimes>) {
         let what = format!("tls: a stream cut beside half a frame, {end}");
         all.push(Sometimes::new(what, move |coverage| {
             let is_it = |traffic: &Traffic| {
-                matches!(traffic, Traffic::Http2HalfFrame { half_closes, .. } if *half_closes == shut)
+                matches!(traffic, Traffic::Http2HalfFrame { half_closes, .. }
+                    if *half_closes == shut)
             };
             coverage.history.scenario.tls
                 && coverage.history.requests.iter().any(|observed| {
                     let client = coverage.history.client(observed);
-                    let cut = matches!(&observed.end, Some((_, RequestResult::Failed(how))) if how == "body-cut");
+                    let cut = matches!(&observed.end, Some((_, RequestResult::Failed(how)))
+                        if how == "body-cut");
                     cut && client.is_some_and(|client| is_it(&client.traffic))
                 })
         }));
@@ -134,22 +136,26 @@ fn connections(all: &mut Vec<Sometimes>) {
         })
     });
     for stranger in [Stranger::ByteLess, Stranger::HalfHead, Stranger::Windowless] {
-        all.push(Sometimes::new(format!("probe: among strangers, {stranger:?}"), move |coverage| {
-            let is_it = |traffic: &Traffic| {
-                matches!(traffic, Traffic::InternalStrangers { stranger: of, count: 128.. } if *of == stranger)
-            };
-            let mut clients = coverage.history.scenario.clients.iter().enumerate();
-            let Some((n, _)) = clients.find(|(_, client)| is_it(&client.traffic)) else {
-                return false;
-            };
-            let mut connected = coverage.history.records.iter().filter(|record| {
-                record.event == "connected" && *record.actor == *client_name(n)
-            });
-            let Some(full) = connected.nth(127).map(|record| record.at) else { return false };
-            coverage.history.records.iter().any(|record| {
-                record.event == "probe" && record.number("status").is_some() && record.at > full
-            })
-        }));
+        all.push(Sometimes::new(
+            format!("probe: among strangers, {stranger:?}"),
+            move |coverage| {
+                let is_it = |traffic: &Traffic| {
+                    matches!(traffic, Traffic::InternalStrangers { stranger: of, count: 128.. }
+                    if *of == stranger)
+                };
+                let mut clients = coverage.history.scenario.clients.iter().enumerate();
+                let Some((n, _)) = clients.find(|(_, client)| is_it(&client.traffic)) else {
+                    return false;
+                };
+                let mut connected = coverage.history.records.iter().filter(|record| {
+                    record.event == "connected" && *record.actor == *client_name(n)
+                });
+                let Some(full) = connected.nth(127).map(|record| record.at) else { return false };
+                coverage.history.records.iter().any(|record| {
+                    record.event == "probe" && record.number("status").is_some() && record.at > full
+                })
+            },
+        ));
     }
     let mut limit = |what: &str, test: fn(&Coverage<'_>) -> bool| {
         all.push(Sometimes::new(format!("connections: {what}"), test));

@@ -185,8 +185,8 @@ impl fmt::Display for Advice {
         write!(
             f,
             "the least lame duck delay that loses nothing: {:.1} s\n\
-             none of {} requests was lost in {} deploys: with a confidence of 95 %, at most {:.1} % \
-             of all deploys lose one",
+             none of {} requests was lost in {} deploys: with a confidence of 95 %, at most \
+             {:.1} % of all deploys lose one",
             point.lame_duck.as_secs_f64(),
             point.losses.requests + point.losses.requests_with_retries,
             point.losses.plays,

@@ -60,11 +60,12 @@ pub(super) async fn live(program: Program, process: Process, grace_period: Durat
     let killing = async {
         stop.cancelled().await;
         client::pause(grace_period).await;
+        trace.record(&name, "killed", &[("after", format!("{grace_period:?}").into())]);
     };
     tokio::select! {
         biased;
         () = program(process) => {}
-        () = killing => trace.record(&name, "killed", &[("after", format!("{grace_period:?}").into())]),
+        () = killing => {}
     }
     drop(gone);
 }

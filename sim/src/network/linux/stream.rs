@@ -276,7 +276,9 @@ async fn bring_down(mut read: OwnedReadHalf, mut way: Way, shared: Arc<Shared>) 
         // The host has sent its FIN. It may still send an RST.
         tokio::select! {
             biased;
-            _ = read.ready(Interest::ERROR) => drop(shared.deliver(way.arrives(now()), Parcel::Reset)),
+            _ = read.ready(Interest::ERROR) => {
+                let _ = shared.deliver(way.arrives(now()), Parcel::Reset);
+            }
             () = shared.all_sent.cancelled() => {}
         }
         false

@@ -18,8 +18,8 @@ async fn main() -> io::Result<()> {
         tokio::select! {
             accepted = listener.accept() => {
                 let Ok((stream, _)) = accepted else { continue };
-                let service = TowerToHyperService::new(router());
-                let connection = server.serve_connection_with_upgrades(TokioIo::new(stream), service);
+                let (stream, service) = (TokioIo::new(stream), TowerToHyperService::new(router()));
+                let connection = server.serve_connection_with_upgrades(stream, service);
                 let connection = graceful.watch(connection.into_owned());
                 tokio::spawn(connection);
             }
@@ -29,7 +29,9 @@ async fn main() -> io::Result<()> {
     drop(listener);
     tokio::select! {
         () = graceful.shutdown() => {}
-        () = tokio::time::sleep(DRAIN) => eprintln!("waited 5 seconds for graceful shutdown, aborting"),
+        () = tokio::time::sleep(DRAIN) => {
+            eprintln!("waited 5 seconds for graceful shutdown, aborting");
+        }
     }
     Ok(())
 }
