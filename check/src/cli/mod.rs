@@ -88,7 +88,7 @@ struct RunArgs {
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// Servers that run at the same time, if the port can be chosen
-    #[arg(long, default_value_t = 4, value_parser = parse_jobs)]
+    #[arg(long, default_value_t = 8, value_parser = parse_jobs)]
     jobs: usize,
     /// A failed SHOULD is a failure, too
     #[arg(long)]
