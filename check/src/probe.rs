@@ -62,11 +62,21 @@ pub struct Routes {
 /// Starts the server once, and tries what it has. Fills in the routes of the target.
 ///
 /// # Errors
-/// If the server does not start, its path does not respond 200, or it does not have a route that
-/// was given.
+/// If the server does not start or does not stay in the foreground, its path does not respond 200,
+/// or it does not have a route that was given.
 pub fn examine(target: &mut Target, routes: &Routes) -> Result<Abilities, String> {
-    let server = Server::start(target)?;
-    let mut probe = Probe { server: &server, present: BTreeSet::new() };
+    let mut server = Server::start(target)?;
+    let abilities = examine_started(&server, target, routes)?;
+    server.expect_running()?;
+    Ok(abilities)
+}
+
+fn examine_started(
+    server: &Server,
+    target: &mut Target,
+    routes: &Routes,
+) -> Result<Abilities, String> {
+    let mut probe = Probe { server, present: BTreeSet::new() };
     if target.tls {
         let paths = &mut target.paths;
         probe.over_tls(&paths.plain)?;

@@ -18,10 +18,21 @@ const OUTPUT_MAX: usize = 256 * 1024;
 /// The process groups that this program has started.
 static GROUPS: Groups = Groups::new();
 
-/// Kills all process groups that this program has started, before it is ended by a signal. No
-/// process can be started after that.
+/// Kills all process groups that this program has started, before it ends. No process can be
+/// started after that. Processes that have left their group are killed if this program has
+/// [adopted](adopt_orphans) them.
 pub fn kill_all() {
     GROUPS.kill_all();
+    orphans::kill();
+}
+
+/// Makes this program the parent of every process whose parent has exited, so that a server which
+/// puts itself into the background is killed at the end, too.
+///
+/// # Errors
+/// Errors of the system.
+pub fn adopt_orphans() -> io::Result<()> {
+    orphans::adopt()
 }
 
 /// Process groups that are alive, or `None` after they were all killed.
@@ -267,6 +278,59 @@ fn limit_to(pid: Pid, limit: u64) -> io::Result<()> {
 #[cfg(not(target_os = "linux"))]
 fn limit_to(_: Pid, _: u64) -> io::Result<()> {
     Err(ErrorKind::Unsupported.into())
+}
+
+/// The descendants that have left their process group.
+#[cfg(target_os = "linux")]
+mod orphans {
+    use rustix::process::{Pid, Signal, getpid, kill_process, set_child_subreaper};
+    use std::{
+        fs, io, thread,
+        time::{Duration, Instant},
+    };
+
+    pub(super) fn adopt() -> io::Result<()> {
+        Ok(set_child_subreaper(Some(getpid()))?)
+    }
+
+    /// Kills the children of this process, then theirs, which become its children.
+    pub(super) fn kill() {
+        let end = Instant::now() + Duration::from_secs(5);
+        loop {
+            let children = children();
+            if children.is_empty() || Instant::now() >= end {
+                return;
+            }
+            for child in children {
+                let _ = kill_process(child, Signal::KILL);
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Returns the children that run. A zombie does not.
+    fn children() -> Vec<Pid> {
+        let own = getpid().as_raw_pid().to_string();
+        let is_child = |pid: i32| {
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            let (_, fields) = stat.rsplit_once(") ")?;
+            let mut fields = fields.split(' ');
+            let is_running = !matches!(fields.next()?, "Z" | "X");
+            (is_running && fields.next()? == own).then_some(pid)
+        };
+        let processes = fs::read_dir("/proc").into_iter().flatten();
+        let ids = processes.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+        ids.filter_map(is_child).filter_map(Pid::from_raw).collect()
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+mod orphans {
+    pub(super) const fn adopt() -> std::io::Result<()> {
+        Ok(())
+    }
+
+    pub(super) const fn kill() {}
 }
 
 fn keep(mut reader: io::PipeReader, kept: &Mutex<Vec<u8>>) {

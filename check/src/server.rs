@@ -165,7 +165,7 @@ impl Server {
                 status_of(&url)
             };
             match status {
-                Ok(200) => return Ok(()),
+                Ok(200) => return self.expect_running(),
                 Ok(status) => last = format!("GET {} responded {status}", url.path),
                 Err(error) => last = error.unwrap_or(last),
             }
@@ -186,6 +186,22 @@ impl Server {
                 tail(&output)
             ));
         }
+    }
+
+    /// Expects that the command runs, before its stop was requested.
+    ///
+    /// # Errors
+    /// If it has exited. A server that continues in the background receives no signal, and its exit
+    /// is not seen.
+    pub fn expect_running(&mut self) -> Result<(), String> {
+        let Some((exit, _)) = self.process.exit() else { return Ok(()) };
+        self.process.await_output();
+        let output = self.process.output();
+        Err(format!(
+            "the command ended without a stop request: {exit}. A server must run in the \
+             foreground, since the signals go to the process of the command; its output:\n{}",
+            tail(&output)
+        ))
     }
 
     /// Requests the stop. A stop command is started and not waited for: one such as `docker stop`

@@ -143,7 +143,7 @@ impl<'a> Trial<'a> {
     pub fn start_by(&mut self, plan: &Plan, command: Command, output: Output) -> Result<(), Abort> {
         self.set_server(Server::start_by(self.target, plan, command, output)?);
         thread::sleep(SETTLE);
-        Ok(())
+        Ok(self.server()?.expect_running()?)
     }
 
     /// Takes a server that was started otherwise.

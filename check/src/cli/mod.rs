@@ -15,7 +15,7 @@ use crate::{
 };
 use clap::{Args, Parser, Subcommand};
 use comparison::{CompareArgs, compare};
-use server_args::ServerArgs;
+use server_args::{ServerArgs, parse_time};
 use signal_hook::{consts::TERM_SIGNALS, iterator::Signals};
 use std::{
     ffi::OsString,
@@ -74,7 +74,7 @@ struct RunArgs {
     #[command(flatten)]
     server: ServerArgs,
     /// How long new connections should be served after the stop
-    #[arg(long, default_value = "100ms", value_parser = humantime::parse_duration)]
+    #[arg(long, default_value = "100ms", value_parser = parse_time)]
     lame_duck: Duration,
     /// Which behaviour is expected
     #[arg(long, value_enum, default_value = "kubernetes")]
@@ -147,6 +147,8 @@ pub fn main() -> ExitCode {
         eprintln!("error: cannot handle signals: {error}");
         return ExitCode::from(2);
     }
+    // Elsewhere a server that puts itself into the background survives.
+    let _ = process::adopt_orphans();
     let result = match Cli::parse().command {
         Action::Run(args) => run(&args),
         Action::List(selection) => list(&selection),
@@ -155,6 +157,7 @@ pub fn main() -> ExitCode {
         Action::Rollout(args) => roll_out(&args),
         Action::Compare(args) => compare(&args),
     };
+    process::kill_all();
     result.unwrap_or_else(|error| {
         eprintln!("error: {error}");
         ExitCode::from(2)
@@ -197,6 +200,9 @@ impl RunArgs {
     fn grade(&self, progress: &Progress) -> Result<Report, String> {
         let scenarios = self.selection.scenarios()?;
         let mut target = self.server.target()?;
+        if let Some(folder) = &self.evidence {
+            prepare(folder)?;
+        }
         (target.profile, target.lame_duck) = (self.profile, self.lame_duck);
         let abilities = examine(&mut target, &self.server.routes())?;
         let effort = Effort { repeat: self.repeat, seed: self.seed, jobs: self.jobs };
@@ -205,9 +211,6 @@ impl RunArgs {
         }
         let report = grade(&target, &abilities, &scenarios, effort, progress);
         progress.end();
-        if let Some(folder) = &self.evidence {
-            write_evidence(&report, folder)?;
-        }
         Ok(report)
     }
 }
@@ -227,12 +230,21 @@ fn run(args: &RunArgs) -> Result<ExitCode, String> {
     }
     let report = args.grade(&Progress::on_terminal())?;
     print(&format(&report, args.format, args.strict))?;
+    if let Some(folder) = &args.evidence {
+        write_evidence(&report, folder)?;
+    }
     Ok(ExitCode::from(report.exit_code(args.strict)))
+}
+
+/// Creates the folder of the evidence before the run, which takes minutes.
+fn prepare(folder: &Path) -> Result<(), String> {
+    let created = fs::create_dir_all(folder)
+        .and_then(|()| Ok(rustix::fs::access(folder, rustix::fs::Access::WRITE_OK)?));
+    created.map_err(|error| format!("--evidence {}: {error}", folder.display()))
 }
 
 fn write_evidence(report: &Report, folder: &Path) -> Result<(), String> {
     let failed = |error| format!("--evidence {}: {error}", folder.display());
-    fs::create_dir_all(folder).map_err(failed)?;
     for graded in &report.graded {
         if let Some(evidence) = &graded.evidence {
             let name = graded.scenario.name.replace('/', "-");
@@ -312,8 +324,13 @@ mod tests {
             (&["--stop", "KILL", "--", "true"], "expected TERM, INT, QUIT"),
             (&["--ready", "here", "--", "true"], "`here` is not a URL"),
             (&["--path", "x", "--", "true"], "a path begins with a slash"),
-            (&["--grace", "0s", "--", "true"], "expected a time"),
+            (&["--grace", "0s", "--", "true"], "expected a time from 1ms on"),
             (&["--grace", "soon", "--", "true"], "soon"),
+            // Longer times overflowed, and ended the check with a panic.
+            (&["--start", "18000000000000000000s", "--", "true"], "at most 1day"),
+            (&["--lame-duck", "2days", "--", "true"], "at most 1day"),
+            // It was noticed after a run of minutes, whose report was lost.
+            (&["--evidence", "/dev/null/x", "--", "true", "{port}"], "--evidence /dev/null/x"),
             (&["--jobs", "0", "--", "true"], "from 1 to 64"),
             (&["--repeat", "0", "--", "true"], "0"),
             (&[], "no server: its command follows `--`"),

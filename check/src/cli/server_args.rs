@@ -7,6 +7,14 @@ use crate::{
 use clap::Args;
 use std::{net::SocketAddr, time::Duration};
 
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Parses a time of at most a day.
+pub(super) fn parse_time(text: &str) -> Result<Duration, String> {
+    let time = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    (time <= DAY).then_some(time).ok_or_else(|| "expected a time of at most 1day".to_owned())
+}
+
 /// How the server is started, reached and stopped.
 #[derive(Debug, Args)]
 pub(super) struct ServerArgs {
@@ -33,10 +41,10 @@ pub(super) struct ServerArgs {
     #[arg(long, default_value = "TERM")]
     stop: Stop,
     /// Time from the stop to SIGKILL; a server that still runs then has failed
-    #[arg(long, default_value = "30s", value_parser = humantime::parse_duration)]
+    #[arg(long, default_value = "30s", value_parser = parse_time)]
     grace: Duration,
     /// Longest wait for the start
-    #[arg(long, default_value = "20s", value_parser = humantime::parse_duration)]
+    #[arg(long, default_value = "20s", value_parser = parse_time)]
     start: Duration,
     /// Path whose GET responds 200 at once
     #[arg(long, default_value = "/")]

@@ -1,6 +1,9 @@
 //! The commands `soak` and `rollout`.
 
-use super::{print, server_args::ServerArgs};
+use super::{
+    print,
+    server_args::{ServerArgs, parse_time},
+};
 use crate::{
     balancer::Kind,
     progress::Progress,
@@ -21,11 +24,11 @@ pub(super) struct SoakArgs {
     #[arg(long, default_value_t = 16)]
     clients: usize,
     /// Longest one-way latency; each connection draws its own
-    #[arg(long, default_value = "3ms", value_parser = humantime::parse_duration)]
+    #[arg(long, default_value = "3ms", value_parser = parse_time)]
     latency: Duration,
     /// Load before each stop. The kernel repeats a dropped SYN after a second; below that most
     /// clients still wait
-    #[arg(long, default_value = "1300ms", value_parser = humantime::parse_duration)]
+    #[arg(long, default_value = "1300ms", value_parser = parse_time)]
     every: Duration,
     /// How one process hands over to the next
     #[arg(long, value_enum, default_value = "restart")]
@@ -52,7 +55,7 @@ pub(super) struct RolloutArgs {
     #[arg(long, default_value_t = 8)]
     per_request: usize,
     /// Longest time per balancer
-    #[arg(long, default_value = "20m", value_parser = humantime::parse_duration)]
+    #[arg(long, default_value = "20m", value_parser = parse_time)]
     time: Duration,
 }
 

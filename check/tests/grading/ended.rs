@@ -1,9 +1,10 @@
-//! Nothing that `lameduck-check` has started is left when it is ended by a signal.
+//! Nothing that `lameduck-check` has started is left when it ends.
 
 use rustix::process::{Pid, Signal, kill_process};
 use std::{
     fs,
-    os::unix::fs::PermissionsExt,
+    net::{Ipv4Addr, TcpStream},
+    os::unix::{fs::PermissionsExt, process::CommandExt},
     path::Path,
     process::{Command, Stdio},
     thread,
@@ -52,4 +53,41 @@ fn the_balancer_ends_with_the_command() {
     assert_eq!(check.wait().unwrap().code(), Some(128 + 15));
     until("the balancer still runs", || !runs(&pid));
     fs::remove_dir_all(&folder).unwrap();
+}
+
+/// Starts the server in a process group of its own, writes its id into a file, and ends once it
+/// listens.
+pub(crate) fn run_in_background(port: u16, file: &str) -> ! {
+    let mut server = Command::new(std::env::current_exe().unwrap());
+    let role = ["--exact", "--nocapture", "server_role", "probes=0"];
+    server.args(role).arg(format!("port={port}")).process_group(0);
+    server.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let id = server.spawn().unwrap().id().to_string();
+    fs::write(format!("{file}.new"), id).unwrap();
+    fs::rename(format!("{file}.new"), file).unwrap();
+    until("the server does not listen", || TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok());
+    // The check has time to find that it is ready.
+    thread::sleep(Duration::from_millis(300));
+    std::process::exit(0);
+}
+
+// The check signalled the command, which had ended, and saw it exit at once with 0: `exit/code`,
+// `exit/idle` and `exit/silent` passed. The servers themselves got no signal, and were still there
+// after the check.
+#[test]
+fn a_server_in_the_background_is_refused_and_does_not_survive_the_check() {
+    let file = std::env::temp_dir().join(format!("lameduck-daemon-{}", std::process::id()));
+    let check = Command::new(env!("CARGO_BIN_EXE_lameduck-check"))
+        .args(["run", "--only=exit/code", "--repeat=1", "--"])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", "--nocapture", "daemon_role", "port={port}"])
+        .arg(format!("file={}", file.display()))
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let error = String::from_utf8_lossy(&check.stderr);
+    assert_eq!(check.status.code(), Some(2), "{error}");
+    assert!(error.contains("exit code 0") && error.contains("foreground"), "{error}");
+    assert!(!runs(&fs::read_to_string(&file).unwrap()), "it still runs");
+    fs::remove_file(&file).unwrap();
 }

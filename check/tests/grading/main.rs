@@ -47,6 +47,16 @@ fn tls_role() {
     }
 }
 
+/// A command that starts the server in the background, and ends once it listens.
+#[test]
+fn daemon_role() {
+    let words: Vec<String> = std::env::args().collect();
+    let value = |name: &str| words.iter().find_map(|word| word.strip_prefix(name));
+    if let (Some(port), Some(file)) = (value("port="), value("file=")) {
+        ended::run_in_background(port.parse().unwrap(), file);
+    }
+}
+
 /// Grades the server that speaks TLS with this fault.
 fn graded_over_tls(fault: &str, repeat: &str) -> Report {
     let this = std::env::current_exe().unwrap().display().to_string();
