@@ -297,7 +297,7 @@ impl<S: HttpService> Host<S> {
 
     /// The same without logging a failure, for a caller that does so itself.
     #[cfg_attr(not(feature = "tls"), expect(unused_mut, reason = "nothing to take"))]
-    pub(crate) async fn run_quietly<N, G, R>(mut self, runtime: Runtime<N, G, R>) -> Report
+    pub(crate) async fn run_quietly<N, G, R>(mut self, mut runtime: Runtime<N, G, R>) -> Report
     where
         N: Network,
         G: SignalSource,
@@ -307,10 +307,19 @@ impl<S: HttpService> Host<S> {
             return Report::failed_to_start(refusal, self.config.settings.plan.worst_case());
         }
         #[cfg(feature = "tls")]
-        let tls = match self.config.take_tls() {
-            Ok(tls) => tls,
-            Err(error) => {
-                return Report::failed_to_start(error, self.config.settings.plan.worst_case());
+        let tls = {
+            let worst_case = self.config.settings.plan.worst_case();
+            let stop_requests = self.config.stop_requests();
+            let taken = tokio::select! {
+                biased;
+                taken = self.config.take_tls(&*runtime.clock) => taken,
+                reason = stop_requests.first(&mut runtime.signals) => {
+                    return Report::stopped_before_start(reason, worst_case);
+                }
+            };
+            match taken {
+                Ok(tls) => tls,
+                Err(error) => return Report::failed_to_start(error, worst_case),
             }
         };
         #[cfg(feature = "proxy-protocol")]

@@ -86,6 +86,12 @@ impl HostError {
         Self { kind, message, with_causes, cause: Cause(Some(Arc::new(error))) }
     }
 
+    /// Adds a remark to the text with the causes.
+    pub(crate) fn add_remark(&mut self, remark: &str) {
+        self.with_causes.push_str(": ");
+        self.with_causes.push_str(remark);
+    }
+
     /// The step that failed.
     #[must_use]
     pub const fn kind(&self) -> HostErrorKind {

@@ -9,13 +9,14 @@ use crate::{
     http::BoxError,
     os::{
         CurrentRuntime, OsNetwork, ReusePort, SocketOptions, SpareFds, ThreadPerWorker, TokioClock,
-        UnixSignals, block_signals, cores, descriptors_max, preflight, stdio::write_stderr_line,
-        with_limit,
+        UnixSignals, block_signals, cores, descriptors_max, preflight, reached_limit,
+        stdio::write_stderr_line, with_limit,
     },
     runtime::{Clock, Runtime, Seed, Spawner},
     unwind::catch,
 };
 use std::{
+    error::Error,
     fmt, io,
     num::NonZeroUsize,
     sync::Arc,
@@ -70,7 +71,7 @@ impl<S: HttpService> Host<S> {
     /// Dropping the future drops everything without a drain. Other threads and tasks release their
     /// part, the addresses among it, a moment later.
     pub async fn run(self) -> Report {
-        let report = self.run_here().await;
+        let report = with_limit_named(self.run_here().await);
         report.log_failure();
         if !crate::log::takes_errors() {
             print_failure(&report);
@@ -239,9 +240,9 @@ where
     Build: FnOnce() -> Result<Host<S>, BoxError>,
 {
     block_signals();
-    let report = run_to_report(build).unwrap_or_else(|report| *report);
+    let report = with_limit_named(run_to_report(build).unwrap_or_else(|report| *report));
     print_failure(&report);
-    if report.reason.is_none() {
+    if report.phases.is_empty() {
         // Nothing ran, so no stop has armed a watchdog.
         bound_the_end();
     }
@@ -356,6 +357,19 @@ const FINISH_MAX: Duration = Duration::from_secs(5);
 fn bound_the_end() {
     let clock: Arc<dyn Clock> = Arc::new(TokioClock::unpausable());
     ThreadPerWorker::new(clock.clone(), NonZeroUsize::MIN).arm_watchdog(clock.now() + FINISH_MAX);
+}
+
+/// Adds to the error of a start that ended before anything ran which limit of the system was
+/// reached, if the error does not say it (P14).
+fn with_limit_named(mut report: Report) -> Report {
+    if let Some(error) = report.error.as_mut().filter(|_| report.phases.is_empty()) {
+        let causes = std::iter::successors(error.source(), |&cause| cause.source());
+        let limit = causes.filter_map(|cause| cause.downcast_ref()).find_map(reached_limit);
+        if let Some(limit) = limit {
+            error.add_remark(&limit);
+        }
+    }
+    report
 }
 
 /// Writes the error, if there is one, as one line to standard error (P14).

@@ -27,7 +27,7 @@ pub struct Report {
     pub reason: Option<StopReason>,
     /// The error that made the run fail.
     pub error: Option<HostError>,
-    /// Every phase and how long it lasted, in order.
+    /// Every phase and how long it lasted, in order. Empty if the start ended before anything ran.
     pub phases: Vec<(Phase, Duration)>,
     /// The time from the stop request to the end.
     pub shutdown: Duration,
@@ -78,10 +78,23 @@ impl Report {
             | HostErrorKind::BackgroundTask
             | HostErrorKind::Work => Verdict::Failed,
         };
+        Self { verdict, error: Some(error), ..Self::of_nothing(worst_case) }
+    }
+
+    /// The report of a host whose stop was requested before anything ran. Logs it.
+    #[cfg(feature = "tls")]
+    pub(crate) fn stopped_before_start(reason: StopReason, worst_case: Duration) -> Self {
+        let report = Self { reason: Some(reason), ..Self::of_nothing(worst_case) };
+        report.log();
+        report
+    }
+
+    /// The report of a host of which nothing ran.
+    fn of_nothing(worst_case: Duration) -> Self {
         Self {
-            verdict,
+            verdict: Verdict::Clean,
             reason: None,
-            error: Some(error),
+            error: None,
             phases: Vec::new(),
             shutdown: Duration::ZERO,
             worst_case,

@@ -118,11 +118,15 @@ impl<S: HttpService, N: Network, G: SignalSource, R: Spawner> Driver<S, N, G, R>
 
     pub(super) fn listen(&mut self) {
         let reservations = std::mem::take(&mut self.reservations);
-        let knobs = self.config.settings.knobs(&["addr", "port"]);
+        let settings = &self.config.settings;
+        // Those with PROXY headers are the last.
+        let without_header = settings.main_addresses_or_default().len();
+        let knobs = [&["addr", "port"][..], &["proxy-protocol"]].map(|flags| settings.knobs(flags));
         self.listening = Some(Box::pin(async move {
             let mut all = Vec::new();
-            for reservation in reservations {
+            for (n, reservation) in reservations.into_iter().enumerate() {
                 let address = reservation.local();
+                let knobs = &knobs[usize::from(n >= without_header)];
                 let listeners = reservation.listen().await.map_err(|error| {
                     let message = format!("cannot listen on the main address {address}{knobs}");
                     HostError::with_source(HostErrorKind::Listen, message, error)

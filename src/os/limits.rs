@@ -43,21 +43,28 @@ pub fn cores() -> NonZeroUsize {
 
 /// Adds to a start error which limit was reached, and how to raise it.
 pub(crate) fn with_limit(error: io::Error) -> io::Error {
-    let limit = match Errno::from_io_error(&error) {
-        Some(Errno::MFILE) => {
+    match reached_limit(&error) {
+        Some(limit) => io::Error::new(error.kind(), format!("{error}: {limit}")),
+        None => error,
+    }
+}
+
+/// Returns which limit an error of the system means, and how to raise it.
+pub(crate) fn reached_limit(error: &io::Error) -> Option<String> {
+    match Errno::from_io_error(error)? {
+        Errno::MFILE => {
             let most = descriptors_max().map_or_else(|| "few".to_owned(), |most| most.to_string());
-            format!(
+            Some(format!(
                 "at most {most} descriptors are allowed; raise the limit (ulimit -n, LimitNOFILE)"
-            )
+            ))
         }
-        Some(Errno::NFILE) => "the system has no descriptor left; raise fs.file-max".to_owned(),
-        Some(Errno::AGAIN) => {
+        Errno::NFILE => Some("the system has no descriptor left; raise fs.file-max".to_owned()),
+        Errno::AGAIN => Some(
             "no more threads are allowed; raise the limit (ulimit -u, TasksMax, pids.max)"
-                .to_owned()
-        }
-        Some(_) | None => return error,
-    };
-    io::Error::new(error.kind(), format!("{error}: {limit}"))
+                .to_owned(),
+        ),
+        _ => None,
+    }
 }
 
 fn within(descriptors: Option<usize>) -> usize {

@@ -35,7 +35,7 @@ pub struct Settings {
     /// PROXY protocol, version 1 or 2. The client's address is the one in the header. A connection
     /// without a header is closed. Only proxies may reach such an address, since any client can
     /// claim any address there. If these are set and `main_addresses` is empty, there is no default
-    /// address. Needs the feature `tls`. Default: none.
+    /// address. Needs the feature `proxy-protocol`. Default: none.
     pub proxy_protocol_addresses: Vec<ListenAddress>,
     /// The internal server's address. Default: `[::]:8081`.
     pub internal_address: ListenAddress,

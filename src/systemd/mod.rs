@@ -11,8 +11,7 @@
 //! `WATCHDOG_*`.
 //!
 //! `MAINPID` is not used: the manager knows the process that it started, and a service that
-//! inherited `NOTIFY_SOCKET` by accident would take its parent's place. `RELOADING` is not used,
-//! because nothing reloads here.
+//! inherited `NOTIFY_SOCKET` by accident would take its parent's place.
 
 mod notifier;
 mod sockets;

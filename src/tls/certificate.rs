@@ -14,8 +14,10 @@ use std::{
     hash::{DefaultHasher, Hash, Hasher},
     io,
     path::{Path, PathBuf},
+    thread,
     time::Duration,
 };
+use tokio::sync::oneshot;
 use x509_cert::{Certificate, der::Decode};
 
 /// The paths of a certificate chain and its key, both PEM.
@@ -34,7 +36,7 @@ pub(super) struct Loaded {
 }
 
 /// The content of both files at one moment.
-pub(super) struct Content {
+pub(crate) struct Content {
     certificate: io::Result<Vec<u8>>,
     key: io::Result<Vec<u8>>,
 }
@@ -42,6 +44,18 @@ pub(super) struct Content {
 impl CertificateFiles {
     pub(super) fn read(&self) -> Content {
         Content { certificate: fs::read(&self.certificate), key: fs::read(&self.key) }
+    }
+
+    /// Reads the files on a separate thread, since a pipe or a file system may block it for ever.
+    ///
+    /// # Errors
+    /// If there is no thread for it.
+    pub(crate) async fn read_aside(&self) -> io::Result<Content> {
+        let (result, read) = oneshot::channel();
+        let files = self.clone();
+        let read_files = move || drop(result.send(files.read()));
+        thread::Builder::new().name("lameduck-certif".into()).spawn(read_files)?;
+        read.await.map_err(io::Error::other)
     }
 
     /// Parses the content, and checks that the key belongs to the certificate.

@@ -52,9 +52,9 @@ impl ReloadingCertificate {
     /// If the files cannot be used.
     pub(super) fn load(
         files: CertificateFiles,
+        content: Content,
         provider: Arc<CryptoProvider>,
     ) -> Result<Self, CertificateError> {
-        let content = files.read();
         let fingerprint = content.fingerprint();
         let Loaded { key, expires } = files.parse(content, &provider)?;
         Ok(Self {

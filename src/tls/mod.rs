@@ -18,20 +18,21 @@ pub(crate) use certificate::CertificateFiles;
 pub(crate) use certificate_reload::ReloadingCertificate;
 pub(crate) use network::TlsNetwork;
 
-use certificate::CertificateError;
+use certificate::{CertificateError, Content};
 use rustls::{ServerConfig, crypto::CryptoProvider, server::ProducesTickets};
 use std::{error::Error, fmt, sync::Arc};
 
-/// Returns a configuration with the certificate of these files: TLS 1.2 and 1.3, HTTP/2 and
-/// HTTP/1.1 by ALPN, no client certificates.
+/// Returns a configuration with the certificate of these files, which have this content: TLS 1.2
+/// and 1.3, HTTP/2 and HTTP/1.1 by ALPN, no client certificates.
 ///
 /// # Errors
 /// If there is no provider of cryptography, or if the files cannot be used.
 pub(crate) fn from_files(
     files: CertificateFiles,
+    content: Content,
 ) -> Result<(Arc<ServerConfig>, Arc<ReloadingCertificate>), TlsError> {
     let provider = provider().ok_or(TlsError::NoProvider)?;
-    let certificate = ReloadingCertificate::load(files, provider.clone())?;
+    let certificate = ReloadingCertificate::load(files, content, provider.clone())?;
     let certificate = Arc::new(certificate);
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?

@@ -4,6 +4,7 @@
 //! whole records: ciphertext only while a record is incomplete or the kernel does not take it, and
 //! decrypted bytes only until they are read. An idle session therefore has no buffer at all.
 
+use crate::unwind::catch;
 use bytes::{Buf, BytesMut};
 use rustls::{
     ServerConfig,
@@ -211,8 +212,24 @@ impl Session {
     }
 
     /// Lets rustls process `input` as far as possible, then calls `write` if it can send data.
-    /// Returns the number of bytes that were used.
+    /// Returns the number of bytes that were used. The configuration may contain the app's code,
+    /// such as a resolver of certificates. A panic in it ends the session (P15).
     fn advance(
+        &mut self,
+        input: &mut [u8],
+        to: &mut ReadBuf<'_>,
+        out: &mut BytesMut,
+        write: impl FnOnce(&mut WriteTraffic<'_, ServerData>, &mut BytesMut),
+    ) -> usize {
+        let len = input.len();
+        catch(|| self.advance_or_panic(input, to, out, write)).unwrap_or_else(|panic| {
+            crate::log::error!(panic, "the TLS configuration panicked; its connection ends");
+            self.failed = Some(rustls::Error::General("the configuration panicked".to_owned()));
+            len
+        })
+    }
+
+    fn advance_or_panic(
         &mut self,
         input: &mut [u8],
         to: &mut ReadBuf<'_>,

@@ -80,7 +80,7 @@ const RULES: &[Rule] = &[
     },
     Rule {
         module: "tls",
-        may: &["runtime", "errors", "log"],
+        may: &["runtime", "errors", "log", "unwind"],
         sentence: "tls wraps a network, and imports nothing of the host",
     },
     Rule {
@@ -119,6 +119,8 @@ const RULES: &[Rule] = &[
         module: "host_config",
         may: &[
             "runtime",
+            "lifecycle",
+            "log",
             "http",
             "host_error",
             "hook",

@@ -201,6 +201,8 @@ fn a_shutdown_handle_stops_once_and_a_later_signal_takes_effect() {
     assert_eq!((report.code(), report.reason), (0, Some(StopReason::Requested)));
 }
 
+// With a capital letter, which RFC 9110 §8.3.1 allows, an event stream was cut at the end of the
+// cancel wait: exit code 3.
 #[test]
 fn an_event_stream_ends_complete_when_the_drain_begins_and_not_before() {
     async fn events() -> axum::response::Response {
@@ -211,7 +213,7 @@ fn an_event_stream_ends_complete_when_the_drain_begins_and_not_before() {
         let mut response = axum::response::Response::new(axum::body::Body::from_stream(pieces));
         response
             .headers_mut()
-            .insert("content-type", http::HeaderValue::from_static("text/event-stream"));
+            .insert("content-type", http::HeaderValue::from_static("Text/Event-Stream"));
         response
     }
     let plan = quick_plan().lame_duck(Duration::from_millis(500)).drain(Duration::from_secs(10));

@@ -34,6 +34,7 @@ use std::{
 type Chunk = Result<&'static str, io::Error>;
 
 /// Panics when it is dropped.
+#[derive(Debug)]
 struct Grudge;
 
 impl Drop for Grudge {
@@ -56,6 +57,22 @@ async fn drops_badly() -> Body {
 
 async fn never_ends() -> Body {
     grudging(stream::iter([Ok("some of it")]).chain(stream::pending()))
+}
+
+/// An error that panics when it is dropped.
+#[derive(Debug)]
+struct GrudgingError(Grudge);
+
+impl std::fmt::Display for GrudgingError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("with a grudge")
+    }
+}
+
+impl std::error::Error for GrudgingError {}
+
+async fn fails_badly() -> Body {
+    Body::from_stream(stream::iter([Ok("some of it"), Err(GrudgingError(Grudge))]))
 }
 
 async fn waits_with_a_grudge() -> &'static str {
@@ -162,6 +179,7 @@ fn app() -> App {
     let routes = Router::new()
         .route("/", get(|| async { "hello" }))
         .route("/drops-badly", get(drops_badly))
+        .route("/fails-badly", get(fails_badly))
         .route("/never-ends", get(never_ends))
         .route("/waits", get(waits_with_a_grudge))
         .route("/short", get(short))

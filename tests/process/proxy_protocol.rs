@@ -1,9 +1,10 @@
-//! P5, P15: the binary behind proxies that send PROXY headers.
+//! P5, P14, P15: the binary behind proxies that send PROXY headers.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot set up its world should fail")]
 
 use crate::support::{
-    Client, End, Service, block, is_at_hand, now, run_to_end, scratch_path, until_holds,
+    Client, End, Service, block, is_at_hand, now, run_to_end, scratch_path, service::command,
+    until_holds,
 };
 use rustix::process::Signal;
 use std::{
@@ -164,4 +165,17 @@ fn refused_headers_are_all_counted_and_logged_once_a_second() {
         counts.sum::<u64>() + complaints(&service).len() as u64
     };
     until_holds("all refusals in the log", || left_out() == 51);
+}
+
+// The error named `--addr`, which was not set. A failed start names the setting that is wrong
+// (P14).
+#[test]
+fn an_address_with_headers_on_which_the_service_cannot_listen_is_named_with_its_setting() {
+    let path = scratch_path("twice.sock");
+    let flag = format!("--proxy-protocol=unix:{}", path.display());
+    let ended = run_to_end(command().args(["--internal-addr=127.0.0.1:0", &flag, &flag]));
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    let error = ended.stderr.lines().find(|line| line.starts_with("error: ")).unwrap();
+    assert!(error.contains("(--proxy-protocol, APP_PROXY_PROTOCOL): Address already"), "{error}");
+    let _ = fs::remove_file(path);
 }

@@ -1,10 +1,11 @@
-//! P5d, P14: the binary speaks TLS, as clients of other families see it.
+//! P1, P5d, P7, P14: the binary speaks TLS, as clients of other families see it.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot set up its world should fail")]
 
 use crate::support::{
-    PATIENCE, Service, run_to_end, scratch_path,
+    PATIENCE, Service, now, run_to_end, scratch_path,
     service::{ANYWHERE, command},
+    until_holds,
 };
 use rcgen::{CertificateParams, KeyPair};
 use rustix::process::Signal;
@@ -14,17 +15,18 @@ use std::{
     net::SocketAddr,
     path::PathBuf,
     process::{Command, Stdio},
+    time::Duration,
 };
 
 /// The files of a certificate for `localhost` and its key.
-struct Files {
+pub(crate) struct Files {
     folder: PathBuf,
     certificate: PathBuf,
     key: PathBuf,
 }
 
 impl Files {
-    fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str) -> Self {
         let folder = scratch_path(name);
         fs::create_dir(&folder).unwrap();
         let (certificate, key) = (folder.join("tls.crt"), folder.join("tls.key"));
@@ -35,7 +37,7 @@ impl Files {
         Self { folder, certificate, key }
     }
 
-    fn flags(&self) -> [String; 2] {
+    pub(crate) fn flags(&self) -> [String; 2] {
         let (certificate, key) = (self.certificate.display(), self.key.display());
         [format!("--tls-cert={certificate}"), format!("--tls-key={key}")]
     }
@@ -147,4 +149,46 @@ fn one_flag_alone_is_bad_usage_and_a_missing_file_a_failed_start() {
         assert!(ended.stderr.contains(expected), "{flags:?}: {}", ended.stderr);
         assert!(ended.took < PATIENCE);
     }
+}
+
+/// Flags for a certificate that cannot be read: a pipe to which nothing writes.
+fn unreadable(files: &Files) -> [String; 2] {
+    let pipe = files.folder.join("pipe");
+    let made = Command::new("mkfifo").arg(&pipe).status().unwrap();
+    assert!(made.success());
+    [format!("--tls-cert={}", pipe.display()), files.flags()[1].clone()]
+}
+
+// The files were read on the thread that handles signals. A pipe without a writer, or a file system
+// that hangs, stopped the start for ever, without a line, and SIGTERM had no effect. The start is
+// bounded (P7), and its failure loud (P14).
+#[test]
+fn a_certificate_that_cannot_be_read_ends_the_start_at_its_limit() {
+    let files = Files::new("pipe-limit");
+    let ended =
+        run_to_end(command().args(ANYWHERE).args(unreadable(&files)).args(["--start=300ms"]));
+    assert_eq!((ended.code, ended.stderr.trim_end().lines().count()), (Some(1), 1), "{ended:?}");
+    for word in ["error: cannot speak TLS (--tls-cert", "pipe", "plan.start=300ms (--start"] {
+        assert!(ended.stderr.contains(word), "no {word:?} in {}", ended.stderr);
+    }
+}
+
+// The same start: a stop that is requested before Serving ends the process at once (P1).
+#[test]
+fn a_stop_ends_a_start_that_cannot_read_its_certificate() {
+    let files = Files::new("pipe-stop");
+    let mut service = Service::launch(command().args(ANYWHERE).args(unreadable(&files)));
+    let threads = format!("/proc/{}/task", service.pid().as_raw_nonzero());
+    until_holds("the thread that reads", || {
+        let names = fs::read_dir(&threads).into_iter().flatten().flatten();
+        names
+            .map(|thread| fs::read_to_string(thread.path().join("comm")).unwrap_or_default())
+            .any(|name| name.trim_end() == "lameduck-certif")
+    });
+    let asked = now();
+    service.signal(Signal::TERM);
+    let (code, took) = service.exit_code_since(asked);
+    assert!(code == 0 && took < Duration::from_secs(5), "{code} after {took:?}");
+    let report = service.wait_for_line("report");
+    assert_eq!((&report["reason"], &report["verdict"]), (&"SIGTERM".into(), &"clean".into()));
 }

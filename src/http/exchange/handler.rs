@@ -4,7 +4,7 @@ use super::{
     body_wait::Waited,
     error_response::ErrorResponse,
     framing::{Content, declared_length},
-    http_service::{BoxError, HttpService},
+    http_service::{AppError, BoxError, HttpService},
     in_flight::{InFlight, UnflushedResponses},
     response_body::ResponseBody,
     response_head::{add_standard_headers, without_content},
@@ -14,7 +14,7 @@ use crate::http::server::{
     abort::AbortCause, client_timeout::ClientTimeout, deadline_timers::DeadlineKey,
     tracked::WorkOrigin,
 };
-use crate::{errors::Chain, lifecycle::Moment, unwind::catch};
+use crate::{lifecycle::Moment, unwind::catch};
 use bytes::Bytes;
 use http::{Response, StatusCode, Version};
 use http_body::Body as HttpBody;
@@ -92,10 +92,7 @@ where
                 return Poll::Ready(Ok(state.respond(response)));
             }
             Poll::Ready(Err(error)) => {
-                let error: BoxError = error.into();
-                let (method, path) =
-                    me.state.in_flight.as_ref().map(InFlight::method_and_path).unzip();
-                crate::log::error!(error = %Chain(&*error), method, path, "handler failed");
+                me.state.log_failure(error);
                 Some(ErrorResponse::Failed)
             }
             Poll::Pending => match caught {
@@ -288,6 +285,16 @@ impl HandlerState {
             Some(in_flight) => error.respond(in_flight, self.version),
             None => Response::new(ResponseBody::text(None, None)),
         }
+    }
+
+    #[cold]
+    fn log_failure(&self, error: impl Into<BoxError>) {
+        let error = match AppError::new(error) {
+            Ok(error) => error,
+            Err(panic) => return self.record_panic(&panic),
+        };
+        let (method, path) = self.in_flight.as_ref().map(InFlight::method_and_path).unzip();
+        crate::log::error!(%error, method, path, "handler failed");
     }
 
     pub(super) fn record_panic(&self, panic: &str) {

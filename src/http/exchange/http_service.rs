@@ -1,13 +1,47 @@
 //! The bounds on a hosted service.
 
 use super::request_body::Body;
+use crate::{errors::Chain, unwind::catch};
 use bytes::Bytes;
 use http::Response;
 use http_body::Body as HttpBody;
-use std::error::Error;
+use std::{error::Error, fmt};
 
 /// A boxed error of a service or a body.
 pub(crate) type BoxError = Box<dyn Error + Send + Sync>;
+
+/// An error of a service or a body. Making, formatting and dropping it is the app's code, whose
+/// panics are contained (P15).
+#[derive(Debug)]
+pub(crate) struct AppError(Option<BoxError>);
+
+impl AppError {
+    /// # Errors
+    /// The message of a panic.
+    pub(super) fn new(error: impl Into<BoxError>) -> Result<Self, String> {
+        catch(|| error.into()).map(|error| Self(Some(error)))
+    }
+
+    pub(super) fn get(&self) -> Option<&(dyn Error + 'static)> {
+        self.0.as_deref().map(|error| error as _)
+    }
+}
+
+impl Drop for AppError {
+    fn drop(&mut self) {
+        let error = self.0.take();
+        if let Err(panic) = catch(|| drop(error)) {
+            crate::log::error!(panic, "the app's code panicked in a destructor");
+        }
+    }
+}
+
+/// Formats the error with its causes.
+impl fmt::Display for AppError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.get().map_or(Ok(()), |error| Chain(error).fmt(f))
+    }
+}
 
 /// The bounds on a hosted service, in one trait. Every hyper service that meets them implements it.
 pub trait HttpService:

@@ -56,10 +56,7 @@ impl BodyState {
         for _ in 0..most.get() {
             let frame = match catch(|| body.as_mut().poll_frame(cx)) {
                 Ok(polled) => ready!(polled),
-                Err(panic) => {
-                    self.record_panic(&panic);
-                    return Poll::Ready(Err(ResponseBodyError::Panicked));
-                }
+                Err(panic) => return Poll::Ready(Err(self.panicked(&panic))),
             };
             let Some(frame) = frame else {
                 self.later().ahead = Ahead::End;
@@ -74,7 +71,7 @@ impl BodyState {
                         .map_or(Ahead::End, |trailers| Ahead::Trailers(Box::new(trailers)));
                     return Poll::Ready(Ok(false));
                 }
-                Err(error) => return Poll::Ready(Err(ResponseBodyError::Handler(error.into()))),
+                Err(error) => return Poll::Ready(Err(self.failed(error))),
             }
         }
         most.note(most.get());

@@ -1,13 +1,13 @@
 //! Why a response body failed.
 
-use super::http_service::BoxError;
+use super::http_service::AppError;
 use crate::http::server::abort::AbortCause;
 use std::{error::Error, fmt};
 
 /// The error of a response body.
 #[derive(Debug)]
 pub(crate) enum ResponseBodyError {
-    Handler(BoxError),
+    Handler(AppError),
     Panicked,
     /// The body ended this number of bytes before the length that its head promised.
     Short(u64),
@@ -49,7 +49,7 @@ impl fmt::Display for ResponseBodyError {
 impl Error for ResponseBodyError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
-            Self::Handler(error) => Some(&**error),
+            Self::Handler(error) => error.get(),
             Self::Panicked | Self::Short(_) | Self::Long | Self::Cut | Self::CallDeadline => None,
         }
     }

@@ -3,7 +3,7 @@
 use super::{
     connection_state::Protocol,
     grpc::{self, GrpcStatus},
-    http_service::BoxError,
+    http_service::{AppError, BoxError},
     in_flight::{InFlight, UnflushedResponses},
     response_body_error::ResponseBodyError,
     stream_shutdown::{EarlyEnd, KnownLength, ShutdownWaits, StreamShutdown},
@@ -213,14 +213,9 @@ impl BodyState {
                 Ok(()) => self.poll_end(cx),
                 Err(broken) => Poll::Ready(Some(Err(broken))),
             },
-            Ok(Poll::Ready(Some(Err(error)))) => {
-                Poll::Ready(Some(Err(ResponseBodyError::Handler(error.into()))))
-            }
+            Ok(Poll::Ready(Some(Err(error)))) => Poll::Ready(Some(Err(self.failed(error)))),
             Ok(Poll::Pending) => self.wait(cx),
-            Err(panic) => {
-                self.record_panic(&panic);
-                Poll::Ready(Some(Err(ResponseBodyError::Panicked)))
-            }
+            Err(panic) => Poll::Ready(Some(Err(self.panicked(&panic)))),
         }
     }
 
@@ -433,6 +428,15 @@ impl BodyState {
         Poll::Pending
     }
 
+    pub(super) fn failed(&self, error: impl Into<BoxError>) -> ResponseBodyError {
+        AppError::new(error).map_or_else(|panic| self.panicked(&panic), ResponseBodyError::Handler)
+    }
+
+    pub(super) fn panicked(&self, panic: &str) -> ResponseBodyError {
+        self.record_panic(panic);
+        ResponseBodyError::Panicked
+    }
+
     pub(super) fn record_panic(&self, panic: &str) {
         if let Some(in_flight) = &self.in_flight {
             in_flight.count_panic();
@@ -480,7 +484,7 @@ impl BodyState {
             return;
         }
         let error: Option<&(dyn Error + 'static)> = match why {
-            ResponseBodyError::Handler(error) => Some(&**error),
+            ResponseBodyError::Handler(error) => error.get(),
             ResponseBodyError::Short(_) | ResponseBodyError::Long => Some(why),
             // A panic was logged already, and the shutdown logs what it aborts.
             ResponseBodyError::Panicked

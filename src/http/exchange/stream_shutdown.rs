@@ -14,6 +14,9 @@ use std::{
 };
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
+/// The content type of an event stream. Its letters may be in either case (RFC 9110 §8.3.1).
+const EVENT_STREAM: &[u8] = b"text/event-stream";
+
 /// The point of the shutdown at which a streaming response ends. Set it in the response's
 /// extensions.
 ///
@@ -67,7 +70,8 @@ impl StreamShutdown {
         let is_event_stream = response
             .headers()
             .get(header::CONTENT_TYPE)
-            .is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
+            .and_then(|kind| kind.as_bytes().get(..EVENT_STREAM.len()))
+            .is_some_and(|kind| kind.eq_ignore_ascii_case(EVENT_STREAM));
         if is_event_stream { Self::EndAtDraining } else { Self::Finish }
     }
 }

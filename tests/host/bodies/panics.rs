@@ -2,12 +2,16 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot set up its world should fail")]
 
-use super::{app, outcomes, wait_for_gone, wait_for_line};
+use super::{
+    Grudge, GrudgingError, app, assert_becomes_a_500, outcomes, wait_for_gone, wait_for_line,
+};
 use crate::support::{
-    App, Client, End,
+    App, Client, End, builder,
     frames::{Http2, RST_STREAM},
     until_holds,
 };
+use axum::response::Response;
+use hyper::service::service_fn;
 
 /// Sends a request over HTTP/1 and closes the connection with a response unread, so that the kernel
 /// sends a reset.
@@ -106,4 +110,39 @@ fn tracked_work_that_panics_is_logged_with_its_request() {
         "after the response, on purpose",
     ]);
     assert_eq!(app.end().code(), 1);
+}
+
+// The error of a handler panicked when it was dropped, and the panic unwound through hyper. The
+// connection was reset, without the 500 of the request. A panic costs its request (P15).
+#[test]
+fn an_error_of_a_handler_that_panics_when_it_is_dropped_is_a_500() {
+    let app = App::start(
+        builder().serve_hyper(service_fn(async |_| Err::<Response, _>(GrudgingError(Grudge)))),
+    );
+    let mut client = Client::connect(app.main);
+    for head in ["GET / HTTP/1.1\r\n", "POST / HTTP/1.1\r\ncontent-length: 0\r\n"] {
+        client.send(format!("{head}host: t\r\n\r\n"));
+        assert_eq!(client.answer().status, 500, "{head}");
+    }
+    let mut http2 = Http2::connect(app.main);
+    let stream = http2.get("/");
+    assert_eq!(http2.body(stream), "internal server error\n");
+    let report = app.end();
+    assert_eq!(outcomes(&report), ([3, 0, 0, 0], 0), "{report:?}");
+}
+
+// The same for the error of a body. Its request was counted as gone, not as aborted.
+#[test]
+fn an_error_of_a_body_that_panics_when_it_is_dropped_costs_only_its_request() {
+    let app = app();
+    assert_becomes_a_500(&app, "/fails-badly");
+    let mut http2 = Http2::connect(app.main);
+    let badly = http2.get("/fails-badly");
+    http2.wait_for("the reset", |frame| frame.stream == badly && frame.kind == RST_STREAM);
+    let stays = http2.get("/");
+    assert_eq!(http2.body(stays), "hello");
+    let report = app.end();
+    assert_eq!(outcomes(&report), ([2, 2, 0, 0], 0), "{report:?}");
+    wait_for_line(&["ERROR", "response body failed", "with a grudge", "/fails-badly"]);
+    wait_for_line(&["ERROR", "the app's code panicked in a destructor", "on purpose"]);
 }

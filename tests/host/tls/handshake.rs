@@ -183,3 +183,34 @@ fn a_header_precedes_the_tls_handshake() {
         assert_eq!((connections.handshakes, connections.handshakes_failed), (3, 0));
     }
 }
+
+/// A resolver that panics.
+#[derive(Debug)]
+struct Panics;
+
+impl ResolvesServerCert for Panics {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        panic!("no certificate, on purpose")
+    }
+}
+
+// The panic unwound through the task of the connection: the log had no line, and the handshake was
+// not counted. A panic of the app's code costs its connection, and is named (P15).
+#[test]
+fn a_resolver_that_panics_costs_its_connection_and_is_named() {
+    let identity = identity();
+    let mut config = (*identity.server()).clone();
+    config.cert_resolver = Arc::new(Panics);
+    for workers in ALL_WORKERS {
+        let host = host_with(settings()).tls(Arc::new(config.clone()));
+        let app = App::start_on(host.serve_hyper(service_fn(serve)), workers);
+        let mut client = TlsClient::silent(app.main, &identity.client(&[]));
+        assert_eq!(client.handshake(), Err(End::Cut), "{workers:?}");
+        let mut plain = crate::support::Client::connect(app.main);
+        plain.send("GET / HTTP/1.1\r\n\r\n");
+        let _ = plain.end();
+        let report = app.end();
+        let connections = &report.connections;
+        assert_eq!((report.code(), connections.handshakes_failed, connections.open()), (0, 2, 0));
+    }
+}

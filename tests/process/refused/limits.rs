@@ -2,6 +2,7 @@
 
 use super::service_without;
 use crate::support::{Service, block, now, until};
+use crate::tls::Files;
 use rustix::process::{Pid, Resource, Rlimit, Signal, geteuid, getrlimit, prlimit, setrlimit};
 use std::{
     os::unix::process::CommandExt,
@@ -106,6 +107,18 @@ fn with_too_few_descriptors_the_start_fails_in_one_line_or_the_service_stops_at_
             "no start failed at {what}: {said:#?}"
         );
     }
+    assert!(said.iter().all(|line| line.contains("ulimit -n")), "{said:#?}");
+}
+
+/// The error of the certificate's files had only the system's reason. A start that the system
+/// refuses a descriptor names the limit to raise (P14).
+#[test]
+fn with_too_few_descriptors_for_its_certificate_the_start_names_the_limit() {
+    let files = Files::new("too-few");
+    let flags = files.flags();
+    let flags = [&FLAGS[..], &flags.each_ref().map(String::as_str)].concat();
+    let said = sweep(12, |most| service_without(&format!("descriptors={most}"), &flags));
+    assert!(said.iter().any(|line| line.contains("cannot speak TLS")), "{said:#?}");
     assert!(said.iter().all(|line| line.contains("ulimit -n")), "{said:#?}");
 }
 
