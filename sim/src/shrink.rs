@@ -233,9 +233,9 @@ fn numbers(scenario: &mut Scenario) -> Vec<&mut u64> {
             | Traffic::PerRequest { requests, every_ms }
             | Traffic::Http2 { requests, every_ms }
             | Traffic::Session { times: requests, every_ms } => all.extend([requests, every_ms]),
-            Traffic::Http2Leaves { requests, after_ms }
-            | Traffic::Http2HalfFrame { requests, after_ms, .. } => {
-                all.extend([requests, after_ms]);
+            Traffic::Http2Leaves { requests, after_ms } => all.extend([requests, after_ms]),
+            Traffic::Http2HalfFrame { requests, after_ms, every_ms, .. } => {
+                all.extend([requests, after_ms, every_ms]);
             }
             Traffic::Pipelined { requests } | Traffic::Http2Windowless { requests } => {
                 all.push(requests);
@@ -253,6 +253,8 @@ fn numbers(scenario: &mut Scenario) -> Vec<&mut u64> {
             Traffic::Late { after_ms: ms }
             | Traffic::Leaves { after_ms: ms, .. }
             | Traffic::Http2Upload { every_ms: ms, .. }
+            | Traffic::SlowHttp2 { every_ms: ms, .. }
+            | Traffic::Abandons { after_ms: ms }
             | Traffic::Upgraded { every_ms: ms, .. } => {
                 all.push(ms);
             }

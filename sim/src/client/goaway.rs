@@ -1,4 +1,5 @@
 //! Records GOAWAY frames, which hyper does not expose to its users, and cuts a frame in half.
+#![expect(clippy::disallowed_methods, reason = "a client's pauses are in the world's time")]
 
 use super::ClientId;
 use std::{
@@ -9,8 +10,12 @@ use std::{
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     task::{Context, Poll, ready},
+    time::Duration,
 };
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::{Sleep, sleep},
+};
 use tokio_util::sync::CancellationToken;
 
 /// Type of a GOAWAY frame (RFC 9113 §6.8).
@@ -40,17 +45,24 @@ pub(super) struct GoawayRecorder<Io> {
 
 /// The part of a frame that a client sends last.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct FramePart {
-    pub(super) bytes: usize,
+pub struct FramePart {
+    /// Number of bytes.
+    pub bytes: usize,
+    /// Pause between these bytes; zero if they are sent at once.
+    pub every: Duration,
     /// Whether the client shuts down its write side after it.
-    pub(super) half_closes: bool,
+    pub half_closes: bool,
 }
 
 /// How much of the last frame was sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 enum HalfFrame {
     NotYet,
-    Sent { half_closes: bool },
+    /// This many bytes, and the next one after the pause.
+    Begun(usize, Pin<Box<Sleep>>),
+    Sent {
+        half_closes: bool,
+    },
     Shut,
 }
 
@@ -87,7 +99,15 @@ impl<Io: AsyncRead + Unpin> AsyncRead for GoawayRecorder<Io> {
             return Poll::Pending;
         }
         let before = buffer.filled().len();
-        ready!(Pin::new(&mut this.io).poll_read(cx, buffer))?;
+        let read = ready!(Pin::new(&mut this.io).poll_read(cx, buffer));
+        if matches!(this.half_frame, HalfFrame::Begun(..))
+            && (read.is_err() || buffer.filled().len() == before)
+        {
+            // The rest of the part is not sent, and h2 notices the end only after its write.
+            this.client_id.tell("end received", &[("connection", this.connection.into())]);
+            this.half_frame = HalfFrame::Sent { half_closes: false };
+        }
+        read?;
         for byte in &buffer.filled()[before..] {
             if let Some(goodbye) = this.frames.feed(*byte) {
                 let fields = [
@@ -116,22 +136,39 @@ impl<Io: AsyncWrite + Unpin> AsyncWrite for GoawayRecorder<Io> {
         let Some(part) = this.settled.last_part.get() else {
             return Pin::new(&mut this.io).poll_write(cx, bytes);
         };
-        if this.half_frame == HalfFrame::NotYet {
-            // h2 begins each write with a frame, since it flushes the frames before.
-            let sent = &bytes[..part.bytes.min(bytes.len().saturating_sub(1))];
-            let sent = ready!(Pin::new(&mut this.io).poll_write(cx, sent))?;
-            let fields = [("connection", this.connection.into()), ("bytes", sent.into())];
-            this.client_id.tell("stops in a frame", &fields);
-            this.half_frame = HalfFrame::Sent { half_closes: part.half_closes };
+        // h2 begins each write with a frame, since it flushes the frames before. It writes the same
+        // bytes again after a pending write.
+        let end = part.bytes.min(bytes.len().saturating_sub(1));
+        loop {
+            let begin = match &mut this.half_frame {
+                HalfFrame::NotYet => 0,
+                HalfFrame::Begun(sent, pause) => {
+                    ready!(pause.as_mut().poll(cx));
+                    *sent
+                }
+                // The rest of the frame, and all that follows it, is not sent.
+                HalfFrame::Sent { .. } | HalfFrame::Shut => return Poll::Ready(Ok(bytes.len())),
+            };
+            let next = if part.every.is_zero() { end } else { end.min(begin + 1) };
+            let sent = ready!(Pin::new(&mut this.io).poll_write(cx, &bytes[begin..next]))?;
+            if begin == 0 {
+                let fields = [("connection", this.connection.into()), ("bytes", end.into())];
+                this.client_id.tell("stops in a frame", &fields);
+            }
+            let sent = begin + sent;
+            this.half_frame = if sent < end && !part.every.is_zero() {
+                let _ = Pin::new(&mut this.io).poll_flush(cx)?;
+                HalfFrame::Begun(sent, Box::pin(sleep(part.every)))
+            } else {
+                HalfFrame::Sent { half_closes: part.half_closes }
+            };
         }
-        // The rest of the frame, and all that follows it, is not sent.
-        Poll::Ready(Ok(bytes.len()))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
         ready!(Pin::new(&mut this.io).poll_flush(cx))?;
-        if this.half_frame == (HalfFrame::Sent { half_closes: true }) {
+        if matches!(this.half_frame, HalfFrame::Sent { half_closes: true }) {
             ready!(Pin::new(&mut this.io).poll_shutdown(cx))?;
             this.half_frame = HalfFrame::Shut;
         }

@@ -147,16 +147,14 @@ pub async fn given_up<C: Connect>(
     tasks.end().await;
 }
 
-/// Sends all requests at once on one connection. After `pause` it sends the first `bytes` of a
-/// further frame, and nothing more, and reads until the server ends the connection. With
-/// `half_closes` it shuts down its write side.
+/// Sends all requests at once on one connection. After `pause` it sends `part` of a further frame,
+/// and nothing more, and reads until the server ends the connection.
 pub async fn half_framed<C: Connect>(
     client_id: &ClientId,
     connect: &C,
     asks: &[RequestSpec],
     pause: Duration,
-    bytes: usize,
-    half_closes: bool,
+    part: FramePart,
 ) {
     let tasks = Tracked::default();
     let Ok(link) = ClientConnection::open(client_id, connect, &tasks, None).await else {
@@ -171,7 +169,7 @@ pub async fn half_framed<C: Connect>(
         }));
     }
     super::pause(pause).await;
-    if link.settled.last_part.set(FramePart { bytes, half_closes }).is_ok()
+    if link.settled.last_part.set(part).is_ok()
         && let Ok(last) = in_http2(&RequestSpec::get("/fast"))
     {
         // It is not recorded, since the server never gets all of it.

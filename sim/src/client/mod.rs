@@ -10,7 +10,8 @@
 //! close`), `completed`, `failed`, `retries`, `closed idle` (the server closed a connection between
 //! requests), `goaway` (HTTP/2, with `last_stream` and `code`), `stalls` (the client reads nothing
 //! from now on), `stall ends`, `response lost`, `stops in a frame` (HTTP/2: the client sends only a
-//! part of this frame, and nothing more), `ended`; with TLS also `tcp connected` and `tls end`;
+//! part of this frame, and nothing more), `end received` (while it sends that
+//! part), `gives up connecting`, `ended`; with TLS also `tcp connected` and `tls end`;
 //! with a PROXY header `header begins` and `header sent`. The clients of a user's service record
 //! `body`, `step` (which of the requests that follow each other it was), `messages` (of a
 //! WebSocket) and `call messages` (of a gRPC call), too.
@@ -38,6 +39,7 @@ pub(crate) use ask::GRPC_STATUS;
 pub use ask::{NAME_FIELD, OF_FIELD, RequestSpec};
 pub use client_id::{ClientId, How, RequestFailure, ResponseSummary};
 pub use exchange::{AfterRequest, ExchangePacing, Http1Client, Pace};
+pub use goaway::FramePart;
 pub(crate) use grpc::frame as grpc_frame;
 pub use http1::{Retry, connection_per_request, keep_alive, one_request, pipelined};
 pub(crate) use http2::UNREAD_WINDOW;
@@ -45,7 +47,9 @@ pub use http2::{First, given_up, half_framed, multiplexed, resetting, uploading,
 pub use pieces::head_in_pieces;
 pub use proxied::ProxiedRoute;
 pub(crate) use session::session;
-pub use silent::{Step, byte_less, raw, silent_http2, strangers, windowless_request};
+pub use silent::{
+    Step, abandoned, byte_less, raw, silent_http2, slow_http2, strangers, windowless_request,
+};
 pub use stalled::{Stall, stalled};
 pub use tls::{RecordParts, TlsIo, TlsRoute, server_config};
 pub use upgraded::{FAREWELL, PING, upgraded};

@@ -16,11 +16,61 @@ pub async fn byte_less<C: Connect>(client_id: &ClientId, connect: &C, patience: 
 /// The HTTP/2 preface and empty SETTINGS (RFC 9113 §3.4), the least that starts HTTP/2.
 const HTTP2_HELLO: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 
+/// Length of the preface without the SETTINGS.
+const PREFACE_BYTES: usize = 24;
+
 /// Starts HTTP/2 and sends nothing more, no PING ACK either. Waits at most `patience` for the
 /// server to end the connection.
 pub async fn silent_http2<C: Connect>(client_id: &ClientId, connect: &C, patience: Duration) {
     let hello = Bytes::from_static(HTTP2_HELLO);
     raw(client_id, connect, &[Step::Send(hello), Step::ReadToEnd { at_most: patience }]).await;
+}
+
+/// Starts HTTP/2 in pieces of `bytes`, each but the first after a pause, and sends nothing more.
+/// Without `is_whole` the last byte of the preface never comes. Reads until the server ends the
+/// connection.
+pub async fn slow_http2<C: Connect>(
+    client_id: &ClientId,
+    connect: &C,
+    bytes: usize,
+    every: Duration,
+    is_whole: bool,
+) {
+    let hello = if is_whole { HTTP2_HELLO } else { &HTTP2_HELLO[..PREFACE_BYTES - 1] };
+    let Ok(io) = http1::connect(client_id, connect).await else { return };
+    let connection = client_id.connected();
+    let (mut read, mut write) = tokio::io::split(io);
+    let sending = async {
+        for (n, piece) in hello.chunks(bytes.max(1)).enumerate() {
+            super::pause(if n > 0 { every } else { Duration::ZERO }).await;
+            if write.write_all(piece).await.is_err() || write.flush().await.is_err() {
+                break;
+            }
+        }
+        std::future::pending::<()>().await;
+    };
+    let mut got = Vec::new();
+    let how = tokio::select! {
+        biased;
+        read = read.read_to_end(&mut got) => if read.is_ok() { "fin" } else { "reset" },
+        () = sending => "dropped",
+        () = super::pause(client_id.patience()) => "timed-out",
+    };
+    client_id.tell("ended", &[("connection", connection.into()), ("how", how.into())]);
+}
+
+/// Begins to connect, and gives up after a while, connected or not.
+pub async fn abandoned<C: Connect>(client_id: &ClientId, connect: &C, after: Duration) {
+    let connected = async {
+        let Ok(_io) = http1::connect(client_id, connect).await else { return };
+        client_id.connected();
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        biased;
+        () = connected => {}
+        () = super::pause(after) => client_id.tell("gives up connecting", &[]),
+    }
 }
 
 /// Opens `count` connections, sends `bytes` on each, and keeps it until the server ends it.

@@ -95,7 +95,7 @@ fn client(dice: &mut Dice, scenario: &Scenario, edges: &Edges, kinds: &[Kind]) -
         Kind::HalfHead => Traffic::HalfHead,
         Kind::InternalHalfHead => Traffic::InternalHalfHead,
         Kind::Leaves => Traffic::Leaves {
-            after_ms: dice.pick(&[1, 5, 20, 100, 500]),
+            after_ms: dice.pick(&[1, 5, 20, 100, 500, 1_600, 3_000]),
             resets: !dice.one_in(3),
             half_closed: dice.one_in(4),
         },
@@ -139,6 +139,8 @@ fn client(dice: &mut Dice, scenario: &Scenario, edges: &Edges, kinds: &[Kind]) -
         | Traffic::InternalHalfHead
         | Traffic::InternalStrangers { .. }
         | Traffic::SilentHttp2
+        | Traffic::SlowHttp2 { .. }
+        | Traffic::Abandons { .. }
         | Traffic::InPieces(_)
         | Traffic::BadHeader(_)
         | Traffic::Upgraded { .. }

@@ -22,6 +22,28 @@ pub(super) fn draw(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
         0 => many_fields(dice, scenario, edges),
         _ => in_pieces(dice, scenario, edges),
     }
+    if dice.one_in(4) {
+        prefaces_in_pieces(dice, scenario, edges);
+    }
+}
+
+/// Clients that begin HTTP/2 in pieces: in time, too slowly, or not to the end.
+fn prefaces_in_pieces(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
+    let timeout = scenario.limits.header_timeout.unwrap_or(10_000);
+    for _ in 0..dice.between(1, 3) {
+        let bytes = dice.pick(&[1, 1, 3, 8, 23]);
+        let every_ms = match dice.below(4) {
+            0 => dice.pick(&[1, 40, 400]),
+            1 => timeout / 30,
+            2 => timeout / 8,
+            _ => timeout * 3 / 5,
+        };
+        let traffic = Traffic::SlowHttp2 { bytes, every_ms, is_whole: dice.one_in(2) };
+        let before = dice.pick(&[20, timeout / 2, timeout + 400, timeout * 3]);
+        let at_ms = dice.pick(&[edges.stop, edges.drain, edges.drain]);
+        let at_ms = at_ms.saturating_sub(dice.below(before + 1));
+        scenario.clients.push(Client::new(at_ms, RequestKind::Fast, traffic));
+    }
 }
 
 fn in_pieces(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {

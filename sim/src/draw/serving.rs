@@ -61,6 +61,10 @@ fn stalled_readers(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
             scenario.clients.push(Client::new(at_ms, request_kind, traffic));
             continue;
         }
+        if dice.one_in(4) {
+            slow_reader(dice, scenario, edges, timeout);
+            continue;
+        }
         // The last fits into the buffers of both kernels.
         let bytes = dice.pick(&[400_000, 400_000, 100_000]);
         let reads = if bytes > 100_000 { dice.pick(&[0, 0, 1, 100_000]) } else { 0 };
@@ -75,6 +79,21 @@ fn stalled_readers(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
         let kind = RequestKind::Bytes(bytes / usize::try_from(requests).unwrap_or(1));
         scenario.clients.push(Client::new(at_ms, kind, traffic).then(RequestKind::Fast));
     }
+}
+
+/// A client that takes longer for a response than the timeout, and makes progress all the time.
+/// From the stop request on the response is the last one.
+fn slow_reader(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges, timeout: u64) {
+    let pause = timeout * dice.pick(&[2, 3]) / 5;
+    // Each read takes all that has arrived.
+    let pacing = Pacing::SlowReader(1_000_000, pause);
+    let kind = RequestKind::Bytes(dice.pick(&[200_000, 400_000, 800_000]));
+    let at_ms = if dice.one_in(3) {
+        dice.below(edges.stop)
+    } else {
+        edges.stop + dice.below(edges.drain - edges.stop)
+    };
+    scenario.clients.push(Client::new(at_ms, kind, Traffic::Once(pacing)));
 }
 
 /// Clients that stop sending their request body.
@@ -126,10 +145,10 @@ fn at_the_connection_limit(dice: &mut Dice, scenario: &mut Scenario, edges: &Edg
         scenario.clients.push(Client::new(begin, RequestKind::Fast, traffic));
     }
     for _ in 0..most - working + dice.below(3) {
-        let traffic = if dice.one_in(3) {
-            Traffic::KeepAlive { requests: 2, every_ms: 20_000, retries: false }
-        } else {
-            Traffic::ByteLess
+        let traffic = match dice.below(6) {
+            0 => Traffic::Http2 { requests: 2, every_ms: 20_000 },
+            1..=2 => Traffic::KeepAlive { requests: 2, every_ms: 20_000, retries: false },
+            _ => Traffic::ByteLess,
         };
         scenario.clients.push(Client::new(begin + dice.below(60), RequestKind::Fast, traffic));
     }
@@ -203,6 +222,7 @@ fn half_frames(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
             requests: dice.between(1, 3),
             after_ms,
             bytes: dice.pick(&[1, 5, 10, 12]),
+            every_ms: dice.pick(&[0, 0, timeout / 4, timeout * 3 / 5]),
             half_closes: dice.one_in(3),
         };
         scenario.clients.push(Client::new(at_ms, request_kind, traffic));

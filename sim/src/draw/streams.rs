@@ -5,7 +5,8 @@ use super::{Dice, Edges};
 use crate::{
     hooks::{Act, ActEnd},
     scenario::{
-        Client, Cooperation, Pacing, RareRequest, RequestKind, Scenario, StuckResponse, Traffic,
+        Call, Client, Cooperation, Pacing, RareRequest, RequestKind, Scenario, StuckResponse,
+        Traffic,
     },
     tasks::{TaskScript, Until},
 };
@@ -72,17 +73,34 @@ pub(super) fn draw(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
 }
 
 fn ordinary(dice: &mut Dice, edges: &Edges) -> Client {
-    let kind = dice.below(4);
     let at_ms = edges.drain.saturating_sub(dice.pick(&[0, 20, 90, 900]));
-    let kind = match kind {
+    let kind = match dice.below(8) {
         0 => RequestKind::Unlimited(60_000),
         1 => RequestKind::Stuck(60_000, StuckResponse::Chunked),
         2 => RequestKind::Stuck(60_000, StuckResponse::Nothing),
+        // Their own deadlines come after the abort.
+        3 => RequestKind::Rare(RareRequest::LateTimeout {
+            after: dice.pick(&[0, 0, 30]),
+            within: 50_000,
+        }),
+        4 => RequestKind::Rare(RareRequest::RouteTimeout(50_000)),
+        5 => {
+            let (ms, messages) = (60_000, dice.below(2));
+            let call = Call { ms, messages, timeout_ms: Some(50_000), ends: None };
+            let traffic = Traffic::Http2 { requests: 1, every_ms: 1 };
+            return Client::new(at_ms, RequestKind::Rare(RareRequest::Call(call)), traffic);
+        }
         _ => {
             let cooperation = dice.pick(&[Cooperation::Heeds, Cooperation::Ignores]);
             let upgraded = Traffic::Upgraded { every_ms: 300, cooperation, is_long: false };
             return Client::new(at_ms, RequestKind::Fast, upgraded);
         }
     };
-    Client::once(at_ms, kind)
+    // A stream of HTTP/2 has a task of its own.
+    let traffic = if dice.one_in(2) {
+        Traffic::Http2 { requests: dice.between(1, 2), every_ms: 1 }
+    } else {
+        Traffic::Once(Pacing::Prompt)
+    };
+    Client::new(at_ms, kind, traffic)
 }

@@ -4,24 +4,27 @@
 
 use super::{Dice, Edges};
 use crate::scenario::{
-    Call, Client, Cooperation, Fault, Pacing, RareRequest, RequestKind, Scenario, StuckResponse,
-    Traffic,
+    Call, Client, Cooperation, Fault, OddRequest, Pacing, RareRequest, RequestKind, Scenario,
+    StuckResponse, Traffic,
 };
 
 /// Idle time after which a connection gives up its task.
 const PARK_AFTER_MS: u64 = 1_000;
 
-/// Adds one of these to one scenario in four.
+/// Adds one of these to one scenario in three.
 pub(super) fn draw(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
-    if scenario.limits.connections_max.is_some() || !dice.one_in(4) {
+    if scenario.limits.connections_max.is_some() || !dice.one_in(3) {
         return;
     }
-    match dice.below(6) {
+    match dice.below(9) {
         0 => a_late_seal(dice, scenario, edges),
         1 => sleepers_and_a_small_batch(dice, scenario, edges),
         2 => a_burst_and_a_small_table(dice, scenario, edges),
         3 => long_polls(dice, scenario, edges),
         4 => abandoned_bodies(dice, scenario, edges),
+        5 => refused_bodies(dice, scenario, edges),
+        6 => abandoned_handshakes(dice, scenario, edges),
+        7 => no_descriptors_at_the_seal(dice, scenario, edges),
         _ => calls_and_others(dice, scenario, edges),
     }
 }
@@ -82,7 +85,11 @@ fn abandoned_bodies(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
         edges.drain.saturating_sub(dice.below(60))
     };
     for _ in 0..dice.between(2, 4) {
-        let kind = RequestKind::Unread(dice.pick(&[100, 4_000, 30_000, 200_000]));
+        let bytes = dice.pick(&[100, 4_000, 30_000, 200_000]);
+        let kind = match dice.below(4) {
+            0 => RequestKind::Odd(OddRequest::UpgradeBody(bytes)),
+            _ => RequestKind::Unread(bytes),
+        };
         let traffic = if dice.one_in(3) {
             Traffic::Pipelined { requests: dice.between(2, 5) }
         } else {
@@ -90,6 +97,65 @@ fn abandoned_bodies(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
         };
         let client = Client::new(at_ms + dice.below(20), kind, traffic);
         scenario.clients.push(client.then(RequestKind::Fast));
+    }
+}
+
+/// Clients that give up connecting while the sealed listeners wait for their handshakes, which
+/// nothing else delays.
+fn abandoned_handshakes(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
+    let near = dice.pick(&[10, 20, 40, 60]);
+    scenario.latency_ms = (near, near);
+    scenario.clients.retain(|client| client.at_ms + 400 < edges.stop);
+    scenario.tasks.clear();
+    scenario.faults.clear();
+    for _ in 0..dice.between(1, 2) {
+        // The SYN is there when the drain begins, and the answer is under way.
+        let at_ms = edges.drain.saturating_sub(near + dice.below(near));
+        let traffic = Traffic::Abandons { after_ms: near + dice.below(near) };
+        scenario.clients.push(Client::new(at_ms, RequestKind::Fast, traffic));
+    }
+}
+
+/// Connections that cannot be accepted when the listeners are to be closed, nor for a while after.
+fn no_descriptors_at_the_seal(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
+    let far = scenario.latency_ms.1;
+    scenario.faults.retain(|fault| matches!(fault, Fault::PartialIo { .. }));
+    let at_ms = edges.drain.saturating_sub(dice.below(30));
+    let for_ms = dice.pick(&[40, 60, 100, 200, 400]);
+    scenario.faults.push(Fault::NoDescriptors { at_ms, for_ms });
+    if dice.one_in(2) {
+        // The drain waits for nothing else.
+        scenario.clients.clear();
+        scenario.tasks.clear();
+    }
+    for _ in 0..dice.between(1, 3) {
+        // In the queue, or in its handshake.
+        let at_ms = edges.drain.saturating_sub(far + dice.below(far * 2 + 10));
+        let kind = if dice.one_in(3) { RequestKind::Slow(30) } else { RequestKind::Fast };
+        scenario.clients.push(Client::once(at_ms, kind));
+    }
+}
+
+/// Requests with a body that the host refuses, on connections that close with the response. Half of
+/// the time no other client's request can race with a close.
+fn refused_bodies(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
+    if dice.one_in(2) {
+        scenario.clients.clear();
+    }
+    for _ in 0..dice.between(1, 3) {
+        let bytes = dice.pick(&[10, 1_000, 4_000, 30_000, 90_000]);
+        let kind = RequestKind::Odd(OddRequest::InvalidHostBody(bytes));
+        let at_ms = if dice.one_in(3) {
+            edges.aim(dice)
+        } else {
+            edges.stop + dice.below(edges.drain - edges.stop + 1)
+        };
+        let traffic = if dice.one_in(2) {
+            Traffic::KeepAlive { requests: 2, every_ms: dice.pick(&[1, 20, 300]), retries: false }
+        } else {
+            Traffic::Once(Pacing::Prompt)
+        };
+        scenario.clients.push(Client::new(at_ms, kind, traffic));
     }
 }
 

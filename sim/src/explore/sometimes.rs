@@ -208,7 +208,7 @@ fn edges(all: &mut Vec<Sometimes>) {
 type Is = fn(&Traffic) -> bool;
 
 fn clients(all: &mut Vec<Sometimes>) {
-    let kinds: [(&str, Is); 18] = [
+    let kinds: [(&str, Is); 19] = [
         ("one request", |traffic| *traffic == Traffic::Once(Pacing::Prompt)),
         ("a head in two parts", |traffic| matches!(traffic, Traffic::Once(Pacing::HeadPause(_)))),
         ("a slow upload", |traffic| matches!(traffic, Traffic::Once(Pacing::SlowUpload(..)))),
@@ -225,6 +225,7 @@ fn clients(all: &mut Vec<Sometimes>) {
         ("no byte at all", |traffic| *traffic == Traffic::ByteLess),
         ("a partial head", |traffic| *traffic == Traffic::HalfHead),
         ("a silent HTTP/2 peer", |traffic| *traffic == Traffic::SilentHttp2),
+        ("a slow preface of HTTP/2", |traffic| matches!(traffic, Traffic::SlowHttp2 { .. })),
         ("an upgraded connection", |traffic| matches!(traffic, Traffic::Upgraded { .. })),
         ("a client that leaves", |traffic| matches!(traffic, Traffic::Leaves { .. })),
     ];
@@ -260,6 +261,7 @@ fn requests(all: &mut Vec<Sometimes>) {
     outcome("a 503", |coverage| coverage.completed(503));
     outcome("retried", |coverage| coverage.clients_did("retries"));
     outcome("refused connect", |coverage| coverage.clients_did("connect failed"));
+    outcome("a connect given up", |coverage| coverage.clients_did("gives up connecting"));
     outcome("an idle connection closed", |coverage| coverage.clients_did("closed idle"));
     outcome("an upload aborted in the drain", |coverage| {
         coverage.history.server("abort").any(|abort| abort.text("phase") == Some("draining"))

@@ -169,6 +169,8 @@ fn of_client(client: &Client) -> String {
         | Traffic::InternalHalfHead
         | Traffic::InternalStrangers { .. }
         | Traffic::SilentHttp2
+        | Traffic::SlowHttp2 { .. }
+        | Traffic::Abandons { .. }
         | Traffic::InPieces(_)
         | Traffic::BadHeader(_)
         | Traffic::Upgraded { .. } => format!("{:?}", client.traffic),

@@ -58,7 +58,9 @@ const fn in_sequence(traffic: Traffic) -> Traffic {
         | Traffic::InternalHalfHead
         | Traffic::InternalStrangers { .. }
         | Traffic::BadHeader(_)
-        | Traffic::SilentHttp2) => silent,
+        | Traffic::SilentHttp2
+        | Traffic::SlowHttp2 { .. }
+        | Traffic::Abandons { .. }) => silent,
         Traffic::Once(_)
         | Traffic::Http2Leaves { .. }
         | Traffic::Http2Windowless { .. }

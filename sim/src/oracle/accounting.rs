@@ -221,6 +221,7 @@ pub(super) fn outcomes_are_counted(
                 Traffic::Upgraded { .. }
                     | Traffic::HalfHead
                     | Traffic::SilentHttp2
+                    | Traffic::SlowHttp2 { .. }
                     | Traffic::BadHeader(_)
             )
     };

@@ -341,7 +341,10 @@ impl<'a> Delay<'a> {
         }
         for connection in self.connections.values().filter(|connection| self.is_http2(connection)) {
             let Some(head) = connection.first_head() else { continue };
-            let by = (self.last_part + self.history.under_way()).max(head) + self.moment();
+            // The packet of the GOAWAY may take longer than that of the head.
+            let near = Duration::from_millis(self.history.scenario.latency_ms.0);
+            let far = self.history.under_way();
+            let by = (self.last_part + far).max(head + far - near) + self.moment();
             // Not judged if the first response came in the drain: the GOAWAY may then be the last
             // frame of a connection that its client ends.
             if let Some(told) = connection.goaway

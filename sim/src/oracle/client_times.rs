@@ -21,6 +21,8 @@ const SWEEP: Duration = Duration::from_millis(250);
 const SWEEP_STOPPING: Duration = Duration::from_millis(10);
 /// Longest time in which the host does not notice that a client has left.
 const CLIENT_CHECK_INTERVAL: Duration = Duration::from_secs(1);
+/// The same once the client has shut its side.
+const HALF_CLOSED_CHECK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Checks that a silent connection is not closed before its grace ends, and that a partial head is
 /// not refused before its time limit.
@@ -80,6 +82,8 @@ pub(super) fn silent_connections_have_their_grace(history: &RunHistory<'_>) -> R
             | Traffic::InternalHalfHead
             | Traffic::InternalStrangers { .. }
             | Traffic::SilentHttp2
+            | Traffic::SlowHttp2 { .. }
+            | Traffic::Abandons { .. }
             | Traffic::BadHeader(_)
             | Traffic::Upgraded { .. }
             | Traffic::Http2Leaves { .. } => continue,
@@ -395,7 +399,8 @@ pub(super) fn late_first_bytes_are_served(history: &RunHistory<'_>) -> Result<()
 /// Checks that a handler ends soon after its client has reset the connection.
 pub(super) fn departed_clients_are_noticed(history: &RunHistory<'_>) -> Result<(), String> {
     for (n, client) in history.scenario.clients.iter().enumerate() {
-        let (Traffic::Leaves { resets: true, .. }, true) = (client.traffic, history.resets())
+        let (Traffic::Leaves { resets: true, half_closed, .. }, true) =
+            (client.traffic, history.resets())
         else {
             continue;
         };
@@ -419,9 +424,16 @@ pub(super) fn departed_clients_are_noticed(history: &RunHistory<'_>) -> Result<(
         else {
             continue;
         };
-        let by = left.at.max(begins.at)
+        // A client that is known to have shut its side is checked more often.
+        let shut = history
+            .server("half-close noticed")
+            .find(|record| record.number("handler") == begins.number("handler"))
+            .filter(|_| half_closed);
+        let interval =
+            if shut.is_some() { HALF_CLOSED_CHECK_INTERVAL } else { CLIENT_CHECK_INTERVAL };
+        let by = left.at.max(shut.map_or(begins.at, |shut| shut.at))
             + history.under_way()
-            + history.world(CLIENT_CHECK_INTERVAL * 2 + SWEEP)
+            + history.world(interval * 2 + SWEEP)
             + SWEEP_STOPPING
             + history.tolerance();
         let ends = history

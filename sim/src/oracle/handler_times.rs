@@ -151,7 +151,10 @@ pub(super) fn cancelled_on_time(history: &RunHistory<'_>) -> Result<(), String> 
         };
         let ends = of_it("handler ends").unwrap_or(Duration::MAX);
         let heeds = target.starts_with("/slow?");
-        let waits = heeds || (target.starts_with("/stuck?") && !target.contains('&'));
+        let waits = heeds
+            || target.starts_with("/ignores?")
+            || target.starts_with("/call?")
+            || (target.starts_with("/stuck?") && !target.contains('&'));
         if !waits || record.at >= cancelling {
             continue;
         }

@@ -5,10 +5,15 @@ use super::{Exercise, Judgement, ObservedRequest, RequestResult, RunHistory};
 use crate::{
     client::RequestSpec,
     scenario::{HeadInPieces, RareRequest, RequestKind, Traffic, client_name},
+    trace::Record,
 };
 use lameduck::lifecycle::Phase;
 use std::time::Duration;
 
+/// Length of the preface of HTTP/2.
+const PREFACE_BYTES: usize = 24;
+/// Grace of a new connection of HTTP/2 in the drain, before it gets its GOAWAY.
+const FIRST_BYTE_GRACE: Duration = Duration::from_millis(250);
 /// Time limit of a partial head in the drain.
 const HEAD_GRACE: Duration = Duration::from_secs(1);
 /// Idle time after which a connection gives up its task.
@@ -137,6 +142,63 @@ fn has_its_time(
         return Err(format!("{who}, had time until {most:?}, and was not refused by {by:?}"));
     }
     Ok(())
+}
+
+/// P6: a preface of HTTP/2 that comes in pieces has one time, too. After it the first request has
+/// as much again, and then the client has some time to follow a GOAWAY.
+pub(super) fn prefaces_have_one_time(history: &RunHistory<'_>) -> Judgement {
+    let mut judged = 0;
+    if !history.delivers() || !history.resets() || history.has_partial_io() {
+        return Ok(Exercise::No);
+    }
+    let draining = history.began(Phase::Draining).unwrap_or(Duration::MAX);
+    let end = history.began(Phase::Cancelling).or(history.began(Phase::CleaningUp));
+    let cut = end.or(history.exit().map(|(at, _)| at)).unwrap_or(Duration::MAX);
+    let near = Duration::from_millis(history.scenario.latency_ms.0);
+    let far = history.under_way() + history.tolerance();
+    for (n, client) in history.scenario.clients.iter().enumerate() {
+        let Traffic::SlowHttp2 { bytes, every_ms, is_whole } = client.traffic else { continue };
+        let who = client_name(n);
+        let when = |event: &str| {
+            let is_its = |record: &&Record| record.event == event && *record.actor == *who;
+            history.records.iter().find(is_its).map(|record| record.at)
+        };
+        let Some(connected) = when("connected") else { continue };
+        let pauses = PREFACE_BYTES.div_ceil(bytes.max(1)) as u64 - 1;
+        let lasts = Duration::from_millis(every_ms * pauses);
+        let timeout = history.header_timeout();
+        let limit = |since: Duration| {
+            (since + timeout).min(draining.max(since).saturating_add(history.world(HEAD_GRACE)))
+        };
+        let least = limit(connected + near);
+        let comes = is_whole && connected + lasts <= limit(connected + far);
+        let most = if comes {
+            let since = connected + far + lasts;
+            let drained = draining.max(since).saturating_add(history.world(FIRST_BYTE_GRACE));
+            (since + timeout).min(drained) + history.world(HEAD_GRACE)
+        } else {
+            // Over TLS the protocol is known before the preface.
+            let known = if history.scenario.tls { FIRST_BYTE_GRACE } else { Duration::ZERO };
+            limit(connected + far) + history.world(known)
+        };
+        let by = most + history.world(SWEEP) + SWEEP_STOPPING + far * 2 + history.rounding();
+        let ended = when("ended");
+        let is_early = |at: Duration| at < cut && at + history.early() < least + near;
+        if !comes && !history.scenario.tls && ended.is_some_and(is_early) {
+            return Err(format!(
+                "{who} began HTTP/2 at {connected:?}, had time until {least:?}, and was closed at \
+                 {ended:?}"
+            ));
+        }
+        if by < cut && ended.is_none_or(|at| at > by) {
+            return Err(format!(
+                "{who} began HTTP/2 at {connected:?}, in pieces every {every_ms} ms, had time \
+                 until {most:?}, and was not closed by {by:?}"
+            ));
+        }
+        judged += usize::from(ended.is_some_and(|at| at < cut));
+    }
+    Ok(Exercise::of(judged))
 }
 
 /// P15: a request with more header fields or bytes than the limits gets a 431, and no other does.

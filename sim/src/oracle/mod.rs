@@ -166,6 +166,11 @@ pub const ORACLES: &[Oracle] = &[
         judge: heads::heads_have_one_time,
     },
     Oracle {
+        promise: "P6",
+        words: "a preface of HTTP/2 has one time limit, from its first byte to its last",
+        judge: heads::prefaces_have_one_time,
+    },
+    Oracle {
         promise: "P15",
         words: "a head has a limited number of fields and bytes",
         judge: heads::heads_are_limited,

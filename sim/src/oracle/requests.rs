@@ -354,7 +354,12 @@ fn is_not_lost(history: &RunHistory<'_>, observed: &ObservedRequest) -> Result<(
         return Ok(());
     }
     let draining = history.began(Phase::Draining).unwrap_or(Duration::MAX);
-    if !history.delivers_by(draining) || (draining == Duration::MAX && !history.delivers()) {
+    // Without descriptors a connection waits in the queue, and so does the drain.
+    let cut = history.began(Phase::Cancelling).or(history.exit().map(|(at, _)| at));
+    let accepts = history.accepts_all_by().is_some_and(|by| Some(by + FLUSH) < cut);
+    let drains = draining < Duration::MAX;
+    let reaches = history.delivers_by(draining) && (drains || history.delivers());
+    if !(reaches || accepts && drains) {
         return Ok(());
     }
     // Its header may have taken too long, which another oracle judges.

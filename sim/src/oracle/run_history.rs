@@ -258,6 +258,18 @@ impl<'a> RunHistory<'a> {
         })
     }
 
+    /// Returns when the connections that could not be accepted for lack of descriptors were
+    /// accepted; `None` if another fault delays or loses something.
+    #[must_use]
+    pub fn accepts_all_by(&self) -> Option<Duration> {
+        self.scenario.faults.iter().try_fold(Duration::ZERO, |by, fault| {
+            if let Fault::NoDescriptors { at_ms, for_ms } = fault {
+                return Some(by.max(Duration::from_millis(at_ms + for_ms) + ACCEPT_PAUSE * 2));
+            }
+            fault.delivers().then_some(by)
+        })
+    }
+
     /// Whether the app is another than the default one, whose handlers record nothing.
     #[must_use]
     pub fn uses_another_app(&self) -> bool {

@@ -4,7 +4,7 @@ mod places;
 
 use super::{Exercise, Judgement, ObservedRequest, RequestResult, RunHistory};
 use crate::{
-    scenario::{Client, OddRequest, RequestKind, Traffic, client_name},
+    scenario::{Client, OddRequest, Pacing, RequestKind, Traffic, client_name},
     trace::Record,
 };
 use lameduck::lifecycle::Phase;
@@ -26,6 +26,7 @@ pub(super) fn contained(history: &RunHistory<'_>) -> Judgement {
     let mut judged = 0;
     if history.delivers() && history.resets() && !history.has_partial_io() {
         judged += stalled_readers_are_cut(history)?;
+        judged += slow_readers_are_not_cut(history)?;
         judged += closed_windows_are_cut(history)?;
         judged += stalled_uploads_are_cut(history)?;
         judged += half_frames_are_given_up(history)?;
@@ -147,6 +148,33 @@ fn stalled_readers_are_cut(history: &RunHistory<'_>) -> Result<usize, String> {
     Ok(judged)
 }
 
+/// Checks that a client which reads slowly, and never pauses for its timeout, gets the whole
+/// response.
+fn slow_readers_are_not_cut(history: &RunHistory<'_>) -> Result<usize, String> {
+    let Some(timeout) = send_timeout(history) else { return Ok(0) };
+    let until = served_until(history);
+    let mut judged = 0;
+    for observed in &history.requests {
+        let (Some(RequestKind::Bytes(_)), Some(Traffic::Once(Pacing::SlowReader(_, pause)))) =
+            (history.request_kind(observed), history.client(observed).map(|client| client.traffic))
+        else {
+            continue;
+        };
+        // Its progress shows a round trip after each read, and at the next sweep.
+        let pause = Duration::from_millis(pause) + history.under_way() * 2 + history.rounding();
+        let lost = matches!(&observed.end, Some((at, RequestResult::Failed(_))) if *at < until);
+        if lost && observed.head.is_some() && pause < timeout {
+            return Err(format!(
+                "client-{} read every {pause:?}, had {timeout:?} for each, and lost its response: \
+                 {:?}",
+                observed.client, observed.end
+            ));
+        }
+        judged += 1;
+    }
+    Ok(judged)
+}
+
 /// Checks that a stream whose window stays closed is reset in time, and not before.
 fn closed_windows_are_cut(history: &RunHistory<'_>) -> Result<usize, String> {
     let Some(timeout) = send_timeout(history) else { return Ok(0) };
@@ -235,8 +263,13 @@ fn half_frames_are_given_up(history: &RunHistory<'_>) -> Result<usize, String> {
     let near = Duration::from_millis(history.scenario.latency_ms.0);
     let mut judged = 0;
     for stops in history.records.iter().filter(|record| record.event == "stops in a frame") {
+        // While it sends the part, the client does not see the end of its connection.
+        let is_end = |record: &Record| {
+            matches!(record.event, "ended" | "end received")
+                || record.event == "goaway" && record.number("code").is_some_and(|code| code > 0)
+        };
         let ends = history.records.iter().find(|record| {
-            record.event == "ended"
+            is_end(record)
                 && record.actor == stops.actor
                 && record.number("connection") == stops.number("connection")
         });
@@ -247,7 +280,10 @@ fn half_frames_are_given_up(history: &RunHistory<'_>) -> Result<usize, String> {
             + MOMENT
             + history.under_way() * 2
             + history.rounding() * 2;
-        if by < until && ends.is_none_or(|ends| ends.at > by) {
+        // The host begins the time again when it has read as much as it may in one poll. With the
+        // usual cap no incomplete frame is that long.
+        let is_whole_poll = history.scenario.cap("read_per_poll").is_none();
+        if is_whole_poll && by < until && ends.is_none_or(|ends| ends.at > by) {
             return Err(format!(
                 "{} sent half a frame at {:?}, and was not given up by {by:?}",
                 stops.actor, stops.at

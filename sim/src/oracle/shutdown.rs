@@ -17,6 +17,9 @@ use std::time::Duration;
 /// A sweep, plus the interval at which acknowledged bytes are checked.
 const SWEEP_AND_ACK_CHECK: Duration = Duration::from_millis(20 + 50);
 
+/// Longest pause between two checks for handshakes in progress.
+const HANDSHAKE_CHECK: Duration = Duration::from_millis(20);
+
 /// P7: the time from the stop request to the exit is within the plan.
 pub(super) fn bounded(history: &RunHistory<'_>) -> Judgement {
     if let Some(bite) = history.server("watchdog bites").next() {
@@ -123,7 +126,11 @@ pub(super) fn prompt(history: &RunHistory<'_>) -> Judgement {
         });
         let most = match phase {
             Phase::Draining | Phase::Cancelling if history.has_long_running_work() => continue,
-            Phase::Draining if is_empty && !newcomers && history.delivers() => QUIESCE,
+            Phase::Draining if is_empty && !newcomers && history.delivers() => {
+                let ends = given_up_handshakes_end(history).saturating_sub(*at);
+                let quiet = if history.resets() { MOMENT } else { QUIESCE };
+                quiet.max(history.host(ends)) + HANDSHAKE_CHECK + MOMENT
+            }
             // After a further SIGINT or SIGQUIT the drain does not wait for pending handshakes; the
             // cancel wait then does.
             Phase::Cancelling
@@ -155,6 +162,16 @@ pub(super) fn prompt(history: &RunHistory<'_>) -> Judgement {
     hooks_follow_each_other(history)?;
     phases_end_with_the_last_request(history)?;
     Ok(Exercise::of(judged))
+}
+
+/// Returns when the last handshake that its client gave up has ended, by the client's RST.
+fn given_up_handshakes_end(history: &RunHistory<'_>) -> Duration {
+    let clients = history.scenario.clients.iter();
+    let begin = clients
+        .filter(|client| matches!(client.traffic, Traffic::Abandons { .. }))
+        .map(|client| Duration::from_millis(client.at_ms))
+        .max();
+    begin.map_or(Duration::ZERO, |begin| begin + history.under_way() * 3)
 }
 
 /// Checks that each stop hook begins when the one before it ended or was given up.
@@ -205,7 +222,12 @@ fn phases_end_with_the_last_request(history: &RunHistory<'_>) -> Result<(), Stri
     else {
         return Ok(());
     };
+    // What waited for a descriptor is accepted late, and has its grace from then on.
+    let Some(accepted) = history.accepts_all_by() else { return Ok(()) };
     let mut last = draining + history.world(QUIESCE);
+    if !accepted.is_zero() {
+        last = last.max(accepted + history.world(GRACE + HEAD_GRACE));
+    }
     for record in &history.records {
         let client = record.actor.strip_prefix("client-").and_then(|n| n.parse::<usize>().ok());
         // A refused client was never connected. A silent client does not close its connection, and
@@ -238,7 +260,7 @@ fn phases_end_with_the_last_request(history: &RunHistory<'_>) -> Result<(), Stri
     let most =
         last + history.under_way() * 3 + history.world(SWEEP_AND_ACK_CHECK) + history.tolerance();
     let hangs = history.server("task ends").any(|record| record.text("how") == Some("dropped"));
-    if simple && !unended && !hangs && history.delivers() && cleaning_up > most {
+    if simple && !unended && !hangs && cleaning_up > most {
         return Err(format!(
             "the last client event was at {last:?}, but cleaning up began at {cleaning_up:?}"
         ));

@@ -125,6 +125,8 @@ fn silent_clients_are_bounded(history: &RunHistory<'_>, span: Duration) -> Resul
         | Traffic::Http2HalfFrame { .. }
         | Traffic::Http2Upload { .. }
         | Traffic::Stalls { .. }
+        | Traffic::SlowHttp2 { .. }
+        | Traffic::Abandons { .. }
         | Traffic::Upgraded { .. } => None,
     };
     let all: Option<Vec<Duration>> = history.scenario.clients.iter().map(of_its_own).collect();

@@ -5,10 +5,10 @@ use super::{
     Traffic,
 };
 use crate::client::{
-    ClientId, Connect, ExchangePacing, First, Http1Client, RequestSpec, Retry, Stall, Step,
-    byte_less, connection_per_request, given_up, half_framed, head_in_pieces, keep_alive,
-    multiplexed, one_request, pause, pipelined, raw, resetting, session, silent_http2, stalled,
-    strangers, upgraded, uploading, windowless, windowless_request,
+    ClientId, Connect, ExchangePacing, First, FramePart, Http1Client, RequestSpec, Retry, Stall,
+    Step, abandoned, byte_less, connection_per_request, given_up, half_framed, head_in_pieces,
+    keep_alive, multiplexed, one_request, pause, pipelined, raw, resetting, session, silent_http2,
+    slow_http2, stalled, strangers, upgraded, uploading, windowless, windowless_request,
 };
 use serde::{Deserialize, Serialize};
 use std::{iter, time::Duration};
@@ -162,10 +162,12 @@ impl Client {
             Traffic::Http2Resets { rounds, streams } => {
                 resetting(client_id, route, &ask, rounds, streams).await;
             }
-            Traffic::Http2HalfFrame { requests, after_ms, bytes, half_closes } => {
+            Traffic::Http2HalfFrame { requests, after_ms, bytes, every_ms, half_closes } => {
                 let asks: Vec<RequestSpec> = many(requests, 0).map(|(_, ask)| ask).collect();
                 let after = Duration::from_millis(after_ms);
-                half_framed(client_id, route, &asks, after, bytes, half_closes).await;
+                let every = Duration::from_millis(every_ms);
+                let part = FramePart { bytes, every, half_closes };
+                half_framed(client_id, route, &asks, after, part).await;
             }
             Traffic::Stalls { reads, for_ms, idle_ms, requests } => {
                 let stall = Stall {
@@ -218,6 +220,13 @@ impl Client {
             Traffic::InPieces(how) => head_in_pieces(client_id, route, &ask, &then, how).await,
             Traffic::ByteLess => byte_less(client_id, route, client_id.patience()).await,
             Traffic::SilentHttp2 => silent_http2(client_id, route, client_id.patience()).await,
+            Traffic::SlowHttp2 { bytes, every_ms, is_whole } => {
+                let every = Duration::from_millis(every_ms);
+                slow_http2(client_id, route, bytes, every, is_whole).await;
+            }
+            Traffic::Abandons { after_ms } => {
+                abandoned(client_id, bare, Duration::from_millis(after_ms)).await;
+            }
             Traffic::BadHeader(fault) => {
                 let bytes = Step::Send(fault.bytes(n).into());
                 raw(client_id, bare, &[bytes, Step::ReadToEnd { at_most: client_id.patience() }])

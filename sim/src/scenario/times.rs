@@ -138,15 +138,21 @@ fn times_of_client<'a>(client: &'a mut Client, times: &mut Vec<Time<'a>>) {
             all.push((TimeOf::Pause, &mut how.every_ms));
             all.extend(how.idle_ms.as_mut().map(|ms| (TimeOf::Pause, ms)));
         }
+        Traffic::Http2HalfFrame { after_ms, every_ms, .. } => {
+            all.push((TimeOf::Pause, after_ms));
+            // At once stays at once.
+            all.extend(Some(every_ms).filter(|ms| **ms > 0).map(|ms| (TimeOf::Pause, ms)));
+        }
         Traffic::KeepAlive { every_ms: ms, .. }
         | Traffic::PerRequest { every_ms: ms, .. }
         | Traffic::Http2 { every_ms: ms, .. }
         | Traffic::Http2Leaves { after_ms: ms, .. }
-        | Traffic::Http2HalfFrame { after_ms: ms, .. }
         | Traffic::Http2Upload { every_ms: ms, .. }
         | Traffic::Late { after_ms: ms }
         | Traffic::Leaves { after_ms: ms, .. }
         | Traffic::Upgraded { every_ms: ms, .. }
+        | Traffic::SlowHttp2 { every_ms: ms, .. }
+        | Traffic::Abandons { after_ms: ms }
         | Traffic::Session { every_ms: ms, .. }
         | Traffic::Once(
             Pacing::HeadPause(ms) | Pacing::SlowUpload(_, ms) | Pacing::SlowReader(_, ms),

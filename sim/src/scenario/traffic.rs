@@ -63,6 +63,9 @@ pub enum Traffic {
         after_ms: u64,
         /// Bytes of that part.
         bytes: usize,
+        /// Pause between these bytes; 0 if they come at once.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        every_ms: u64,
         /// Whether it shuts down its write side after it.
         half_closes: bool,
     },
@@ -131,6 +134,20 @@ pub enum Traffic {
     },
     /// Starts HTTP/2 and sends nothing more.
     SilentHttp2,
+    /// The same, but the bytes come in pieces.
+    SlowHttp2 {
+        /// Bytes of a piece.
+        bytes: usize,
+        /// Pause before each piece but the first.
+        every_ms: u64,
+        /// Whether the last byte of the preface comes, and all that follows it.
+        is_whole: bool,
+    },
+    /// Begins to connect, and gives up.
+    Abandons {
+        /// When it gives up. By then it may be connected.
+        after_ms: u64,
+    },
     /// Errs in the PROXY header of its connection.
     BadHeader(HeaderFault),
     /// Upgrades the connection and sends a line at intervals until the server closes.
@@ -148,6 +165,11 @@ pub enum Traffic {
 
 const fn one() -> u64 {
     1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+const fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
@@ -259,6 +281,8 @@ impl Traffic {
             | Self::InternalHalfHead
             | Self::InternalStrangers { .. }
             | Self::SilentHttp2
+            | Self::SlowHttp2 { .. }
+            | Self::Abandons { .. }
             | Self::BadHeader(_)
             | Self::Upgraded { .. } => 1,
         }

@@ -233,6 +233,8 @@ const fn name(traffic: &Traffic) -> &'static str {
         Traffic::ByteLess => "no byte",
         Traffic::HalfHead => "a partial head",
         Traffic::SilentHttp2 => "silent HTTP/2",
+        Traffic::SlowHttp2 { .. } => "slow HTTP/2 preface",
+        Traffic::Abandons { .. } => "gives up connecting",
         Traffic::InPieces(_) => "a head in pieces",
         Traffic::BadHeader(HeaderFault::Missing) => "no PROXY header",
         Traffic::BadHeader(HeaderFault::Invalid) => "bad PROXY header",

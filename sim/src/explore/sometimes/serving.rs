@@ -175,6 +175,17 @@ fn heads(all: &mut Vec<Sometimes>) {
             how.earlier > 0 && observed.head.is_some_and(|(_, status, _)| status == 200)
         })
     });
+    head("a preface of HTTP/2 in pieces, given up while serving", |coverage| {
+        let left = coverage.history.left_serving().unwrap_or(Duration::MAX);
+        let clients = coverage.history.scenario.clients.iter().enumerate();
+        clients.filter(|(_, client)| matches!(client.traffic, Traffic::SlowHttp2 { .. })).any(
+            |(n, _)| {
+                coverage.history.records.iter().any(|record| {
+                    record.event == "ended" && record.at < left && *record.actor == *client_name(n)
+                })
+            },
+        )
+    });
     head("in pieces, and refused while serving", |coverage| {
         let left = coverage.history.left_serving().unwrap_or(Duration::MAX);
         coverage.in_pieces(|how, observed| {

@@ -6,7 +6,7 @@ use crate::{
     trace::Record,
 };
 use lameduck::lifecycle::Phase;
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 /// Longest time in which a connection that may make room for one that waits has done so: its own
 /// grace, and the longest time between two searches.
@@ -29,6 +29,7 @@ pub(super) fn limits_of_connections(history: &RunHistory<'_>) -> Result<usize, S
         silent_ones_make_room_first(history)?;
         idle_ones_have_their_grace(history)?;
         no_more_than_the_limit_work(history, most)?;
+        evictions_are_counted(history)?;
         judged += 1;
     }
     if let Some(keep_alive) = limits.keep_alive {
@@ -160,6 +161,38 @@ fn idle_ones_have_their_grace(history: &RunHistory<'_>) -> Result<(), String> {
                 closed.actor, closed.at
             ));
         }
+    }
+    Ok(())
+}
+
+/// Checks that each connection that made room while serving is counted, and that no other is.
+fn evictions_are_counted(history: &RunHistory<'_>) -> Result<(), String> {
+    let limits = &history.scenario.limits;
+    let Some(report) = &history.outcome.report else { return Ok(()) };
+    // Others close idle connections, too.
+    if limits.keep_alive.is_some() || limits.connection_age_max.is_some() {
+        return Ok(());
+    }
+    let left = history.left_serving().unwrap_or(Duration::MAX);
+    let closes = |record: &&Record| match record.event {
+        "closed idle" | "goaway" => true,
+        "ended" => clients(history).any(|(n, client)| {
+            client.traffic == Traffic::ByteLess && *record.actor == *client_name(n)
+        }),
+        _ => false,
+    };
+    let key = |record: &Record| (record.actor.to_string(), record.number("connection"));
+    let closed = history.records.iter().filter(closes);
+    let seen: BTreeSet<_> = closed.clone().filter(|record| record.at < left).map(key).collect();
+    // A client that closes, or sends, at the same time does not see what made room.
+    let all = closed.map(key).collect::<BTreeSet<_>>().len() + history.requests.len();
+    let evicted = report.connections.evicted;
+    if !(seen.len() as u64..=all as u64).contains(&evicted) {
+        return Err(format!(
+            "{} connections made room while serving, and {all} can have, but the host counts \
+             {evicted}",
+            seen.len()
+        ));
     }
     Ok(())
 }
