@@ -15,9 +15,10 @@ use crate::{
     report::Report,
     runtime::{Network, Runtime, SignalSource, Spawner},
     settings::Settings,
+    unwind::discard,
 };
 use bytes::Bytes;
-use std::{fmt, future::Future};
+use std::{fmt, future::Future, sync::Arc};
 
 /// A service with everything that it needs to start, serve and stop.
 ///
@@ -148,7 +149,7 @@ impl Builder {
         Fut: Future<Output = Result<(), E>> + Send + 'static,
         E: Into<crate::http::BoxError>,
     {
-        self.config.reload = Some(std::sync::Arc::new(move || {
+        self.config.reload = Some(Arc::new(move || {
             let reloading = reload();
             Box::pin(async move { reloading.await.map_err(Into::into) })
         }));
@@ -199,7 +200,7 @@ impl Builder {
         E: Into<crate::http::BoxError>,
     {
         self.config.profiles = true;
-        self.config.heap_profile = Some(std::sync::Arc::new(move || {
+        self.config.heap_profile = Some(Arc::new(move || {
             let dumped =
                 crate::unwind::catch(&dump).map_err(|panic| format!("it panicked: {panic}"))?;
             dumped.map_err(|error| crate::errors::Chain(&*error.into()).to_string())
@@ -217,7 +218,7 @@ impl Builder {
     ///
     /// Both together are refused at the start.
     #[cfg(feature = "tls")]
-    pub fn tls(mut self, config: std::sync::Arc<rustls::ServerConfig>) -> Self {
+    pub fn tls(mut self, config: Arc<rustls::ServerConfig>) -> Self {
         self.config.tls = Some(config);
         self
     }
@@ -296,15 +297,33 @@ impl<S: HttpService> Host<S> {
     }
 
     /// The same without logging a failure, for a caller that does so itself.
+    pub(crate) async fn run_quietly<N, G, R>(self, runtime: Runtime<N, G, R>) -> Report
+    where
+        N: Network,
+        G: SignalSource,
+        R: Spawner,
+    {
+        let service = Arc::new(self.service);
+        let host = Host { service: service.clone(), config: self.config };
+        let report = host.run_shared(runtime).await;
+        // A panic in its destructor must not take the report with it (P13).
+        discard(service);
+        report
+    }
+}
+
+impl<S: HttpService> Host<Arc<S>> {
     #[cfg_attr(not(feature = "tls"), expect(unused_mut, reason = "nothing to take"))]
-    pub(crate) async fn run_quietly<N, G, R>(mut self, mut runtime: Runtime<N, G, R>) -> Report
+    async fn run_shared<N, G, R>(mut self, mut runtime: Runtime<N, G, R>) -> Report
     where
         N: Network,
         G: SignalSource,
         R: Spawner,
     {
         if let Some(refusal) = self.config.refusal() {
-            return Report::failed_to_start(refusal, self.config.settings.plan.worst_case());
+            let worst_case = self.config.settings.plan.worst_case();
+            discard(self.config);
+            return Report::failed_to_start(refusal, worst_case);
         }
         #[cfg(feature = "tls")]
         let tls = {
@@ -359,7 +378,9 @@ impl<S: HttpService> Host<S> {
         let runtime = Runtime { clock, network: wrap(network), signals, spawner, seed };
         Box::pin(driver::run(self.service, self.config, runtime)).await
     }
+}
 
+impl<S: HttpService> Host<S> {
     /// A handle that requests the stop by code.
     #[must_use]
     pub fn shutdown_handle(&self) -> ShutdownHandle {

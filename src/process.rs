@@ -13,7 +13,7 @@ use crate::{
         stdio::write_stderr_line, with_limit,
     },
     runtime::{Clock, Runtime, Seed, Spawner},
-    unwind::catch,
+    unwind::{catch, discard},
 };
 use std::{
     error::Error,
@@ -132,7 +132,9 @@ impl<S: HttpService> Host<S> {
     }
 
     fn not_started(self, error: HostError) -> Report {
-        Report::failed_to_start(error, self.config.settings.plan.worst_case())
+        let worst_case = self.config.settings.plan.worst_case();
+        discard(self);
+        Report::failed_to_start(error, worst_case)
     }
 }
 

@@ -18,6 +18,13 @@ pub(crate) fn catch<T>(code: impl FnOnce() -> T) -> Result<T, String> {
     })
 }
 
+/// Drops what came from the app. A panic in its destructor is logged.
+pub(crate) fn discard<T>(value: T) {
+    if let Err(panic) = catch(|| drop(value)) {
+        crate::log::error!(panic, "the app's code panicked in a destructor");
+    }
+}
+
 fn message_of(payload: &(dyn Any + Send)) -> &str {
     payload
         .downcast_ref::<&str>()
@@ -65,9 +72,7 @@ impl<F: Future> Future for Unwind<F> {
 
 impl<F> Drop for Unwind<F> {
     fn drop(&mut self) {
-        if let Err(panic) = self.discard() {
-            crate::log::error!(panic, "the app's code panicked in a destructor");
-        }
+        discard(self.work.take());
     }
 }
 

@@ -22,6 +22,7 @@ use crate::{
     lifecycle::{Event, HookBudget, HookIndex, Lifecycle, Moment, Phase, Signal, StopReason},
     report::Report,
     runtime::{Clock, JoinHandle, Network, Runtime, SignalSource, Spawner},
+    unwind::discard,
     user_tasks::UserTasks,
 };
 use hooks::{HookSlot, HookStage, HookTask};
@@ -35,7 +36,7 @@ use tokio::sync::{mpsc, oneshot};
 
 /// Runs a host from start to report, on the given runtime.
 pub(crate) async fn run<S, N, G, R>(
-    service: S,
+    service: Arc<S>,
     config: HostConfig,
     runtime: Runtime<N, G, R>,
 ) -> Report
@@ -50,11 +51,18 @@ where
     let budgets: Vec<HookBudget> = config.hooks.iter().map(|hook| hook.budget).collect();
     let lifecycle = match Lifecycle::new(config.settings.plan, &budgets, started_at) {
         Ok(lifecycle) => lifecycle,
-        Err(error) => return Report::failed_to_start(config.settings.explain(error), worst_case),
+        Err(error) => {
+            let report = Report::failed_to_start(config.settings.explain(error), worst_case);
+            discard(config);
+            return report;
+        }
     };
     let reserved = match reserve(&config, &runtime) {
         Ok(reserved) => reserved,
-        Err(error) => return Report::failed_to_start(error, worst_case),
+        Err(error) => {
+            discard(config);
+            return Report::failed_to_start(error, worst_case);
+        }
     };
     match Driver::new(lifecycle, service, config, runtime, reserved).await {
         Ok(driver) => driver.run().await,

@@ -8,6 +8,7 @@ use crate::{
     report::Report,
     runtime::{Network, SignalSource, Spawner},
     settings::Settings,
+    unwind::discard,
 };
 use std::time::Duration;
 
@@ -114,6 +115,9 @@ impl<S: HttpService, N: Network, G: SignalSource, R: Spawner> Driver<S, N, G, R>
             hooks: self.status.hooks(),
         };
         report.log();
+        // A panic in a destructor of the app must not take the report with it (P13).
+        discard(self.hooks);
+        discard(self.config);
         report
     }
 }

@@ -70,7 +70,7 @@ impl<S: HttpService, N: Network, G: SignalSource, R: Spawner> Driver<S, N, G, R>
     /// it serves if there are start hooks, which may take long.
     pub(super) async fn new(
         lifecycle: Lifecycle,
-        service: S,
+        service: Arc<S>,
         mut config: HostConfig,
         runtime: Runtime<N, G, R>,
         reserved: Reserved<N>,
@@ -137,7 +137,7 @@ impl<S: HttpService, N: Network, G: SignalSource, R: Spawner> Driver<S, N, G, R>
             internal,
             status,
             heartbeats,
-            service: Arc::new(service),
+            service,
             reservations: reserved.main,
             hooks: hooks
                 .into_iter()

@@ -117,6 +117,20 @@ fn victim() {
             let check = Plan::default().check_grace_period(Duration::from_secs(1));
             never_built(anyhow::Error::from(check.unwrap_err()))
         }
+        "state_that_panics" => lameduck::run(|| {
+            // As a `reqwest::blocking::Client` in the state of a service.
+            let state = tokio::runtime::Builder::new_current_thread().build()?;
+            let state = std::sync::Arc::new(state);
+            let routes = Router::new().route("/", get(async || "hello")).with_state(());
+            let routes = routes.layer(axum::Extension(state));
+            let builder = builder();
+            let stop = builder.shutdown_handle();
+            let task = move |_| async move {
+                stop.stop();
+                Ok::<(), io::Error>(())
+            };
+            Ok(builder.background_task(BackgroundTask::new("stopper", task)).serve(routes))
+        }),
         "errors_served" => {
             subscriber().json().init();
             exit(serves_errors().code());
@@ -375,4 +389,13 @@ fn stopped_in_its_start() {
     }
     drop(let_go);
     assert_eq!(app.report().code(), 0);
+}
+
+// A runtime in the state of a service panics where the host drops it, in async code. The report was
+// lost, and the exit code was 101 (P13).
+#[test]
+fn a_service_that_panics_when_it_is_dropped_does_not_change_the_exit_code() {
+    let ended = run("state_that_panics");
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert!(ended.stderr.contains("Cannot drop a runtime"), "{ended:?}");
 }

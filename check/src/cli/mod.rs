@@ -16,7 +16,10 @@ use crate::{
 use clap::{Args, Parser, Subcommand};
 use comparison::{CompareArgs, compare};
 use server_args::{ServerArgs, parse_time};
-use signal_hook::{consts::TERM_SIGNALS, iterator::Signals};
+use signal_hook::{
+    consts::{SIGHUP, TERM_SIGNALS},
+    iterator::Signals,
+};
 use std::{
     ffi::OsString,
     fs,
@@ -166,7 +169,9 @@ pub fn main() -> ExitCode {
 
 /// Kills the servers when this process is ended by a signal.
 fn kill_on_signals() -> io::Result<()> {
-    let mut signals = Signals::new(TERM_SIGNALS)?;
+    // A lost terminal ends the check like Ctrl-C, except under nohup.
+    let hangup = (!is_hangup_ignored()).then_some(&SIGHUP);
+    let mut signals = Signals::new(TERM_SIGNALS.iter().chain(hangup))?;
     thread::Builder::new().name("signals".into()).spawn(move || {
         if let Some(signal) = signals.forever().next() {
             process::kill_all();
@@ -174,6 +179,14 @@ fn kill_on_signals() -> io::Result<()> {
         }
     })?;
     Ok(())
+}
+
+/// Whether SIGHUP was ignored when this process was started.
+fn is_hangup_ignored() -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    ignored.is_some_and(|mask| mask & 1 << (SIGHUP - 1) != 0)
 }
 
 /// Grades the server of a command line, which begins with `run`. Prints nothing.

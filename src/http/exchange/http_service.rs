@@ -1,7 +1,10 @@
 //! The bounds on a hosted service.
 
 use super::request_body::Body;
-use crate::{errors::Chain, unwind::catch};
+use crate::{
+    errors::Chain,
+    unwind::{catch, discard},
+};
 use bytes::Bytes;
 use http::Response;
 use http_body::Body as HttpBody;
@@ -29,10 +32,7 @@ impl AppError {
 
 impl Drop for AppError {
     fn drop(&mut self) {
-        let error = self.0.take();
-        if let Err(panic) = catch(|| drop(error)) {
-            crate::log::error!(panic, "the app's code panicked in a destructor");
-        }
+        discard(self.0.take());
     }
 }
 

@@ -293,7 +293,10 @@ impl ServerState {
         let jitter = || self.config.seed.nth(number());
         match (self.phase(), self.config.limits.connection_age_max) {
             (Phase::LameDuck, _) => Announcement::opened_in(self.lame_duck(), now, jitter()),
-            (Phase::Serving, Some(age_max)) => Announcement::aging(now, age_max, jitter()),
+            // Workers accept before Serving is published.
+            (Phase::Starting | Phase::Serving, Some(age_max)) => {
+                Announcement::aging(now, age_max, jitter())
+            }
             _ => Announcement::OPENED_BEFORE,
         }
     }

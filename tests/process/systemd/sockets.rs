@@ -4,7 +4,7 @@ use super::is_installed;
 use crate::support::{
     PATIENCE, Service, aside, scratch_path,
     service::{ANYWHERE, run_to_end},
-    until, wire,
+    until, until_holds, wire,
 };
 use rustix::process::Signal;
 use std::{
@@ -69,6 +69,19 @@ fn an_inherited_socket_replaces_the_configured_addresses_and_is_left_unchanged()
     held.set_nonblocking(false).unwrap();
     held.accept().unwrap();
     waiting.join().unwrap().unwrap();
+}
+
+// Clients that wait in the queue during a restart are accepted before Serving is published. Their
+// connections never reached the age limit: 0 of 60.
+#[test]
+fn connections_that_waited_for_the_start_have_the_age_limit() {
+    let (held, address) = listener();
+    let mut waiting = wire::Client::connect(address);
+    let mut command = handed("LISTEN_FDS=1 LISTEN_PID=$$", held.into(), None);
+    let mut service = Service::watch(command.arg("--connection-age-max=500ms"));
+    until_holds("a response that announces the close", || waiting.get("/").says_close());
+    service.signal(Signal::TERM);
+    assert_eq!(service.exit_code(), 0);
 }
 
 #[test]
