@@ -132,6 +132,7 @@ impl FromStr for Stop {
         }
         if let Some(url) = text.strip_prefix("http:POST:") {
             let url = if url.contains("://") { url.to_owned() } else { format!("http://{url}") };
+            url.replace("{port}", "1").replace("{port2}", "1").parse::<Url>()?;
             return Ok(Self::Post(url));
         }
         Err("expected TERM, INT, QUIT, HUP, USR1, USR2, WINCH, http:POST:URL or cmd:COMMAND"
@@ -201,7 +202,8 @@ mod tests {
         assert_eq!("cmd:kill {pid}".parse(), Ok(Stop::Command("kill {pid}".to_owned())));
         assert_eq!("USR1".parse(), Ok(Stop::Signal(Signal::USR1)));
         assert_eq!("SIGWINCH".parse::<Stop>().unwrap().name(), "SIGWINCH");
-        for wrong in ["", "SIG", "KILL", "cmd:", "TERM "] {
+        // Such a URL was noticed by each scenario.
+        for wrong in ["", "SIG", "KILL", "cmd:", "TERM ", "http:POST:https://127.0.0.1/stop"] {
             assert!(wrong.parse::<Stop>().is_err(), "{wrong}");
         }
     }

@@ -31,7 +31,10 @@ fn the_balancer_ends_with_the_command() {
     the_balancer_ends_with(Signal::TERM);
     // After SIGHUP, as of a lost terminal, it went on. Under nohup it still does.
     let status = fs::read_to_string("/proc/self/status").unwrap();
-    if status.lines().any(|line| line.starts_with("SigIgn:") && line.ends_with(['0', '2', '4', '6'])) {
+    if status
+        .lines()
+        .any(|line| line.starts_with("SigIgn:") && line.ends_with(['0', '2', '4', '6']))
+    {
         the_balancer_ends_with(Signal::HUP);
     }
 }
