@@ -14,7 +14,7 @@ use crate::{
 use crate::{
     lifecycle::{Signal, StopReason},
     runtime::{Clock, SignalSource},
-    tls::{CertificateFiles, ReloadingCertificate, from_files},
+    tls::{CertificateContent, CertificateFiles, ReloadingCertificate, from_files},
 };
 use std::{collections::BTreeMap, fmt, sync::Arc};
 use tokio_util::sync::CancellationToken;
@@ -52,6 +52,10 @@ pub(crate) struct HostConfig {
     /// The certificate that was read from files.
     #[cfg(feature = "tls")]
     pub(crate) certificate: Option<Arc<ReloadingCertificate>>,
+    /// Whether its files are read on a separate thread, with the limit of the start; set only by
+    /// the entry points on the operating system. The clock of a simulation does not wait for one.
+    #[cfg(feature = "tls")]
+    pub(crate) reads_aside: bool,
     #[cfg(all(feature = "systemd", target_os = "linux"))]
     pub(crate) systemd: bool,
 }
@@ -100,31 +104,46 @@ impl HostConfig {
         let files = CertificateFiles { certificate: certificate.clone(), key: key.clone() };
         let knobs = settings.knobs(&["tls-cert", "tls-key"]);
         let message = format!("cannot speak TLS{knobs}");
-        let limit = settings.plan.start;
-        let mut late = clock.sleep_until(clock.now() + limit);
-        let content = tokio::select! {
-            biased;
-            read = files.read_aside() => read.map_err(|error| {
-                HostError::with_source(HostErrorKind::System, message.clone(), error)
-            })?,
-            () = late.as_mut() => {
-                let limit = humantime::format_duration(limit);
-                let knobs = settings.knobs(&["start"]);
-                return Err(HostError::new(
-                    HostErrorKind::StartTimeout,
-                    format!(
-                        "{message}: reading {} and {} took longer than the limit of the start, \
-                         plan.start={limit}{knobs}",
-                        files.certificate.display(),
-                        files.key.display()
-                    ),
-                ));
-            }
+        let content = if self.reads_aside {
+            read_in_time(&files, settings, &message, clock).await?
+        } else {
+            files.read()
         };
         let (config, certificate) = from_files(files, content)
             .map_err(|error| HostError::with_source(HostErrorKind::Tls, message, error))?;
         self.certificate = Some(certificate);
         Ok(Some(config))
+    }
+}
+
+/// Reads the files of the certificate, which must not take longer than the start may (P7).
+#[cfg(feature = "tls")]
+async fn read_in_time(
+    files: &CertificateFiles,
+    settings: &Settings,
+    message: &str,
+    clock: &dyn Clock,
+) -> Result<CertificateContent, HostError> {
+    let limit = settings.plan.start;
+    let mut late = clock.sleep_until(clock.now() + limit);
+    tokio::select! {
+        biased;
+        read = files.read_aside() => read.map_err(|error| {
+            HostError::with_source(HostErrorKind::System, message.to_owned(), error)
+        }),
+        () = late.as_mut() => {
+            let limit = humantime::format_duration(limit);
+            let knobs = settings.knobs(&["start"]);
+            Err(HostError::new(
+                HostErrorKind::StartTimeout,
+                format!(
+                    "{message}: reading {} and {} took longer than the limit of the start, \
+                     plan.start={limit}{knobs}",
+                    files.certificate.display(),
+                    files.key.display()
+                ),
+            ))
+        }
     }
 }
 

@@ -98,6 +98,7 @@ impl<S: HttpService> Host<S> {
         let seed = seed(&*clock);
         self.with_process_stats()
             .with_profiler()
+            .reading_files_aside()
             .run_quietly(Runtime { clock, network, signals, spawner, seed })
             .await
     }
@@ -128,6 +129,18 @@ impl<S: HttpService> Host<S> {
 
     #[cfg(not(all(feature = "profiles", target_os = "linux")))]
     fn with_profiler(self) -> Self {
+        self
+    }
+
+    /// Reads the files of a certificate on a separate thread.
+    #[cfg(feature = "tls")]
+    fn reading_files_aside(mut self) -> Self {
+        self.config.reads_aside = true;
+        self
+    }
+
+    #[cfg(not(feature = "tls"))]
+    fn reading_files_aside(self) -> Self {
         self
     }
 
@@ -331,6 +344,7 @@ where
         Ok(host
             .with_process_stats()
             .with_profiler()
+            .reading_files_aside()
             .run_quietly(Runtime { clock, network, signals, spawner, seed })
             .await)
     });

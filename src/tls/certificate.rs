@@ -42,7 +42,7 @@ pub(crate) struct Content {
 }
 
 impl CertificateFiles {
-    pub(super) fn read(&self) -> Content {
+    pub(crate) fn read(&self) -> Content {
         Content { certificate: fs::read(&self.certificate), key: fs::read(&self.key) }
     }
 

@@ -14,7 +14,7 @@ mod network;
 mod session;
 mod stream;
 
-pub(crate) use certificate::CertificateFiles;
+pub(crate) use certificate::{CertificateFiles, Content as CertificateContent};
 pub(crate) use certificate_reload::ReloadingCertificate;
 pub(crate) use network::TlsNetwork;
 
