@@ -48,7 +48,7 @@ pub(super) fn count_in_progress(netlink: &OwnedFd, local: SocketAddr) -> Option<
         cookie: NO_COOKIE,
     };
     let mut count = 0;
-    sock_diag::dump(netlink, &request, DATAGRAMS_MAX, |message| {
+    sock_diag::dump(netlink, &request.message(), DATAGRAMS_MAX, |message| {
         count += usize::from(is_handshake_with(message, local)?);
         Some(())
     })?;

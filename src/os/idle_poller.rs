@@ -109,8 +109,9 @@ impl IdlePoller for EpollPoller {
         }
     }
 
-    fn query_shut(&mut self) {
+    fn query_shut(&mut self) -> bool {
         self.shut = ShutConnections::dump();
+        self.shut.is_some()
     }
 
     fn unacknowledged(&self, idle: &IdleSocket) -> Option<usize> {

@@ -26,6 +26,9 @@ pub(super) const REQUEST: u16 = 1;
 pub(super) const DUMP: u16 = 0x300;
 /// `INET_DIAG_NOCOOKIE`, of `linux/inet_diag.h`: match any socket.
 pub(super) const NO_COOKIE: u64 = u64::MAX;
+/// `TCPDIAG_GETSOCK`, of `linux/inet_diag.h`: the type of the older request, whose dump has the
+/// connections of both address families.
+const TCPDIAG_GETSOCK: u16 = 18;
 
 const TCP: u8 = 6;
 const REQUEST_BYTES: usize = 72;
@@ -56,10 +59,11 @@ pub(super) fn open() -> io::Result<OwnedFd> {
 
 impl DiagRequest {
     pub(super) fn send(&self, netlink: &OwnedFd) -> Option<()> {
-        send(netlink, &self.message(), SendFlags::DONTWAIT).ok().map(drop)
+        send_message(netlink, &self.message())
     }
 
-    fn message(&self) -> Vec<u8> {
+    /// Encodes the request.
+    pub(super) fn message(&self) -> Vec<u8> {
         let mut message = Vec::with_capacity(REQUEST_BYTES);
         message.extend((REQUEST_BYTES as u32).to_ne_bytes());
         message.extend(SOCK_DIAG_BY_FAMILY.to_ne_bytes());
@@ -80,6 +84,28 @@ impl DiagRequest {
     }
 }
 
+fn send_message(netlink: &OwnedFd, message: &[u8]) -> Option<()> {
+    send(netlink, message, SendFlags::DONTWAIT).ok().map(drop)
+}
+
+/// Encodes a request to dump the TCP sockets of both address families in these states: an
+/// `nlmsghdr` and an `inet_diag_req`. The newer request has to name a family, and the kernel walks
+/// through all connections for each.
+pub(super) fn dump_of_both_families(states: u32) -> Vec<u8> {
+    const BYTES: usize = 76;
+    let mut message = Vec::with_capacity(BYTES);
+    message.extend((BYTES as u32).to_ne_bytes());
+    message.extend(TCPDIAG_GETSOCK.to_ne_bytes());
+    message.extend((REQUEST | DUMP).to_ne_bytes());
+    // The number and the port, as above; family, lengths and extensions, which a dump ignores; any
+    // ports, addresses and interface.
+    message.resize(BYTES - 16, 0);
+    message.extend(NO_COOKIE.to_ne_bytes());
+    message.extend(states.to_ne_bytes());
+    message.extend(0_u32.to_ne_bytes()); // no tables
+    message
+}
+
 /// More than the kernel puts into one datagram by default.
 const DATAGRAM_MAX: usize = 32 * 1024;
 
@@ -91,7 +117,7 @@ pub(super) enum Dump {
     TooLong,
 }
 
-/// Dumps all sockets that match. Calls `each` with their `inet_diag_msg`s; it returns `None` if one
+/// Dumps all sockets that match the encoded request. Calls `each` with their `inet_diag_msg`s; it returns `None` if one
 /// is malformed. Reads at most `datagrams_max` datagrams. Returns `None` if the kernel responds
 /// with an error or not at all. `netlink` must be a new socket: it must hold no unread rest of an
 /// earlier dump.
@@ -100,11 +126,11 @@ pub(super) enum Dump {
 /// millisecond.
 pub(super) fn dump(
     netlink: &OwnedFd,
-    request: &DiagRequest,
+    request: &[u8],
     datagrams_max: usize,
     mut each: impl FnMut(&[u8]) -> Option<()>,
 ) -> Option<Dump> {
-    request.send(netlink)?;
+    send_message(netlink, request)?;
     let mut bytes = vec![0; DATAGRAM_MAX];
     for _ in 0..datagrams_max {
         match read(receive(netlink, &mut bytes)?, &mut each)? {
@@ -132,7 +158,7 @@ pub(super) fn read(mut datagram: &[u8], mut each: impl FnMut(&[u8]) -> Option<()
         let message = datagram.get(..length)?;
         let body = message.get(HEADER_BYTES..)?;
         match u16_at(message, 4)? {
-            SOCK_DIAG_BY_FAMILY => each(body)?,
+            SOCK_DIAG_BY_FAMILY | TCPDIAG_GETSOCK => each(body)?,
             // The body is zero, or an error code.
             NLMSG_DONE => return (u32_at(body, 0)? == 0).then_some(Part::Last),
             _ => return None,

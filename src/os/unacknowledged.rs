@@ -6,23 +6,22 @@
 //! only messages. One request costs a few microseconds. It is made rarely: for peers that a drain
 //! waits for.
 
-use super::sock_diag::{
-    self, DUMP, DiagRequest, Dump, NO_COOKIE, REQUEST, SOCK_DIAG_BY_FAMILY, u16_at, u32_at,
-};
+use super::sock_diag::{self, DiagRequest, Dump, REQUEST, SOCK_DIAG_BY_FAMILY, u16_at, u32_at};
 use socket2::SockRef;
 use std::os::fd::AsFd;
 use std::{
     cell::{Cell, OnceCell},
     collections::BTreeMap,
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::SocketAddr,
     os::fd::OwnedFd,
 };
 
 /// Returns the number of bytes written to `stream` and not acknowledged, if the kernel reports it.
 pub(super) fn ask(stream: &impl AsFd) -> Option<usize> {
     let socket = SockRef::from(stream);
-    let local = socket.local_addr().ok()?.as_socket()?;
+    // Fails if both sides have closed, and so comes first.
     let peer = socket.peer_addr().ok()?.as_socket()?;
+    let local = socket.local_addr().ok()?.as_socket()?;
     let cookie = socket.cookie().ok()?;
     NETLINK.with(|netlink| netlink.ask(local, peer, cookie))
 }
@@ -43,32 +42,17 @@ impl ShutConnections {
     /// report them, or there are very many.
     pub(super) fn dump() -> Option<Self> {
         let mut found = BTreeMap::new();
-        for any in [
-            SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
-            SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
-        ] {
-            let request = DiagRequest {
-                flags: REQUEST | DUMP,
-                number: 1,
-                states: FIN_SENT,
-                local: any,
-                peer: any,
-                cookie: NO_COOKIE,
-            };
-            let dumped =
-                sock_diag::dump(&sock_diag::open().ok()?, &request, DATAGRAMS_MAX, |message| {
-                    // The FIN counts as a byte.
-                    let unacknowledged = send_queue(message)?;
-                    if unacknowledged > 1 {
-                        found.insert(cookie(message)?, unacknowledged);
-                    }
-                    Some(())
-                })?;
-            if dumped == Dump::TooLong {
-                return None;
+        let request = sock_diag::dump_of_both_families(FIN_SENT);
+        let netlink = sock_diag::open().ok()?;
+        let dumped = sock_diag::dump(&netlink, &request, DATAGRAMS_MAX, |message| {
+            // The FIN counts as a byte.
+            let unacknowledged = send_queue(message)?;
+            if unacknowledged > 1 {
+                found.insert(cookie(message)?, unacknowledged);
             }
-        }
-        Some(Self(found))
+            Some(())
+        })?;
+        (dumped == Dump::Complete).then_some(Self(found))
     }
 
     /// Returns the number of bytes written to `stream` and not acknowledged by the time of the

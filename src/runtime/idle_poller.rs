@@ -30,11 +30,14 @@ pub trait IdlePoller: Send + 'static {
     fn poll_ready(&mut self, cx: &mut Context<'_>, found: &mut Vec<usize>) -> Poll<()>;
 
     /// Queries the kernel once about all connections whose sending sides are shut by now, so that
-    /// `unacknowledged` need not query it for each of them.
-    fn query_shut(&mut self) {}
+    /// `unacknowledged` need not query it for each of them. Returns whether the kernel reported
+    /// them.
+    fn query_shut(&mut self) -> bool {
+        false
+    }
 
-    /// Bytes written to `idle` that its peer has not acknowledged, if known. Its sending side was
-    /// shut before the last `query_shut`.
+    /// Bytes written to `idle` that its peer had not acknowledged at the last successful
+    /// `query_shut`, if known. Its sending side was shut before that.
     fn unacknowledged(&self, idle: &Self::Idle) -> Option<usize> {
         idle.unacknowledged()
     }

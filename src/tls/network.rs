@@ -139,8 +139,8 @@ impl<P: IdlePoller> IdlePoller for TlsIdlePoller<P> {
         self.0.poll_ready(cx, found)
     }
 
-    fn query_shut(&mut self) {
-        self.0.query_shut();
+    fn query_shut(&mut self) -> bool {
+        self.0.query_shut()
     }
 
     fn unacknowledged(&self, idle: &Self::Idle) -> Option<usize> {

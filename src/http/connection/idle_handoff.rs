@@ -51,6 +51,13 @@ impl IdleInfo {
         };
         Idle { awaited, since: self.since }
     }
+
+    /// Whether our side is shut, and the client may not have acknowledged all of the last response.
+    pub(super) fn awaits_acknowledgement(&self) -> bool {
+        matches!(self.state, IdleState::Closing(_))
+            && !self.delivered
+            && self.received_any != ReceivedAny::No
+    }
 }
 
 /// Queue from the connections' tasks into the idle set.

@@ -21,7 +21,7 @@ use super::{
     http1::Http1,
     http2::Http2,
     idle_handoff::{IdleHandoff, IdleInfo, IdleState},
-    lingering::{Lingering, Race, close_after_response},
+    lingering::{FIN_BYTES, Lingering, Race, close_after_response},
     parked::{Parked, READ_BUF_SIZE, read_buf},
     stall_timer::Delivery,
     task::{Connection, State},
@@ -57,8 +57,8 @@ use std::{
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// Connections that end their watch at once, from which on one query to the kernel costs less than
-/// one for each: it walks through all connections of the machine.
-const QUERY_AT_ONCE_FROM: usize = 64;
+/// one for each: it walks through all connections of the machine, which takes some milliseconds.
+const QUERY_AT_ONCE_FROM: usize = 512;
 
 /// Entries that the table has room for as soon as there is one. The allocator gives so large a
 /// table separate pages, and only pages with an entry take memory. A table that grows from nothing
@@ -87,8 +87,6 @@ pub(crate) struct IdleSet<L: IdlePoller, S: HttpService> {
     expired: Vec<usize>,
     /// The last sweep did not look at the other connections, because these were left.
     sweep_skipped: bool,
-    /// One query to the kernel has covered those of them that are closing.
-    queried: bool,
     /// Slots of resumed connections, for the worker's table.
     resumed: Vec<Arc<ConnectionSlot>>,
 }
@@ -109,7 +107,6 @@ impl<L: IdlePoller, S: HttpService> IdleSet<L, S> {
             found: Vec::new(),
             expired: Vec::new(),
             sweep_skipped: false,
-            queried: false,
             resumed: Vec::new(),
         }
     }
@@ -221,16 +218,29 @@ impl<L: IdlePoller, S: HttpService> IdleSet<L, S> {
                 let until = self.until(key, connection, now);
                 if until <= now { self.expired.push(key) } else { next = next.min(until) }
             }
-            let is_shut = |key: &&usize| {
-                let connection = self.connections.get(**key);
-                connection.is_some_and(|shut| matches!(shut.info.state, IdleState::Closing(_)))
-            };
-            self.queried = self.expired.iter().filter(is_shut).count() >= QUERY_AT_ONCE_FROM;
-            if let Some(poller) = self.poller.as_mut().filter(|_| self.queried) {
-                poller.query_shut();
-            }
+            self.query_closing();
         }
         next.min(self.handle_expired(now))
+    }
+
+    /// Queries the kernel once about all closing connections, if many of them end their watch.
+    /// Nothing is written after a FIN, so the result stays true for all of them.
+    fn query_closing(&mut self) {
+        let needs_answer = |key: &&usize| {
+            let connection = self.connections.get(**key);
+            connection.is_some_and(|closing| closing.info.awaits_acknowledgement())
+        };
+        let Some(poller) = &mut self.poller else { return };
+        if self.expired.iter().filter(needs_answer).count() < QUERY_AT_ONCE_FROM
+            || !poller.query_shut()
+        {
+            return;
+        }
+        for (_, IdleConnection { io, info }) in &mut self.connections {
+            if info.awaits_acknowledgement() {
+                info.delivered = poller.unacknowledged(io).is_none_or(|bytes| bytes <= FIN_BYTES);
+            }
+        }
     }
 
     /// Whether expired connections are left that were not handled yet.
@@ -335,13 +345,8 @@ impl<L: IdlePoller, S: HttpService> IdleSet<L, S> {
         let Some(connection) = self.connections.get(key) else { return Moment::NEVER };
         let delivery_is_due = self.next_delivery_check(key, &connection.info) <= now;
         let Some(connection) = self.connections.get_mut(key) else { return Moment::NEVER };
-        // The FIN counts as a byte.
-        let is_unacknowledged = matches!(connection.info.state, IdleState::Closing(_))
-            && match self.poller.as_ref().filter(|_| self.queried) {
-                Some(poller) => poller.unacknowledged(&connection.io),
-                None => connection.io.unacknowledged(),
-            }
-            .is_some_and(|bytes| bytes > 1);
+        let is_unacknowledged = connection.info.awaits_acknowledgement()
+            && connection.io.unacknowledged().is_some_and(|bytes| bytes > FIN_BYTES);
         match connection.info.state {
             IdleState::Closing(race) if is_unacknowledged => {
                 if let Some((_, slot, io, _)) = self.remove(key) {

@@ -37,6 +37,9 @@ use std::{
 };
 use tokio::io::ReadBuf;
 
+/// Unacknowledged bytes of a shut connection that are no part of a response: our FIN counts as one.
+pub(super) const FIN_BYTES: usize = 1;
+
 /// Returns the response to a request head that took too long: a 408 that announces the close (RFC
 /// 9110 §15.5.9).
 pub(super) fn head_timeout_response(server: &ServerState) -> Bytes {
@@ -206,11 +209,8 @@ impl<T: Transport> Lingering<T> {
     /// then the connection is reset, because the kernel would keep the rest for minutes. In the
     /// drain it has less time, but the kernel continues to send after the close.
     fn acknowledgement(&mut self, server: &ServerState, now: Moment) -> Acknowledgement {
-        // Our FIN counts as one byte, and nothing is lost with it.
-        let Some(unacknowledged @ 2..) = self.io.unacknowledged() else {
-            return Acknowledgement::Done;
-        };
-        if self.response == Owed::No {
+        let unacknowledged = self.io.unacknowledged().unwrap_or(0);
+        if unacknowledged <= FIN_BYTES || self.response == Owed::No {
             return Acknowledgement::Done;
         }
         let sample = ProgressSample { moved: [0, 0], unacknowledged: unacknowledged as u64 };
@@ -299,7 +299,7 @@ pub(super) fn close_after_response<T: Transport>(
     // large to be sent at once.
     let is_at_risk = is_our_end
         || connection.server().caps().sent_at_once.is_exceeded_by(connection.io.written() as usize);
-    if is_at_risk && io.unacknowledged().is_some_and(|bytes| bytes > 0) {
+    if is_at_risk && io.unacknowledged().is_some_and(|bytes| bytes > FIN_BYTES) {
         return Some(Lingering::until_acked(io));
     }
     io.end_cleanly();

@@ -3,7 +3,7 @@
 use super::{
     clock::ManualClock,
     script::{Script, script},
-    world::worker_context,
+    world::{Routes, worker_context},
 };
 use crate::{
     http::{
@@ -23,13 +23,19 @@ use crate::{
 use bytes::Bytes;
 use std::{
     io,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     task::{Context, Poll},
 };
 use tokio::sync::Notify;
 
-/// A poller of connections that never have anything to read.
-struct Silent;
+/// A poller of connections that never have anything to read. Counts the queries to the kernel.
+#[derive(Default)]
+struct Silent {
+    queries: Arc<AtomicUsize>,
+}
 
 impl IdlePoller for Silent {
     type Io = Script;
@@ -43,8 +49,66 @@ impl IdlePoller for Silent {
         Poll::Pending
     }
 
+    fn query_shut(&mut self) -> bool {
+        self.queries.fetch_add(1, Relaxed);
+        true
+    }
+
     fn remove(&mut self, idle: Script) -> io::Result<(Script, Bytes)> {
         Ok((idle, Bytes::new()))
+    }
+}
+
+/// Connections that were idle before the drain, and their worker's clock.
+struct Idle {
+    clock: Arc<ManualClock>,
+    set: IdleSet<Silent, Routes>,
+    queries: Arc<AtomicUsize>,
+}
+
+impl Idle {
+    /// Begins the drain with these connections. Whether each is known to have received its last
+    /// response is `delivered`.
+    fn draining(connections: impl IntoIterator<Item = Script>, delivered: bool) -> Self {
+        let clock = Arc::new(ManualClock::new());
+        let worker = worker_context(&clock, Limits::default(), Arc::new(Notify::new()));
+        let server = worker.shared.server.clone();
+        let poller = Silent::default();
+        let queries = poller.queries.clone();
+        let mut set = IdleSet::new(worker, Some(poller));
+        for io in connections {
+            let info = IdleInfo {
+                since: clock.now(),
+                peer: Address::Unix(None),
+                local: Arc::new(Address::Unix(None)),
+                received_any: ReceivedAny::Yes,
+                announcement: Announcement::OPENED_BEFORE,
+                responded: true,
+                delivered,
+                state: IdleState::Waiting,
+            };
+            set.handoff().push(io, info).unwrap();
+        }
+        assert!(set.drain_handoff());
+        server.publish(Phase::Draining, clock.now());
+        Self { clock, set, queries }
+    }
+
+    fn sweep(&mut self) -> Moment {
+        self.set.sweep(self.clock.now())
+    }
+
+    /// Sweeps, and handles all that have expired. Returns the next deadline.
+    fn sweep_all(&mut self) -> Moment {
+        let mut next = self.sweep();
+        while self.set.has_more_expired() {
+            next = next.min(self.set.handle_expired(self.clock.now()));
+        }
+        next
+    }
+
+    fn queries(&self) -> usize {
+        self.queries.load(Relaxed)
     }
 }
 
@@ -52,38 +116,53 @@ impl IdlePoller for Silent {
 /// had ended while the others were closed, batch by batch, and no sweep had looked at them (P8).
 #[tokio::test]
 async fn a_deadline_that_passes_while_others_are_handled_is_handled_after_them() {
-    let clock = Arc::new(ManualClock::new());
-    let worker = worker_context(&clock, Limits::default(), Arc::new(Notify::new()));
-    let (server, batch) = (worker.shared.server.clone(), worker.server().caps().close_batch.get());
-    let mut set = IdleSet::new(worker, Some(Silent));
-    for _ in 0..=2 * batch {
-        let info = IdleInfo {
-            since: clock.now(),
-            peer: Address::Unix(None),
-            local: Arc::new(Address::Unix(None)),
-            received_any: ReceivedAny::Yes,
-            announcement: Announcement::OPENED_BEFORE,
-            responded: true,
-            delivered: true,
-            state: IdleState::Waiting,
-        };
-        set.handoff().push(script().0, info).unwrap();
-    }
-    assert!(set.drain_handoff());
+    let batch = Limits::default().fixed().close_batch.get();
+    let mut idle = Idle::draining((0..=2 * batch).map(|_| script().0), true);
     // Two batches get their FIN now, the last one a moment later.
-    server.publish(Phase::Draining, clock.now());
-    assert_eq!(set.sweep(clock.now()), clock.now() + RACE_WATCH);
-    assert_eq!(set.handle_expired(clock.now()), clock.now() + RACE_WATCH);
-    assert!(set.has_more_expired());
-    clock.advance(RACE_WATCH / 2);
-    let last = set.handle_expired(clock.now());
-    assert_eq!(last, clock.now() + RACE_WATCH);
+    assert_eq!(idle.sweep(), idle.clock.now() + RACE_WATCH);
+    assert_eq!(idle.set.handle_expired(idle.clock.now()), idle.clock.now() + RACE_WATCH);
+    assert!(idle.set.has_more_expired());
+    idle.clock.advance(RACE_WATCH / 2);
+    let last = idle.set.handle_expired(idle.clock.now());
+    assert_eq!(last, idle.clock.now() + RACE_WATCH);
     // The watches of two batches end. The second batch has its turn when the last watch ends.
-    clock.advance(RACE_WATCH / 2);
-    assert_eq!(set.sweep(clock.now()), last);
-    clock.advance(RACE_WATCH / 2);
-    assert_eq!(set.sweep(clock.now()), clock.now(), "the next sweep is due");
-    assert!(!set.is_empty());
-    assert_eq!(set.sweep(clock.now()), Moment::NEVER);
-    assert!(set.is_empty());
+    idle.clock.advance(RACE_WATCH / 2);
+    assert_eq!(idle.sweep(), last);
+    idle.clock.advance(RACE_WATCH / 2);
+    assert_eq!(idle.sweep(), idle.clock.now(), "the next sweep is due");
+    assert!(!idle.set.is_empty());
+    assert_eq!(idle.sweep(), Moment::NEVER);
+    assert!(idle.set.is_empty());
+    assert_eq!(idle.queries(), 0, "all are known to have their responses");
+}
+
+/// Each sweep that ended watches walked through all connections of the machine, once for each
+/// address family: a sixth of the time of a stop with 10,000 idle connections.
+#[tokio::test]
+async fn one_query_is_the_answer_for_all_that_are_closing() {
+    const CROWD: usize = 2_000;
+    let (stuck, wire) = script();
+    wire.lock().unwrap().stop_receiving(0);
+    wire.lock().unwrap().written.extend(b"a response");
+    let crowd = (0..CROWD).map(|_| script().0).chain([stuck]);
+    let mut idle = Idle::draining(crowd, false);
+    // Half of the connections get their FIN now, the others while the first are watched.
+    idle.sweep();
+    for _ in 1..CROWD / 2 / Limits::default().fixed().close_batch.get() {
+        idle.set.handle_expired(idle.clock.now());
+    }
+    idle.clock.advance(RACE_WATCH / 2);
+    assert!(idle.set.has_more_expired());
+    while idle.set.has_more_expired() {
+        idle.set.handle_expired(idle.clock.now());
+    }
+    assert_eq!(idle.queries(), 0, "no watch has ended");
+    idle.clock.advance(RACE_WATCH / 2);
+    idle.sweep_all();
+    assert!(!idle.set.is_empty());
+    idle.clock.advance(RACE_WATCH / 2);
+    assert_eq!(idle.sweep_all(), Moment::NEVER);
+    assert!(idle.set.is_empty());
+    assert_eq!(idle.queries(), 1);
+    assert_eq!(idle.set.drain_resumed().count(), 1, "one client lacks a part of its response");
 }

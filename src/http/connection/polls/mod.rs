@@ -317,6 +317,22 @@ async fn a_request_keeps_a_connection_that_was_chosen_to_make_room() {
     }
 }
 
+// The FIN after a last response counts as a byte that is not acknowledged. So the kernel was queried
+// a second time about each connection, and until then it had another state.
+#[tokio::test]
+async fn the_kernel_is_queried_once_about_a_last_response() {
+    for method in ["GET", "POST"] {
+        let mut world = World::new();
+        world.start().await;
+        world.enter(Stage::LameDuck).await;
+        let rest = " / HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n";
+        world.wire().send(format!("{method}{rest}").as_bytes());
+        world.settle().await;
+        assert_eq!(world.wire().how_it_ended(), End::Fin);
+        assert_eq!(world.wire().queries, 1, "{method}");
+    }
+}
+
 // A head whose first piece may also be HTTP/2's preface, as of each POST, got its time twice: once
 // until hyper had it, and once again (P15).
 #[tokio::test]

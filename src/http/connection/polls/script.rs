@@ -40,6 +40,8 @@ pub(super) struct Wire {
     dropped: bool,
     /// Calls of the transport that did something.
     pub(super) calls: usize,
+    /// Queries for what the peer has not acknowledged.
+    pub(super) queries: usize,
     reader: Option<Waker>,
     writer: Option<Waker>,
 }
@@ -69,6 +71,7 @@ pub(super) fn script() -> (Script, Arc<Mutex<Wire>>) {
         is_cut: false,
         dropped: false,
         calls: 0,
+        queries: 0,
         reader: None,
         writer: None,
     }));
@@ -252,9 +255,12 @@ impl Transport for Script {
     }
 
     fn unacknowledged(&self) -> Option<usize> {
-        let wire = self.wire();
+        let mut wire = self.wire();
+        wire.queries += 1;
         let acknowledged = wire.acknowledged.filter(|_| !wire.broken);
-        Some(acknowledged.map_or(0, |acknowledged| wire.written.len() - acknowledged))
+        let response = acknowledged.map_or(0, |acknowledged| wire.written.len() - acknowledged);
+        // The FIN counts as a byte, and its acknowledgement is always on its way.
+        Some(response + usize::from(wire.shut && !wire.broken))
     }
 
     fn reset_on_drop(&mut self) {
