@@ -117,13 +117,13 @@ pub(super) enum Dump {
     TooLong,
 }
 
-/// Dumps all sockets that match the encoded request. Calls `each` with their `inet_diag_msg`s; it returns `None` if one
-/// is malformed. Reads at most `datagrams_max` datagrams. Returns `None` if the kernel responds
-/// with an error or not at all. `netlink` must be a new socket: it must hold no unread rest of an
-/// earlier dump.
+/// Dumps all sockets that match the encoded request. Calls `each` with their `inet_diag_msg`s; it
+/// returns `None` if one is malformed. Reads at most `datagrams_max` datagrams. Returns `None` if
+/// the kernel responds with an error or not at all. `netlink` must be a new socket: it must hold no
+/// unread rest of an earlier dump.
 ///
-/// The kernel walks through all connections for this. With a large table of them it takes about a
-/// millisecond.
+/// The kernel walks through all connections for this. With a large table of them it takes some
+/// milliseconds.
 pub(super) fn dump(
     netlink: &OwnedFd,
     request: &[u8],

@@ -38,7 +38,7 @@ const SOURCES: [&str; 9] = [
 ];
 
 /// Constants in these sources that bound nothing that clients do, each with its reason.
-const OTHERS: [(&str, &str); 19] = [
+const OTHERS: [(&str, &str); 20] = [
     ("UNDECIDED_MAX", "follows from the preface of HTTP/2"),
     ("POLLS_BEFORE_CUT", "polls of a task that is cut"),
     ("SWEEP", "how often due connections are looked for"),
@@ -58,6 +58,7 @@ const OTHERS: [(&str, &str); 19] = [
     ("FINISH_MAX", "the app's own end"),
     ("BUCKETS", "a histogram's"),
     ("FIRST_CAPACITY", "the room that a table begins with"),
+    ("FIN_BYTES", "how the kernel counts a FIN"),
 ];
 
 /// The source of the caps, which are the fields of one struct.
