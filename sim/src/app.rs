@@ -9,7 +9,7 @@
 //! | `/breaks` | sends a chunk, and panics 100 ms later |
 //! | `/body` | reads the whole body of any method, then sends it back |
 //! | `/mismatch?says=N` | sends 4 bytes with a `Content-Length` of N; `&late=yes` in two pieces |
-//! | `/events` | sends an event every 100 ms, until the host ends the stream; with `?end=cancel` at the end of the drain |
+//! | `/events` | sends an event every 100 ms, until the host ends the stream; with `?end=cancel` at the end of the drain; with `&n=N` until the N-th |
 //! | `/ignores` | ignores everything for a minute, under a timeout that it sets itself |
 //! | `/padded` | four bytes with their length, then empty frames |
 //! | `/work?ms=N` | responds at once, and spawns tracked work for N ms |
@@ -18,7 +18,7 @@
 //! The work of `/work` ends with `&heeds=yes` when the root context is cancelled; with
 //! `&heeds=panics` it panics after N ms. `/upgrade` with `heeds=yes` sends a farewell when the
 //! drain begins, with `class=spread` at the moment of a long stream. With `class=late` it becomes
-//! one only after its first line.
+//! one only after its first line. With `pushes=yes` it writes lines and reads none.
 //!
 //! Every handler records `handler begins` (with the phase, by the host's clock the time until the
 //! deadline, and the client's address if a PROXY header announces it), `handler cancelled` (with
@@ -67,6 +67,9 @@ pub struct Actor {
     /// Where the app records events.
     pub trace: Trace,
 }
+
+/// Pause between two lines of a handler that only writes.
+pub(crate) const PUSH_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Whether the body of the response to this target fails.
 pub(crate) fn has_failing_body(target: &str) -> bool {
@@ -169,6 +172,7 @@ async fn respond(
     let query = request.uri().query().unwrap_or_default().to_owned();
     let is_to_break = request.uri().path() == "/breaks";
     let is_to_fail = request.uri().path() == "/fails";
+    let has_no_length = is_to_fail && query == "length";
     let mut trailers = None;
     let response = match request.uri().path() {
         "/slow" => slow(service, request, &query, &guard).await,
@@ -191,10 +195,16 @@ async fn respond(
         "/events" => {
             if let Some(ms) = number(&query, "work") {
                 leave_work(&request, ms, Cooperation::Ignores, &guard);
+                watch(request.body().context(), guard.actor.clone(), guard.handler);
             }
-            events(parameter(&query, "end"))
+            events(number(&query, "n"), parameter(&query, "end"))
         }
-        "/ignores" => ignores(request, &query).await,
+        "/ignores" => {
+            if parameter(&query, "watch").is_some() {
+                watch(request.body().context(), guard.actor.clone(), guard.handler);
+            }
+            ignores(request, &query).await
+        }
         "/padded" => padded(&query),
         "/work" => work(&request, &query, &guard),
         "/upgrade" if parameter(&query, "taken") == Some("no") => switching(),
@@ -206,6 +216,7 @@ async fn respond(
         trailers,
         breaks: is_to_break,
         fails: is_to_fail,
+        has_no_length,
         _guard: guard,
     })
 }
@@ -226,7 +237,7 @@ async fn slow(
 ) -> DrillResponse {
     let context = request.body().context().clone();
     if parameter(query, "within").is_some() {
-        watch(context.clone(), guard.actor.clone(), guard.handler);
+        watch(&context, guard.actor.clone(), guard.handler);
     }
     let response = tokio::select! {
         biased;
@@ -256,9 +267,11 @@ async fn half_close(context: &RequestContext, guard: &HandlerGuard) -> DrillResp
 
 /// Records when the context is cancelled, independently of its handler.
 #[expect(clippy::disallowed_methods, reason = "nobody waits for who only looks on")]
-fn watch(context: RequestContext, actor: Actor, handler: u64) {
+fn watch(context: &RequestContext, actor: Actor, handler: u64) {
+    // The token is there from now on, also if the request becomes a long stream later.
+    let token = context.cancellation_token();
     drop(tokio::spawn(async move {
-        context.cancelled().await;
+        token.cancelled().await;
         actor.trace.record(&actor.name, "context cancelled", &[("handler", handler.into())]);
     }));
 }
@@ -297,10 +310,11 @@ fn padded(query: &str) -> DrillResponse {
 async fn ignores(mut request: Request<Body>, query: &str) -> DrillResponse {
     let context = request.body().context().clone();
     let panics = PanicsIfDropped(parameter(query, "drop") == Some("panics"));
-    if let Some(within) = number(query, "route") {
+    if parameter(query, "route").is_some() {
         request.extensions_mut().insert(context.clone());
-        let mut route = RouteTimeout::after(Duration::from_millis(within)).layer(Taken);
-        let _ = route.call(request).await;
+        let within = number(query, "route").map(Duration::from_millis);
+        let timeout = within.map_or_else(RouteTimeout::none, RouteTimeout::after);
+        let _ = timeout.layer(Taken).call(request).await;
     }
     if let Some(after) = number(query, "after") {
         client::pause(Duration::from_millis(after)).await;
@@ -347,9 +361,10 @@ fn number(query: &str, name: &str) -> Option<u64> {
     parameter(query, name)?.parse().ok()
 }
 
-fn events(end: Option<&str>) -> DrillResponse {
-    // More events than any scenario lasts.
-    let events = (0..100_000).map(|n| (CHUNK_INTERVAL, Bytes::from(format!("data: {n}\n\n"))));
+fn events(count: Option<u64>, end: Option<&str>) -> DrillResponse {
+    // Without a count there are more events than any scenario lasts.
+    let events = (0..count.unwrap_or(100_000))
+        .map(|n| (CHUNK_INTERVAL, Bytes::from(format!("data: {n}\n\n"))));
     let mut response = Paced::response(events, None);
     response
         .headers_mut()
@@ -390,6 +405,7 @@ fn upgrade(mut request: Request<Body>, query: &str, guard: &HandlerGuard) -> Dri
     let heeds = parameter(query, "heeds") == Some("yes");
     let class = parameter(query, "class");
     let (is_long, is_late) = (class.is_some(), class == Some("late"));
+    let pushes = parameter(query, "pushes") == Some("yes");
     let context = request.body().context().clone();
     let upgrading = hyper::upgrade::on(&mut request);
     let (actor, handler) = (guard.actor.clone(), guard.handler);
@@ -397,7 +413,11 @@ fn upgrade(mut request: Request<Body>, query: &str, guard: &HandlerGuard) -> Dri
     drop(tokio::spawn(async move {
         let Ok(upgraded) = upgrading.await else { return };
         conversation.record("conversation begins");
-        echo_lines(TokioIo::new(upgraded), &context, &conversation).await;
+        let mut io = TokioIo::new(upgraded);
+        while pushes && io.write_all(client::PING).await.is_ok() {
+            client::pause(PUSH_INTERVAL).await;
+        }
+        echo_lines(io, &context, &conversation).await;
     }));
     let mut response = switching();
     if is_long && !is_late {
@@ -497,6 +517,8 @@ pub struct ObservedBody {
     breaks: bool,
     /// Panics at its first poll.
     fails: bool,
+    /// Panics when its length is queried.
+    has_no_length: bool,
     _guard: HandlerGuard,
 }
 
@@ -528,6 +550,7 @@ impl HttpBody for ObservedBody {
     }
 
     fn size_hint(&self) -> SizeHint {
+        assert!(!self.has_no_length, "requested by /fails?length");
         self.body.size_hint()
     }
 }

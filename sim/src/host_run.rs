@@ -20,6 +20,7 @@ use crate::{
     tasks::TaskScript,
     trace::Trace,
 };
+use http::Method;
 use lameduck::{
     BackgroundTask, Builder, Caps, Host, HttpService, Limits, Report, Settings, ShutdownHandle,
     lifecycle::Plan,
@@ -253,8 +254,9 @@ fn record_report(name: &str, trace: &Trace, report: &Report) {
     }
 }
 
-/// Probes readiness, liveness and serving on the internal server of `process`, for ever. Every
-/// fourth round also probes whether the process has started.
+/// Probes readiness, liveness and serving on the internal server of `process`, for ever, in every
+/// fifth round by `HEAD`. Every fourth round also probes whether the process has started, and every
+/// eighth reads the counts of the status page.
 ///
 /// After a phase change the probes are `pauses.0` apart; while nothing changes, the pause grows to
 /// at most `pauses.1`. Each response is recorded: its status and the hash of its body, or `none`
@@ -267,7 +269,9 @@ pub async fn probe<H: HostNetwork>(
 ) {
     let untraced_client =
         ClientId::new("prober", Trace::new()).with_patience(Duration::from_secs(1));
+    let reader = untraced_client.clone().with_bodies(true);
     let mut lines = PROBED.map(|names| (names, None));
+    let mut status_page = None;
     let changed = trace.phase_changed();
     let (mut round, mut quiet) = (0_u32, 0_u32);
     loop {
@@ -278,14 +282,28 @@ pub async fn probe<H: HostNetwork>(
             let asked = world_time(&trace);
             let route = Route::new(host.clone(), process.clone(), INTERNAL_PORT);
             let target = if round.is_multiple_of(3) { *alias } else { *path };
-            let answer = probe_once(&untraced_client, &route, target, kept).await;
+            let is_head = round % 5 == 4;
+            let method = if is_head { Method::HEAD } else { Method::GET };
+            let ask = RequestSpec { method, ..RequestSpec::get(target) };
+            let answer = probe_once(&untraced_client, &route, &ask, kept).await;
             let mut told = vec![("path", (*path).into()), ("asked_us", asked.into())];
             match answer {
-                Ok(done) => told
-                    .extend([("status", done.status.into()), ("body_hash", done.body_hash.into())]),
+                Ok(done) => {
+                    told.push(("status", done.status.into()));
+                    let body_hash = (!is_head).then_some(done.body_hash);
+                    told.extend(body_hash.map(|hash| ("body_hash", hash.into())));
+                }
                 Err(failure) => told.push(("none", failure.how.name().into())),
             }
             trace.record("prober", "probe", &told);
+        }
+        if round % STATUS_ROUNDS == STATUS_ROUNDS - 1 {
+            let route = Route::new(host.clone(), process.clone(), INTERNAL_PORT);
+            let ask = RequestSpec::get("/status");
+            if probe_once(&reader, &route, &ask, &mut status_page).await.is_ok() {
+                let page = status_page.as_mut().map(Http1Client::take_last);
+                record_status(&trace, &page.unwrap_or_default().body);
+            }
         }
         round = round.wrapping_add(1);
         let pause = pauses.0.saturating_mul(1 << (quiet / 3).min(6)).min(pauses.1);
@@ -302,10 +320,9 @@ pub async fn probe<H: HostNetwork>(
 async fn probe_once<H: HostNetwork>(
     client_id: &ClientId,
     route: &Route<H>,
-    target: &str,
+    ask: &RequestSpec,
     kept: &mut Option<Http1Client<H::Stream>>,
 ) -> Result<ResponseSummary, RequestFailure> {
-    let ask = RequestSpec::get(target);
     loop {
         let open = kept.take().and_then(|mut kept| kept.is_open().then_some(kept));
         let is_reused = open.is_some();
@@ -313,7 +330,7 @@ async fn probe_once<H: HostNetwork>(
             Some(http1_client) => http1_client,
             None => Http1Client::open(client_id, route).await?,
         };
-        match http1_client.exchange(client_id, &ask, ExchangePacing::PROMPT).await {
+        match http1_client.exchange(client_id, ask, ExchangePacing::PROMPT).await {
             Err(failure) if is_reused && failure.answer_bytes == 0 => {}
             Ok(done) if done.keeps_alive => {
                 *kept = Some(http1_client);
@@ -323,6 +340,27 @@ async fn probe_once<H: HostNetwork>(
         }
     }
 }
+
+/// Records the counts of a status page, whose path is read after each eighth round of probes.
+fn record_status(trace: &Trace, page: &str) {
+    let Ok(page) = serde_json::from_str::<serde_json::Value>(page) else { return };
+    let number = |of: &serde_json::Value| of.as_u64().unwrap_or(u64::MAX);
+    let states = page["connections_by_state"].as_object().into_iter().flatten();
+    let states: u64 = states.map(|(_, count)| count.as_u64().unwrap_or(0)).sum();
+    let requests = &page["requests"];
+    let ended = ["finished", "timed_out", "aborted", "gone"].map(|end| number(&requests[end]));
+    let fields = [
+        ("open", number(&page["connections"]["open"]).into()),
+        ("states", states.into()),
+        ("started", number(&requests["started"]).into()),
+        ("in_flight", number(&page["in_flight"]).into()),
+        ("ended", ended.into_iter().fold(0, u64::saturating_add).into()),
+    ];
+    trace.record("prober", "status page", &fields);
+}
+
+/// Rounds of probes between two reads of the status page.
+const STATUS_ROUNDS: u32 = 8;
 
 /// Path of the startup probe.
 const STARTUP: &str = "/startupz";

@@ -52,6 +52,12 @@ impl ClientId {
         if self.keeps_bodies { KEPT_MAX } else { 0 }
     }
 
+    /// Whether the client waits for the end of a connection whose last response it has, instead of
+    /// closing it: every second one, by its name.
+    pub(super) fn awaits_last_ends(&self) -> bool {
+        !self.keeps_bodies && Fnv64::of(self.name.as_bytes()).is_multiple_of(2)
+    }
+
     /// Records the body of a response, if this client keeps bodies.
     pub(super) fn received(&self, request: u64, body: &[u8]) {
         if self.keeps_bodies {

@@ -42,6 +42,9 @@ pub enum AfterRequest {
     Fin,
 }
 
+/// How long a client waits for the end of a connection after its last response.
+const LAST_END_WAIT: Duration = Duration::from_secs(3);
+
 /// How a client paces an exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ExchangePacing {
@@ -84,6 +87,17 @@ pub(super) enum IdleEnd {
     Fin,
     Reset,
     Unasked,
+}
+
+impl IdleEnd {
+    /// Returns the name used in the trace.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Fin => "fin",
+            Self::Reset => "reset",
+            Self::Unasked => "unasked-bytes",
+        }
+    }
 }
 
 impl<Io: AsyncRead + AsyncWrite + Unpin> Http1Client<Io> {
@@ -244,6 +258,21 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Http1Client<Io> {
             client_id.tell("unasked", &[("bytes", self.buffer.len().into())]);
         }
         ends
+    }
+
+    /// Waits until the server ends the connection after a response that has announced this, and
+    /// records how. Only some clients do; the others close it themselves.
+    pub(super) async fn last_end(mut self, client_id: &ClientId) {
+        if !client_id.awaits_last_ends() {
+            return;
+        }
+        let how = tokio::select! {
+            biased;
+            end = self.idle_end() => end.name(),
+            () = super::pause(LAST_END_WAIT) => "none",
+        };
+        let fields = [("connection", self.connection.into()), ("how", how.into())];
+        client_id.tell("ended after the last", &fields);
     }
 
     /// Waits until the server ends an idle connection or sends unexpected bytes.

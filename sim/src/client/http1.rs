@@ -2,7 +2,7 @@
 
 use super::{
     ClientId, Connect, ExchangePacing, How, Http1Client, RequestFailure, RequestSpec,
-    ResponseSummary, exchange::IdleEnd,
+    ResponseSummary,
 };
 use std::time::Duration;
 
@@ -42,6 +42,8 @@ pub async fn keep_alive<C: Connect>(
                 Ok(done) => {
                     if done.keeps_alive {
                         kept = Some(http1_client);
+                    } else if is_last(&done) {
+                        http1_client.last_end(client_id).await;
                     }
                     break;
                 }
@@ -85,10 +87,16 @@ pub async fn one_request<C: Connect>(
     ask: &RequestSpec,
     pacing: ExchangePacing,
 ) -> Result<ResponseSummary, RequestFailure> {
-    Http1Client::open(client_id, connect).await?.exchange(client_id, ask, pacing).await
+    let mut http1_client = Http1Client::open(client_id, connect).await?;
+    let end = http1_client.exchange(client_id, ask, pacing).await;
+    if end.is_ok_and(|done| is_last(&done)) {
+        http1_client.last_end(client_id).await;
+    }
+    end
 }
 
-/// Sends all requests at once on one connection, without waiting for responses in between.
+/// Sends all requests at once on one connection, without waiting for responses in between. Some
+/// clients then keep the connection until the server ends it.
 ///
 /// # Errors
 /// If the connect failed.
@@ -97,7 +105,23 @@ pub async fn pipelined<C: Connect>(
     connect: &C,
     asks: &[RequestSpec],
 ) -> Result<Vec<Result<ResponseSummary, RequestFailure>>, RequestFailure> {
-    Ok(Http1Client::open(client_id, connect).await?.pipeline(client_id, asks).await)
+    let mut http1_client = Http1Client::open(client_id, connect).await?;
+    let ends = http1_client.pipeline(client_id, asks).await;
+    let last = ends.iter().rfind(|end| end.is_ok()).and_then(|end| end.ok());
+    if last.is_some_and(|done| is_last(&done)) {
+        http1_client.last_end(client_id).await;
+    } else if ends.iter().all(|end| end.is_ok_and(|done| done.keeps_alive))
+        && client_id.awaits_last_ends()
+    {
+        drop(wait_on(client_id, Some(http1_client), client_id.patience()).await);
+    }
+    Ok(ends)
+}
+
+/// Whether a response is whole and the last of its connection. Who refuses an incomplete head does
+/// not know that it is one of HEAD, and sends a body.
+const fn is_last(done: &ResponseSummary) -> bool {
+    done.closes && done.status != 408
 }
 
 /// Connects, or records the failure.
@@ -132,14 +156,9 @@ where
             end = http1_client.idle_end() => end,
             () = &mut pausing => return Some(http1_client),
         };
-        let how = match end {
-            IdleEnd::Fin => "fin",
-            IdleEnd::Reset => "reset",
-            IdleEnd::Unasked => "unasked-bytes",
-        };
         client_id.tell(
             "closed idle",
-            &[("connection", http1_client.connection.into()), ("how", how.into())],
+            &[("connection", http1_client.connection.into()), ("how", end.name().into())],
         );
     }
     pausing.await;

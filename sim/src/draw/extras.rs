@@ -137,6 +137,15 @@ fn check(dice: &mut Dice, n: u64) -> CheckScript {
     }
 }
 
+/// Whether the handler of an upgraded connection may only write: it learns of the abort with its
+/// next line, and then there must be time left.
+pub(super) fn may_push(scenario: &Scenario, cooperation: Cooperation) -> bool {
+    cooperation == Cooperation::Ignores
+        && scenario.plan.cancel >= 500
+        && scenario.stops.len() == 1
+        && scenario.faults.iter().all(|fault| fault.delivers())
+}
+
 fn client(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) -> Client {
     let cooperation = dice.pick(&[Cooperation::Heeds, Cooperation::Ignores]);
     // Early enough for the request to be in progress at the edge.
@@ -247,10 +256,11 @@ fn client(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) -> Client {
                 Traffic::KeepAlive { requests: 2, every_ms, retries: false },
             )
         }
-        _ => Client::new(
-            early.min(edges.drain),
-            RequestKind::Fast,
-            Traffic::Upgraded { every_ms: dice.pick(&[300, 1_000]), cooperation, is_long: false },
-        ),
+        _ => {
+            let pushes = may_push(scenario, cooperation) && dice.one_in(2);
+            let every_ms = dice.pick(&[300, 1_000]);
+            let traffic = Traffic::Upgraded { every_ms, cooperation, is_long: false, pushes };
+            Client::new(early.min(edges.drain), RequestKind::Fast, traffic)
+        }
     }
 }

@@ -16,7 +16,17 @@ pub(super) fn draw(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
         let client = match rare {
             // The client cannot send anything after it.
             RareRequest::NotTaken => Client::once(at_ms, kind),
-            RareRequest::EndAtCancel | RareRequest::LateTimeout { .. } if dice.one_in(3) => {
+            // Its handler is dropped, for its client or for the shutdown.
+            RareRequest::Watched(_) if dice.one_in(2) => {
+                let after_ms = dice.pick(&[1, 20, 300]);
+                let traffic = Traffic::Leaves { after_ms, resets: true, half_closed: false };
+                Client::new(at_ms, kind, traffic)
+            }
+            RareRequest::EndAtCancel
+            | RareRequest::LateTimeout { .. }
+            | RareRequest::Watched(_)
+                if dice.one_in(3) =>
+            {
                 Client::new(
                     at_ms,
                     kind,
@@ -26,11 +36,14 @@ pub(super) fn draw(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
             RareRequest::EndAtCancel
             | RareRequest::LateTimeout { .. }
             | RareRequest::RouteTimeout(_)
+            | RareRequest::Watched(_)
+            | RareRequest::ShortStream(_)
             | RareRequest::DropPanics(_)
             | RareRequest::Call(_)
             | RareRequest::LongStream
             | RareRequest::StreamWork(_)
             | RareRequest::Fails
+            | RareRequest::HasNoLength
             | RareRequest::Padded(..) => http1_client(dice, scenario, edges, kind),
         };
         scenario.clients.push(client);
@@ -38,16 +51,20 @@ pub(super) fn draw(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
 }
 
 fn rare(dice: &mut Dice) -> RareRequest {
-    match dice.below(8) {
+    match dice.below(10) {
         0 => RareRequest::EndAtCancel,
         1 => RareRequest::LateTimeout {
             after: dice.pick(&[0, 1, 30, 200]),
-            within: dice.pick(&[1, 100, 300, 1_500]),
+            within: dice.pick(&[Some(1), Some(100), Some(300), Some(1_500), None]),
         },
-        2 => RareRequest::RouteTimeout(dice.pick(&[1, 50, 400, 2_000])),
+        2 => {
+            RareRequest::RouteTimeout(dice.pick(&[Some(1), Some(50), Some(400), Some(2_000), None]))
+        }
         3 => RareRequest::DropPanics(dice.pick(&[1, 200, 60_000])),
         4 => RareRequest::Padded(dice.pick(&[0, 1, 2, 3, 15, 16, 17]), dice.one_in(2)),
         5 => RareRequest::NotTaken,
+        6 => RareRequest::Watched(dice.pick(&[1, 200, 60_000])),
+        7 => RareRequest::HasNoLength,
         _ => RareRequest::Fails,
     }
 }

@@ -4,8 +4,8 @@
 
 use super::{Dice, Edges, edges::start_takes};
 use crate::scenario::{
-    Client, Fault, OddRequest, Pacing, RequestKind, Scenario, Stranger, StuckResponse, Traffic,
-    WrongLength,
+    Client, Fault, OddRequest, Pacing, RareRequest, RequestKind, Scenario, Stranger, StuckResponse,
+    Traffic, WrongLength,
 };
 
 /// Timeouts, in milliseconds. All are shorter than the drain waits for progress.
@@ -195,7 +195,12 @@ fn resetting_clients(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
     for _ in 0..dice.between(1, 2) {
         let at_ms = edges.stop.saturating_sub(dice.between(0, rounds * 5 + 50));
         let traffic = Traffic::Http2Resets { rounds, streams };
-        scenario.clients.push(Client::new(at_ms, RequestKind::Fast, traffic));
+        let kind = if dice.one_in(2) {
+            RequestKind::Rare(RareRequest::Watched(60_000))
+        } else {
+            RequestKind::Fast
+        };
+        scenario.clients.push(Client::new(at_ms, kind, traffic));
     }
 }
 
@@ -340,6 +345,8 @@ fn odd_requests(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
             | OddRequest::TwoHosts
             | OddRequest::InvalidHost
             | OddRequest::Close
+            | OddRequest::CloseInCapitals
+            | OddRequest::CloseAmongOptions
             | OddRequest::Http10
             | OddRequest::Http10KeepAlive
             | OddRequest::ConnectionOptions

@@ -1,7 +1,7 @@
 //! Draws a budget of long streams, and clients that have such streams open. It uses its own dice,
 //! so that the rest of the scenario does not depend on it.
 
-use super::{Dice, Edges};
+use super::{Dice, Edges, extras::may_push};
 use crate::{
     hooks::{Act, ActEnd},
     scenario::{
@@ -28,10 +28,12 @@ pub(super) fn draw(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
         scenario.stops.truncate(1);
         scenario.tasks.clear();
         scenario.faults.clear();
-        scenario.clients = (0..dice.between(1, 3)).map(|_| ordinary(dice, edges)).collect();
+        scenario.clients =
+            (0..dice.between(1, 3)).map(|_| ordinary(dice, scenario, edges)).collect();
         if dice.one_in(2) {
             // It is cancelled with the requests.
-            let then = Act { after_ms: dice.pick(&[0, 20]), end: ActEnd::Done };
+            let end = dice.pick(&[ActEnd::Done, ActEnd::Done, ActEnd::Fails, ActEnd::Panics]);
+            let then = Act { after_ms: dice.pick(&[0, 20]), end };
             let (name, until) = ("task-0".to_owned(), Until::Cancelled);
             scenario.tasks.push(TaskScript { name, until, then, spawns: None });
         }
@@ -53,11 +55,9 @@ pub(super) fn draw(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
             _ => {
                 let cooperation =
                     dice.pick(&[Cooperation::Heeds, Cooperation::Heeds, Cooperation::Ignores]);
-                let upgraded = Traffic::Upgraded {
-                    every_ms: dice.pick(&[20, 300]),
-                    cooperation,
-                    is_long: true,
-                };
+                let pushes = may_push(scenario, cooperation) && dice.one_in(2);
+                let every_ms = dice.pick(&[20, 300]);
+                let upgraded = Traffic::Upgraded { every_ms, cooperation, is_long: true, pushes };
                 scenario.clients.push(Client::new(at_ms, RequestKind::Fast, upgraded));
                 continue;
             }
@@ -72,27 +72,30 @@ pub(super) fn draw(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
     }
 }
 
-fn ordinary(dice: &mut Dice, edges: &Edges) -> Client {
+fn ordinary(dice: &mut Dice, scenario: &Scenario, edges: &Edges) -> Client {
     let at_ms = edges.drain.saturating_sub(dice.pick(&[0, 20, 90, 900]));
-    let kind = match dice.below(8) {
+    let kind = match dice.below(10) {
         0 => RequestKind::Unlimited(60_000),
         1 => RequestKind::Stuck(60_000, StuckResponse::Chunked),
         2 => RequestKind::Stuck(60_000, StuckResponse::Nothing),
         // Their own deadlines come after the abort.
         3 => RequestKind::Rare(RareRequest::LateTimeout {
             after: dice.pick(&[0, 0, 30]),
-            within: 50_000,
+            within: Some(50_000),
         }),
-        4 => RequestKind::Rare(RareRequest::RouteTimeout(50_000)),
+        4 => RequestKind::Rare(RareRequest::RouteTimeout(Some(50_000))),
         5 => {
             let (ms, messages) = (60_000, dice.below(2));
             let call = Call { ms, messages, timeout_ms: Some(50_000), ends: None };
             let traffic = Traffic::Http2 { requests: 1, every_ms: 1 };
             return Client::new(at_ms, RequestKind::Rare(RareRequest::Call(call)), traffic);
         }
+        6 => RequestKind::Rare(RareRequest::EndAtCancel),
+        7 => return after_a_stream(dice, edges),
         _ => {
             let cooperation = dice.pick(&[Cooperation::Heeds, Cooperation::Ignores]);
-            let upgraded = Traffic::Upgraded { every_ms: 300, cooperation, is_long: false };
+            let pushes = may_push(scenario, cooperation) && dice.one_in(2);
+            let upgraded = Traffic::Upgraded { every_ms: 300, cooperation, is_long: false, pushes };
             return Client::new(at_ms, RequestKind::Fast, upgraded);
         }
     };
@@ -103,4 +106,17 @@ fn ordinary(dice: &mut Dice, edges: &Edges) -> Client {
         Traffic::Once(Pacing::Prompt)
     };
     Client::new(at_ms, kind, traffic)
+}
+
+/// An ordinary request on the connection of a long stream that has ended by itself.
+fn after_a_stream(dice: &mut Dice, edges: &Edges) -> Client {
+    let at_ms = edges.drain.saturating_sub(dice.pick(&[300, 600, 1_500]));
+    let stream = RequestKind::Rare(RareRequest::ShortStream(dice.between(1, 2)));
+    let traffic = Traffic::KeepAlive { requests: 2, every_ms: 1, retries: false };
+    let then = match dice.below(3) {
+        0 => RequestKind::Unlimited(60_000),
+        1 => RequestKind::Stuck(60_000, StuckResponse::Chunked),
+        _ => RequestKind::Stuck(60_000, StuckResponse::Nothing),
+    };
+    Client::new(at_ms, stream, traffic).then(then)
 }

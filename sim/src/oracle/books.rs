@@ -24,6 +24,7 @@ pub(super) fn balance(history: &RunHistory<'_>) -> Result<(), String> {
     every_handler_was_asked_for(history)?;
     every_response_is_of_its_request(history)?;
     dates_are_true(history)?;
+    ends_follow_the_last_response(history)?;
     responses_come_soon(history)
 }
 
@@ -150,6 +151,35 @@ fn dates_are_true(history: &RunHistory<'_>) -> Result<(), String> {
         if head.number("date").is_none_or(|date| date < from || date > to) {
             return Err(format!(
                 "a response to a request of {asked:?} had no date from {from} to {to} s: {head}"
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Checks that nothing but the end follows a response that announces the end of its connection, and
+/// that the end comes soon.
+fn ends_follow_the_last_response(history: &RunHistory<'_>) -> Result<(), String> {
+    for end in history.records.iter().filter(|record| record.event == "ended after the last") {
+        let how = end.text("how").unwrap_or_default();
+        if how == "unasked-bytes" {
+            return Err(format!("bytes followed the last response of a connection: {end}"));
+        }
+        if how == "none" && history.delivers() {
+            return Err(format!("a connection went on after its last response: {end}"));
+        }
+        let is_exact = history.delivers() && !history.has_partial_io() && history.resets();
+        let last = history.records.iter().rfind(|record| {
+            record.event == "completed" && record.actor == end.actor && record.at <= end.at
+        });
+        let by = last.map_or(end.at, |last| last.at)
+            + history.under_way() * 2
+            + SOON
+            + history.rounding()
+            + history.tolerance();
+        if is_exact && end.at > by {
+            return Err(format!(
+                "a connection had to end by {by:?} after its last response: {end}"
             ));
         }
     }

@@ -3,8 +3,13 @@
 use super::{
     Exercise, Judgement, RunHistory, handler_times, may_end_at_any_time, request_deadline::EARLY,
 };
-use crate::{app::has_failing_body, scenario::Client, trace::Record};
+use crate::{
+    app::{PUSH_INTERVAL, has_failing_body},
+    scenario::Client,
+    trace::Record,
+};
 use lameduck::lifecycle::{ABORT_FLUSH, Phase};
+use std::time::Duration;
 
 /// How long an upload may make no progress in the drain, by the host's clock.
 const PROGRESS_WAIT_US: u64 = 5_000_000;
@@ -47,6 +52,7 @@ pub(super) fn cancel_after_drain(history: &RunHistory<'_>) -> Judgement {
     }
     tasks_are_notified_on_time(history)?;
     aborted_in_time(history)?;
+    conversations_end_at_the_abort(history)?;
     handler_times::cancelled_on_time(history)?;
     handler_times::tasks_are_notified(history)?;
     handler_times::no_work_is_left(history)?;
@@ -113,6 +119,32 @@ fn tasks_are_notified_on_time(history: &RunHistory<'_>) -> Result<(), String> {
                 "{} was notified of {of} at {:?} instead of {due:?}",
                 task.unwrap_or_default(),
                 record.at
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Checks that no upgraded connection is open after the abort, whether its handler reads or writes.
+fn conversations_end_at_the_abort(history: &RunHistory<'_>) -> Result<(), String> {
+    let plan = history.scenario.plan();
+    let wait = history.world(plan.cancel.saturating_sub(ABORT_FLUSH));
+    let phase = history.phases.iter().find(|(phase, ..)| *phase == Phase::Cancelling);
+    let streams = phase.map(|(_, _, at)| *at + wait);
+    let requests = history.began(Phase::Cancelling).map(|at| at + wait);
+    let exit = history.exit().map_or(Duration::MAX, |(at, _)| at);
+    for begins in history.server("conversation begins") {
+        let abort = if begins.text("long") == Some("yes") { streams } else { requests };
+        let Some(abort) = abort.filter(|abort| begins.at < *abort) else { continue };
+        let mut ends = history.server("conversation ends");
+        let ends = ends.find(|ends| ends.number("handler") == begins.number("handler"));
+        let by = abort + PUSH_INTERVAL + history.rounding() * 2 + history.tolerance();
+        let is_open = ends.is_none_or(|ends| ends.at > by);
+        if is_open && by < exit && !history.is_disturbed((abort, by)) {
+            return Err(format!(
+                "an upgraded connection since {:?} had to end by {by:?}, but was open until {:?}",
+                begins.at,
+                ends.map(|ends| ends.at)
             ));
         }
     }

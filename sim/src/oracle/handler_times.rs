@@ -10,6 +10,9 @@ use crate::{
 use lameduck::lifecycle::{ABORT_FLUSH, Phase};
 use std::time::Duration;
 
+/// Longer than any handler runs.
+const NO_DEADLINE: Duration = Duration::from_secs(86_400);
+
 /// Checks the context that a handler gets: it shows the current phase and the whole deadline.
 pub(super) fn contexts_are_true(history: &RunHistory<'_>) -> Result<(), String> {
     let own = history.scenario.request_timeout_ms.map(|ms| ms * 1_000);
@@ -74,9 +77,49 @@ pub(super) fn cancelled_at_the_deadline(history: &RunHistory<'_>) -> Result<(), 
             target.split_once("ms=").and_then(|(_, ms)| ms.split('&').next()?.parse().ok());
         let is_longer = worked
             .is_some_and(|ms| record.at + Duration::from_millis(ms) > due + history.rounding());
-        if met && late && is_longer && due + history.rounding() < exit {
+        let is_stalled = history.is_disturbed((due, due));
+        if met && late && is_longer && due + history.rounding() < exit && !is_stalled {
             return Err(format!(
                 "{target} reached its deadline at {due:?}, but its context was not cancelled then"
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Checks that the context of a handler that is dropped before its response is cancelled in that
+/// moment, for all holders of it, and that the one of a long stream is not cancelled with the
+/// other requests.
+pub(super) fn contexts_end_with_their_handlers(history: &RunHistory<'_>) -> Result<(), String> {
+    let cut = history.began(Phase::CleaningUp).or(history.exit().map(|(at, _)| at));
+    let cut = cut.unwrap_or(Duration::MAX);
+    let streams_until = history.phases.iter().find(|(phase, ..)| *phase == Phase::Cancelling);
+    for begins in history.server("handler begins") {
+        let target = begins.text("target").unwrap_or_default();
+        let of_it = |event: &'static str| {
+            let mut records = history.server(event);
+            let is_its = |record: &&Record| record.number("handler") == begins.number("handler");
+            records.find(is_its).map(|record| record.at)
+        };
+        let (ends, cancelled) = (of_it("handler ends"), of_it("context cancelled"));
+        let slack = history.rounding() + history.tolerance();
+        if target.starts_with("/events?work=")
+            && let Some(cancelled) = cancelled
+            && ends.is_none_or(|ends| cancelled + slack < ends)
+            && streams_until.is_none_or(|(_, _, at)| cancelled + slack < *at)
+        {
+            return Err(format!(
+                "the context of {target} was cancelled at {cancelled:?}, and its stream went on \
+                 until {ends:?}"
+            ));
+        }
+        let work = target.strip_prefix("/ignores?watch=yes&ms=").and_then(|ms| ms.parse().ok());
+        let (Some(work), Some(ends)) = (work.map(Duration::from_millis), ends) else { continue };
+        let is_dropped = ends + slack < begins.at + work;
+        let late = cancelled.is_none_or(|at| at > ends + slack);
+        if is_dropped && late && ends + slack < cut && !history.is_disturbed((ends, ends)) {
+            return Err(format!(
+                "{target} was dropped at {ends:?}, but its context was cancelled at {cancelled:?}"
             ));
         }
     }
@@ -102,13 +145,15 @@ pub(super) fn own_timeouts_are_kept(history: &RunHistory<'_>) -> Result<(), Stri
         let host = history.scenario.request_timeout_ms.map(|host| history.world(ms(host)));
         let due = match (number("route"), number("after"), number("timeout")) {
             (Some(route), ..) => Some(history.world(ms(route))),
+            (None, None, _) if query.contains("route=none") => Some(NO_DEADLINE),
             (None, Some(after), timeout) => {
                 // A timer of the host's clock and one of the world's may meet.
                 if host.is_some_and(|host| host.abs_diff(ms(after)) <= ms(2)) {
                     continue;
                 }
-                host.filter(|host| *host < ms(after))
-                    .or(timeout.map(|timeout| history.world(ms(timeout)).max(ms(after))))
+                let late = timeout
+                    .map_or(NO_DEADLINE, |timeout| history.world(ms(timeout)).max(ms(after)));
+                Some(host.filter(|host| *host < ms(after)).unwrap_or(late))
             }
             (None, None, _) => host,
         };
@@ -119,7 +164,9 @@ pub(super) fn own_timeouts_are_kept(history: &RunHistory<'_>) -> Result<(), Stri
             .find(|record| record.number("handler") == begins.number("handler"))
             .map(|record| record.at);
         let slack = history.rounding() + ms(1) + history.tolerance();
-        let early = ends.is_some_and(|ends| ends + slack < due.min(done).min(until));
+        // The client of a watched one may leave.
+        let early = !query.contains("watch=yes")
+            && ends.is_some_and(|ends| ends + slack < due.min(done).min(until));
         let late = ends.is_none_or(|ends| ends > due.min(done) + slack);
         if early || late && due.min(done) + slack < until {
             return Err(format!(

@@ -261,6 +261,25 @@ pub(super) fn alive_to_the_last(history: &RunHistory<'_>) -> Judgement {
     Ok(Exercise::of(judged))
 }
 
+/// Checks that the counts of a status page add up: each open connection is in one state, and each
+/// request that was started is in flight or has one outcome.
+fn counts_add_up(history: &RunHistory<'_>) -> Result<(), String> {
+    // Threads count while the page is written.
+    if !history.tolerance().is_zero() {
+        return Ok(());
+    }
+    let adds_up = |page: &&Record| {
+        let number = |name| page.number(name).unwrap_or(0);
+        number("open") == number("states")
+            && number("started") == number("in_flight") + number("ended")
+    };
+    let mut pages = history.records.iter().filter(|record| record.event == "status page");
+    match pages.find(|page| !adds_up(page)) {
+        Some(page) => Err(format!("the counts of a status page do not add up: {page}")),
+        None => Ok(()),
+    }
+}
+
 /// Longest time for a probe that strangers delay (P16), without the network's.
 const PROBE_WITHIN: Duration = Duration::from_millis(100);
 
@@ -271,6 +290,7 @@ pub(super) fn probes_have_a_response(history: &RunHistory<'_>) -> Judgement {
         .clients
         .iter()
         .any(|client| matches!(client.traffic, Traffic::InternalStrangers { .. }));
+    counts_add_up(history)?;
     // A connection that was closed meanwhile costs a second attempt.
     let most = history.world(PROBE_WITHIN) + history.under_way() * 8 + history.tolerance();
     let mut judged = 0;

@@ -4,7 +4,7 @@ mod places;
 
 use super::{Exercise, Judgement, ObservedRequest, RequestResult, RunHistory};
 use crate::{
-    scenario::{Client, OddRequest, Pacing, RequestKind, Traffic, client_name},
+    scenario::{Client, Pacing, RequestKind, Traffic, client_name},
     trace::Record,
 };
 use lameduck::lifecycle::Phase;
@@ -332,6 +332,36 @@ fn timeouts_are_counted(history: &RunHistory<'_>) -> Result<(), String> {
             connections.send_timeouts
         ));
     }
+    body_timeouts_are_counted(history, connections.body_timeouts)
+}
+
+/// Checks that each upload that was given up is counted, on both protocols, and no other.
+fn body_timeouts_are_counted(history: &RunHistory<'_>, counted: u64) -> Result<(), String> {
+    let until = served_until(history).saturating_sub(history.tolerance());
+    let deadline = history.scenario.request_timeout_ms.map_or(Duration::MAX, |ms| {
+        history.world(Duration::from_millis(ms)).saturating_sub(history.tolerance())
+    });
+    let uploads = || {
+        let slow = |client: &Client| client.traffic.upload_pause().is_some();
+        let slow = move |observed: &&ObservedRequest| history.client(observed).is_some_and(slow);
+        history.requests.iter().filter(slow)
+    };
+    let given_up = |observed: &&ObservedRequest| {
+        let until = until.min(observed.observed.saturating_add(deadline));
+        matches!(history.request_kind(observed), Some(RequestKind::Echo(_)))
+            && observed.head.is_some_and(|(at, status, _)| status == 503 && at < until)
+    };
+    let given_up = uploads().filter(given_up).count() as u64;
+    let complete = |observed: &&ObservedRequest| {
+        matches!(observed.end, Some((_, RequestResult::Completed(200, _))))
+    };
+    let most = uploads().filter(|observed| !complete(observed)).count() as u64;
+    if counted < given_up || counted > most {
+        return Err(format!(
+            "{given_up} of {most} uploads without an end were given up, and the host counts \
+             {counted}"
+        ));
+    }
     Ok(())
 }
 
@@ -345,10 +375,13 @@ pub(super) fn odd_requests_are_answered(
         return Ok(());
     };
     match history.request_kind(observed) {
-        Some(RequestKind::Odd(OddRequest::Close))
-            if matches!(observed.head, Some((_, _, false))) =>
+        Some(RequestKind::Odd(odd))
+            if odd.announces_close() && matches!(observed.head, Some((_, _, false))) =>
         {
-            Err(format!("a request to close was answered at {at:?} as if it went on"))
+            Err(format!(
+                "a request of the kind {} was answered at {at:?} as if the connection went on",
+                odd.name()
+            ))
         }
         Some(RequestKind::Odd(odd)) => {
             let (due, length) = odd.response();

@@ -16,6 +16,8 @@ pub(super) const HEAD_GRACE: Duration = Duration::from_millis(1_000 + 20);
 /// Time to seal the listeners and to wait for handshakes if it is unknown whether any is pending,
 /// plus a sweep.
 pub(super) const QUIESCE: Duration = Duration::from_millis(70);
+/// Time for what partial reads and writes delay.
+const PARTIAL_IO: Duration = Duration::from_millis(30);
 /// Tolerance of a timer.
 pub(super) const MOMENT: Duration = Duration::from_millis(2);
 
@@ -65,9 +67,11 @@ fn idle_connections_are_closed_at_once(
     draining: Duration,
 ) -> Result<(), String> {
     let (far, slack) = (history.under_way(), MOMENT + history.tolerance());
+    // Each poll of the host moves a part of the bytes, or none.
+    let slack = if history.has_partial_io() { slack + PARTIAL_IO } else { slack };
     let by = draining + far + slack;
     let exit = history.exit().map_or(Duration::MAX, |(at, _)| at);
-    if !history.delivers() || history.has_partial_io() || by >= exit {
+    if !history.delivers() || by >= exit {
         return Ok(());
     }
     for observed in &history.requests {
@@ -76,7 +80,8 @@ fn idle_connections_are_closed_at_once(
             Some(RequestKind::Fast | RequestKind::Slow(_) | RequestKind::Head)
         );
         let keeps = history.client(observed).is_some_and(|client| {
-            matches!(client.traffic, Traffic::KeepAlive { .. }) && !client.has_failing_body()
+            matches!(client.traffic, Traffic::KeepAlive { .. } | Traffic::Pipelined { .. })
+                && !client.has_failing_body()
         });
         let (Some((ended, RequestResult::Completed(..))), Some((_, _, false)), true, true) =
             (&observed.end, observed.head, small, keeps)

@@ -82,7 +82,11 @@ impl Client {
                 request_kind,
                 RequestKind::Breaks
                     | RequestKind::Mismatch(_)
-                    | RequestKind::Rare(RareRequest::Padded(_, true) | RareRequest::Fails)
+                    | RequestKind::Rare(
+                        RareRequest::Padded(_, true)
+                            | RareRequest::Fails
+                            | RareRequest::HasNoLength
+                    )
             )
         };
         fails(&self.request_kind) || self.then.as_ref().is_some_and(fails)
@@ -232,7 +236,7 @@ impl Client {
                 raw(client_id, bare, &[bytes, Step::ReadToEnd { at_most: client_id.patience() }])
                     .await;
             }
-            Traffic::Upgraded { every_ms, cooperation, is_long } => {
+            Traffic::Upgraded { every_ms, cooperation, is_long, pushes } => {
                 // It may be a long stream from the beginning, or become one.
                 let is_late = n % 2 == 1 && cooperation == Cooperation::Heeds;
                 let class = match (is_long, is_late) {
@@ -240,7 +244,8 @@ impl Client {
                     (true, false) => "&class=spread",
                     (true, true) => "&class=late",
                 };
-                let target = format!("/upgrade?heeds={}{class}", cooperation.name());
+                let pushes = if pushes { "&pushes=yes" } else { "" };
+                let target = format!("/upgrade?heeds={}{class}{pushes}", cooperation.name());
                 let ask =
                     RequestSpec::get(target).with("Connection", "upgrade").with("Upgrade", "echo");
                 upgraded(client_id, route, &ask, Duration::from_millis(every_ms)).await;

@@ -27,6 +27,10 @@ pub enum OddRequest {
     InvalidHost,
     /// `Connection: close`.
     Close,
+    /// `Connection: Close`.
+    CloseInCapitals,
+    /// `Connection` with `close` after an option that means nothing.
+    CloseAmongOptions,
     /// HTTP/1.0, without `Host`.
     Http10,
     /// HTTP/1.0 with `Connection: keep-alive`.
@@ -59,7 +63,7 @@ pub(super) fn looks_like_requests(bytes: usize) -> String {
 
 impl OddRequest {
     /// One of each kind.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 21] = [
         Self::EmptyLine(0),
         Self::GetLength(100),
         Self::GetChunked(100),
@@ -69,6 +73,8 @@ impl OddRequest {
         Self::InvalidHost,
         Self::InvalidHostBody(100),
         Self::Close,
+        Self::CloseInCapitals,
+        Self::CloseAmongOptions,
         Self::Http10,
         Self::Http10KeepAlive,
         Self::ConnectionOptions,
@@ -95,6 +101,8 @@ impl OddRequest {
             Self::InvalidHost => "invalid-host",
             Self::InvalidHostBody(_) => "invalid-host-body",
             Self::Close => "close",
+            Self::CloseInCapitals => "close-in-capitals",
+            Self::CloseAmongOptions => "close-among-options",
             Self::Http10 => "http-1.0",
             Self::Http10KeepAlive => "http-1.0-keep-alive",
             Self::ConnectionOptions => "connection-options",
@@ -117,7 +125,18 @@ impl OddRequest {
     /// Whether the connection ends with the response in any phase.
     #[must_use]
     pub const fn closes(self) -> bool {
-        matches!(self, Self::UpgradeBody(_) | Self::Close | Self::Http10)
+        matches!(self, Self::UpgradeBody(_) | Self::Http10) || self.asks_to_close()
+    }
+
+    /// Whether the client asks for the end of the connection.
+    const fn asks_to_close(self) -> bool {
+        matches!(self, Self::Close | Self::CloseInCapitals | Self::CloseAmongOptions)
+    }
+
+    /// Whether the response must announce the end of the connection in any phase.
+    #[must_use]
+    pub const fn announces_close(self) -> bool {
+        self.asks_to_close() || self.is_refused()
     }
 
     /// Whether the request has a body.
@@ -187,6 +206,8 @@ impl OddRequest {
             ),
             Self::InvalidHost => format!("GET {fast} HTTP/1.1\r\nHost: a b/c\r\n\r\n"),
             Self::Close => head("Connection: close\r\n"),
+            Self::CloseInCapitals => head("Connection: Close\r\n"),
+            Self::CloseAmongOptions => head("Connection: x-nothing, close\r\n"),
             Self::Http10 => format!("GET {fast} HTTP/1.0\r\n\r\n"),
             Self::Http10KeepAlive => {
                 format!("GET {fast} HTTP/1.0\r\nHost: localhost\r\nConnection: keep-alive\r\n\r\n")

@@ -11,15 +11,22 @@ pub enum RareRequest {
     /// A long poll: a response that ends when the root context is cancelled.
     EndAtCancel,
     /// A handler that sets its timeout after `after` milliseconds to `within` milliseconds, counted
-    /// from the head, and then ignores everything.
+    /// from the head, or to none, and then ignores everything.
     LateTimeout {
         /// When it sets the timeout.
         after: u64,
         /// The timeout.
-        within: u64,
+        within: Option<u64>,
     },
-    /// A handler that ignores everything, under a `RouteTimeout` of this many milliseconds.
-    RouteTimeout(u64),
+    /// A handler that ignores everything, under a `RouteTimeout` of this many milliseconds, or
+    /// without a deadline.
+    RouteTimeout(Option<u64>),
+    /// A handler that ignores everything for this many milliseconds, and whose context is watched
+    /// by a task of its own.
+    Watched(u64),
+    /// An event stream of the class `StreamShutdown::EndSpread` that ends by itself, after this
+    /// many events.
+    ShortStream(u64),
     /// A handler that ignores everything for this many milliseconds, and panics if it is dropped.
     DropPanics(u64),
     /// A body of four bytes with its length, followed by this many empty frames, and then by a
@@ -27,6 +34,8 @@ pub enum RareRequest {
     Padded(u64, bool),
     /// A body of four bytes with its length, which panics at its first poll.
     Fails,
+    /// A body of four bytes, which panics when its length is queried.
+    HasNoLength,
     /// A 101 for which the handler takes no connection.
     NotTaken,
     /// An event stream of the class `StreamShutdown::EndSpread`.
@@ -38,6 +47,10 @@ pub enum RareRequest {
     Call(Call),
 }
 
+fn or_none(ms: Option<u64>) -> String {
+    ms.map_or_else(|| "none".to_owned(), |ms| ms.to_string())
+}
+
 impl RareRequest {
     /// Returns the request to send.
     #[must_use]
@@ -45,15 +58,21 @@ impl RareRequest {
         match self {
             Self::EndAtCancel => RequestSpec::get("/events?end=cancel"),
             Self::LateTimeout { after, within } => {
+                let within = or_none(within);
                 RequestSpec::get(format!("/ignores?after={after}&timeout={within}"))
             }
-            Self::RouteTimeout(within) => RequestSpec::get(format!("/ignores?route={within}")),
+            Self::RouteTimeout(within) => {
+                RequestSpec::get(format!("/ignores?route={}", or_none(within)))
+            }
+            Self::Watched(ms) => RequestSpec::get(format!("/ignores?watch=yes&ms={ms}")),
+            Self::ShortStream(events) => RequestSpec::get(format!("/events?n={events}&end=spread")),
             Self::DropPanics(ms) => RequestSpec::get(format!("/ignores?drop=panics&ms={ms}")),
             Self::Padded(frames, extra) => {
                 let extra = if extra { "yes" } else { "no" };
                 RequestSpec::get(format!("/padded?frames={frames}&extra={extra}"))
             }
             Self::Fails => RequestSpec::get("/fails"),
+            Self::HasNoLength => RequestSpec::get("/fails?length"),
             Self::LongStream => RequestSpec::get("/events?end=spread"),
             Self::StreamWork(ms) => RequestSpec::get(format!("/events?work={ms}&end=spread")),
             Self::Call(call) => call.ask(),

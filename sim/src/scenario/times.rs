@@ -95,23 +95,28 @@ fn times_of_client<'a>(client: &'a mut Client, times: &mut Vec<Time<'a>>) {
                 all.extend([(TimeOf::Work, ms), (TimeOf::Timeout, within)]);
             }
             RequestKind::Rare(RareRequest::LateTimeout { after, within }) => {
-                all.extend([(TimeOf::Work, after), (TimeOf::Timeout, within)]);
+                all.push((TimeOf::Work, after));
+                all.extend(within.as_mut().map(|ms| (TimeOf::Timeout, ms)));
             }
             RequestKind::Rare(RareRequest::RouteTimeout(within)) => {
-                all.push((TimeOf::Timeout, within));
+                all.extend(within.as_mut().map(|ms| (TimeOf::Timeout, ms)));
             }
             RequestKind::Rare(RareRequest::Call(call)) => {
                 all.push((TimeOf::Work, &mut call.ms));
                 all.extend(call.timeout_ms.as_mut().map(|ms| (TimeOf::Timeout, ms)));
             }
-            RequestKind::Rare(RareRequest::DropPanics(ms) | RareRequest::StreamWork(ms)) => {
-                all.push((TimeOf::Work, ms));
-            }
+            RequestKind::Rare(
+                RareRequest::DropPanics(ms)
+                | RareRequest::StreamWork(ms)
+                | RareRequest::Watched(ms),
+            ) => all.push((TimeOf::Work, ms)),
             RequestKind::Rare(
                 RareRequest::EndAtCancel
+                | RareRequest::ShortStream(_)
                 | RareRequest::LongStream
                 | RareRequest::Padded(..)
                 | RareRequest::Fails
+                | RareRequest::HasNoLength
                 | RareRequest::NotTaken,
             ) => {}
             // Its length would change, too.

@@ -160,6 +160,9 @@ pub enum Traffic {
         /// Whether it is a long stream.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         is_long: bool,
+        /// Whether the handler writes lines and reads none.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        pushes: bool,
     },
 }
 
