@@ -40,8 +40,11 @@ fn prefaces_in_pieces(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
         };
         let traffic = Traffic::SlowHttp2 { bytes, every_ms, is_whole: dice.one_in(2) };
         let before = dice.pick(&[20, timeout / 2, timeout + 400, timeout * 3]);
+        // While serving, or across an edge.
+        let is_early = timeout * 2 < edges.stop && dice.one_in(2);
         let at_ms = dice.pick(&[edges.stop, edges.drain, edges.drain]);
         let at_ms = at_ms.saturating_sub(dice.below(before + 1));
+        let at_ms = if is_early { dice.below(edges.stop - timeout * 2) } else { at_ms };
         scenario.clients.push(Client::new(at_ms, RequestKind::Fast, traffic));
     }
 }

@@ -147,7 +147,7 @@ fn at_the_connection_limit(dice: &mut Dice, scenario: &mut Scenario, edges: &Edg
     for _ in 0..most - working + dice.below(3) {
         let traffic = match dice.below(6) {
             0 => Traffic::Http2 { requests: 2, every_ms: 20_000 },
-            1..=2 => Traffic::KeepAlive { requests: 2, every_ms: 20_000, retries: false },
+            1 => Traffic::KeepAlive { requests: 2, every_ms: 20_000, retries: false },
             _ => Traffic::ByteLess,
         };
         scenario.clients.push(Client::new(begin + dice.below(60), RequestKind::Fast, traffic));
