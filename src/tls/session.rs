@@ -419,6 +419,12 @@ mod tests {
         }
     }
 
+    /// Asserts that the session has not ended by a panic, which it contains.
+    fn assert_calm(session: &Session) {
+        let error = session.check().err().map(|error| error.to_string());
+        assert!(error.is_none_or(|error| !error.contains("panicked")));
+    }
+
     fn handshake(client: &mut ClientConnection, session: &mut Session, piece: usize) {
         while client.is_handshaking() || session.is_handshaking() {
             let hello = records(client);
@@ -452,6 +458,7 @@ mod tests {
             let (_, mut session) = pair();
             assert_eq!(pass(&mut session, interrupted, piece), b"");
             session.check().unwrap_err();
+            assert_calm(&session);
             session.close();
         }
     }
@@ -494,6 +501,7 @@ mod tests {
             let _ = pass(&mut session, &input, piece);
             let _ = session.encrypt(b"response", &mut BytesMut::new());
             let _ = pass(&mut session, foreign, piece);
+            assert_calm(&session);
             session.close();
         }
     }
