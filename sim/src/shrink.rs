@@ -246,12 +246,19 @@ fn numbers(scenario: &mut Scenario) -> Vec<&mut u64> {
                 all.extend([&mut how.earlier, &mut how.pieces, &mut how.every_ms]);
                 all.extend(how.idle_ms.as_mut());
             }
-            Traffic::Stalls { reads, for_ms, idle_ms, requests } => {
+            Traffic::Stalls { reads, for_ms, idle_ms, requests, between_ms } => {
+                all.extend(between_ms.as_mut());
                 all.extend([reads, for_ms, requests]);
                 all.extend(idle_ms.as_mut());
             }
-            Traffic::Late { after_ms: ms }
-            | Traffic::Leaves { after_ms: ms, .. }
+            Traffic::Http2Stalls { for_ms, idle_ms } => {
+                all.push(for_ms);
+                all.extend(idle_ms.as_mut());
+            }
+            Traffic::Late { after_ms, requests, every_ms } => {
+                all.extend([after_ms, requests, every_ms]);
+            }
+            Traffic::Leaves { after_ms: ms, .. }
             | Traffic::Http2Upload { every_ms: ms, .. }
             | Traffic::SlowHttp2 { every_ms: ms, .. }
             | Traffic::Abandons { after_ms: ms }

@@ -6,10 +6,10 @@ use std::{
     io,
     pin::Pin,
     sync::{
-        Arc, OnceLock,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker, ready},
     time::Duration,
 };
 use tokio::{
@@ -36,6 +36,8 @@ const GOAWAY_BYTES: usize = 8;
 #[derive(Debug)]
 pub(super) struct GoawayRecorder<Io> {
     io: Io,
+    /// Returns whether the connection was reset, without reading.
+    is_broken: fn(&Io) -> bool,
     client_id: ClientId,
     connection: u64,
     frames: Frames,
@@ -66,11 +68,37 @@ enum HalfFrame {
     Shut,
 }
 
+/// Whether a client reads.
+#[derive(Debug, Default)]
+pub(super) struct Hearing {
+    is_deaf: AtomicBool,
+    /// The read that waits until the client reads again.
+    waiting: Mutex<Option<Waker>>,
+}
+
+impl Hearing {
+    /// From now on the client reads nothing, or everything again. The read that waits is polled
+    /// again: it notices a reset.
+    pub(super) fn set_deaf(&self, is_deaf: bool) {
+        self.is_deaf.store(is_deaf, Relaxed);
+        let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).take();
+        waiting.into_iter().for_each(Waker::wake);
+    }
+
+    fn poll_reads(&self, cx: &Context<'_>) -> Poll<()> {
+        if !self.is_deaf.load(Relaxed) {
+            return Poll::Ready(());
+        }
+        *self.waiting.lock().unwrap_or_else(PoisonError::into_inner) = Some(cx.waker().clone());
+        Poll::Pending
+    }
+}
+
 /// Cancelled when a client has received its server's SETTINGS, and a GOAWAY; whether it reads at
 /// all, and whether its next frame is sent in part.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Settled {
-    pub(super) deaf: Arc<AtomicBool>,
+    pub(super) hearing: Arc<Hearing>,
     pub(super) last_part: Arc<OnceLock<FramePart>>,
     pub(super) settings: CancellationToken,
     pub(super) goaway: CancellationToken,
@@ -79,12 +107,13 @@ pub(super) struct Settled {
 impl<Io> GoawayRecorder<Io> {
     pub(super) const fn new(
         io: Io,
+        is_broken: fn(&Io) -> bool,
         client_id: ClientId,
         connection: u64,
         settled: Settled,
     ) -> Self {
         let half_frame = HalfFrame::NotYet;
-        Self { io, client_id, connection, frames: Frames::new(), settled, half_frame }
+        Self { io, is_broken, client_id, connection, frames: Frames::new(), settled, half_frame }
     }
 }
 
@@ -95,7 +124,10 @@ impl<Io: AsyncRead + Unpin> AsyncRead for GoawayRecorder<Io> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        if this.settled.deaf.load(Relaxed) {
+        if this.settled.hearing.poll_reads(cx).is_pending() {
+            if (this.is_broken)(&this.io) {
+                return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+            }
             return Poll::Pending;
         }
         let before = buffer.filled().len();

@@ -25,7 +25,28 @@ pub async fn keep_alive<C: Connect>(
     asks: impl IntoIterator<Item = (Duration, RequestSpec)>,
     retry: Retry,
 ) {
-    let mut kept: Option<Http1Client<C::Io>> = None;
+    send_all(client_id, connect, None, asks, retry).await;
+}
+
+/// Connects, sends nothing for a while, and then the requests as [`keep_alive`] does.
+pub async fn silent_first<C: Connect>(
+    client_id: &ClientId,
+    connect: &C,
+    silent: Duration,
+    asks: impl IntoIterator<Item = (Duration, RequestSpec)>,
+) {
+    let Ok(http1_client) = Http1Client::open(client_id, connect).await else { return };
+    let kept = wait_on(client_id, Some(http1_client), silent).await;
+    send_all(client_id, connect, kept, asks, Retry::Never).await;
+}
+
+async fn send_all<C: Connect>(
+    client_id: &ClientId,
+    connect: &C,
+    mut kept: Option<Http1Client<C::Io>>,
+    asks: impl IntoIterator<Item = (Duration, RequestSpec)>,
+    retry: Retry,
+) {
     for (pause, ask) in asks {
         kept = wait_on(client_id, kept, pause).await;
         let mut attempts = 0;

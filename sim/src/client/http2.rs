@@ -7,6 +7,7 @@ use super::{
     grpc::Reply,
     http1,
     hyper_runtime::{Tracked, WorldTimer},
+    stalled::Stall,
 };
 use crate::{task_count::counted, trace::Fnv64};
 use bytes::Bytes;
@@ -23,7 +24,6 @@ use std::{
     future::Future,
     io,
     pin::Pin,
-    sync::atomic::Ordering::Relaxed,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -218,7 +218,8 @@ pub async fn resetting<C: Connect>(
     if let Some(unread) = &unread {
         client_id.head(0, &Head::of_http2(unread));
     }
-    link.settled.deaf.store(true, Relaxed);
+    link.settled.hearing.set_deaf(true);
+    client_id.tell("reads nothing", &[("connection", link.connection.into())]);
     for round in 0..rounds {
         let mut asked = JoinSet::new();
         for stream in 0..streams {
@@ -229,17 +230,83 @@ pub async fn resetting<C: Connect>(
         asked.shutdown().await;
     }
     let patience = client_id.patience();
-    link.settled.deaf.store(false, Relaxed);
-    // The read that was pending has no waker, so the client's driver is woken by this request.
-    let woken = send(ask, 1 + rounds * streams);
+    client_id.tell("reads again", &[("connection", link.connection.into())]);
+    link.settled.hearing.set_deaf(false);
+    let last = send(ask, 1 + rounds * streams);
     tokio::select! {
         biased;
-        _ = woken => {}
+        _ = last => {}
         () = super::pause(patience) => {}
     }
     drop((unread, link));
     tasks.end().await;
 }
+
+/// Sends a request, after the one before it and a pause. Then it reads nothing for a while, or until
+/// the connection is reset, and after that everything. Records what
+/// [`stalled`](super::stalled::stalled) records.
+pub async fn stalled_http2<C: Connect>(
+    client_id: &ClientId,
+    connect: &C,
+    ask: &RequestSpec,
+    stall: Stall,
+) {
+    let tasks = Tracked::default();
+    let Ok(mut link) = ClientConnection::open(client_id, connect, &tasks, Some(WIDE_WINDOW)).await
+    else {
+        return;
+    };
+    let mut earlier = 0;
+    if let Some((before, pause)) = &stall.before {
+        let is_open = one(client_id, &mut link.sender, before, link.connection, 0).await;
+        super::pause(*pause).await;
+        if !is_open || link.ended.is_cancelled() || link.settled.goaway.is_cancelled() {
+            drop(link);
+            return tasks.end().await;
+        }
+        earlier = 1;
+    }
+    link.settled.hearing.set_deaf(true);
+    let request = client_id.asks(ask, link.connection, earlier);
+    client_id.tell("stalls", &[("of", request.into())]);
+    let mut sender = link.sender.clone();
+    let response = answer(client_id, request, &mut sender, ask);
+    tokio::pin!(response);
+    let mut left = stall.pause;
+    let mut end = None;
+    while !left.is_zero() && end.is_none() {
+        tokio::select! {
+            biased;
+            ended = &mut response => end = Some(ended),
+            () = super::pause(CHECK.min(left)) => {
+                left = left.saturating_sub(CHECK);
+                link.settled.hearing.set_deaf(true);
+            }
+        }
+    }
+    let how = if end.is_none() { "in time" } else { "reset" };
+    client_id.tell("stall ends", &[("of", request.into()), ("how", how.into())]);
+    link.settled.hearing.set_deaf(false);
+    let end = match end {
+        Some(end) => end,
+        None => tokio::select! {
+            biased;
+            end = &mut response => end,
+            () = super::pause(client_id.patience()) => {
+                Err(RequestFailure::new(How::TimedOut, 0))
+            }
+        },
+    };
+    match end {
+        Ok(_) => client_id.ended(request, &end),
+        Err(failure) => client_id.response_lost(request, failure.how),
+    }
+    drop(link);
+    tasks.end().await;
+}
+
+/// Interval at which a client that reads nothing checks whether its connection was reset.
+const CHECK: Duration = Duration::from_millis(10);
 
 /// Sends one request whose body comes in pieces of `bytes`, each after a pause.
 pub async fn uploading<C: Connect>(
@@ -384,7 +451,8 @@ impl ClientConnection {
         let io = http1::connect(client_id, connect).await?;
         let connection = client_id.connected();
         let settled = Settled::default();
-        let io = GoawayRecorder::new(io, client_id.clone(), connection, settled.clone());
+        let io =
+            GoawayRecorder::new(io, C::is_broken, client_id.clone(), connection, settled.clone());
         let io = TokioIo::new(io);
         let mut builder = Builder::new(executor.clone());
         builder.timer(WorldTimer);

@@ -9,9 +9,10 @@
 //! was passed to the network), `head` (with the status, and `close` = `yes` for `Connection:
 //! close`), `completed`, `failed`, `retries`, `closed idle` (the server closed a connection between
 //! requests), `goaway` (HTTP/2, with `last_stream` and `code`), `stalls` (the client reads nothing
-//! from now on), `stall ends`, `response lost`, `stops in a frame` (HTTP/2: the client sends only a
-//! part of this frame, and nothing more), `end received` (while it sends that
-//! part), `gives up connecting`, `ended`; with TLS also `tcp connected` and `tls end`;
+//! from now on), `stall ends`, `response lost`, `reads nothing` and `reads again` (HTTP/2: while it
+//! resets streams), `stops in a frame` (HTTP/2: the client sends only a part of this frame, and
+//! nothing more), `end received` (while it sends that part), `gives up connecting`, `ended`; with
+//! TLS also `tcp connected` and `tls end`;
 //! with a PROXY header `header begins` and `header sent`. The clients of a user's service record
 //! `body`, `step` (which of the requests that follow each other it was), `messages` (of a
 //! WebSocket) and `call messages` (of a gRPC call), too.
@@ -41,9 +42,11 @@ pub use client_id::{ClientId, How, RequestFailure, ResponseSummary};
 pub use exchange::{AfterRequest, ExchangePacing, Http1Client, Pace};
 pub use goaway::FramePart;
 pub(crate) use grpc::frame as grpc_frame;
-pub use http1::{Retry, connection_per_request, keep_alive, one_request, pipelined};
+pub use http1::{Retry, connection_per_request, keep_alive, one_request, pipelined, silent_first};
 pub(crate) use http2::UNREAD_WINDOW;
-pub use http2::{First, given_up, half_framed, multiplexed, resetting, uploading, windowless};
+pub use http2::{
+    First, given_up, half_framed, multiplexed, resetting, stalled_http2, uploading, windowless,
+};
 pub use pieces::head_in_pieces;
 pub use proxied::ProxiedRoute;
 pub(crate) use session::session;

@@ -17,6 +17,8 @@ pub struct Stall {
     pub before: Option<(RequestSpec, Duration)>,
     /// Number of requests that it sends at once.
     pub requests: u64,
+    /// Pause after the first half of them, if it does not send all at once.
+    pub between: Option<Duration>,
     /// Bytes of the responses that it reads first.
     pub reads: u64,
     /// How long it then reads nothing.
@@ -51,10 +53,14 @@ pub async fn stalled<C: Connect>(
         })
         .collect();
     let first = asked[0].0;
-    let bytes = asked.iter().flat_map(|(_, ask)| ask.bytes()).collect::<Vec<u8>>();
     let Http1Client { io, buffer, .. } = &mut http1_client;
-    if io.write_all(&bytes).await.is_ok() {
-        asked.iter().for_each(|(request, _)| client_id.sent(*request));
+    let at_once = if stall.between.is_some() { asked.len().div_ceil(2) } else { asked.len() };
+    for (n, asked) in asked.chunks(at_once).enumerate() {
+        let bytes = asked.iter().flat_map(|(_, ask)| ask.bytes()).collect::<Vec<u8>>();
+        super::pause(stall.between.filter(|_| n > 0).unwrap_or_default()).await;
+        if io.write_all(&bytes).await.is_ok() {
+            asked.iter().for_each(|(request, _)| client_id.sent(*request));
+        }
     }
     while (buffer.len() as u64) < stall.reads {
         buffer.reserve(READ_BYTES);

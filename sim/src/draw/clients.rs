@@ -89,7 +89,7 @@ fn client(dice: &mut Dice, scenario: &Scenario, edges: &Edges, kinds: &[Kind]) -
         Kind::Pipelined => Traffic::Pipelined { requests },
         Kind::Late => {
             let after_ms = dice.pick(&[20, 100, 200, 235, 240, 245, 250, 300, 1_000]);
-            Traffic::Late { after_ms: dice.about(after_ms) }
+            Traffic::Late { after_ms: dice.about(after_ms), requests: 1, every_ms: 0 }
         }
         Kind::ByteLess => Traffic::ByteLess,
         Kind::HalfHead => Traffic::HalfHead,
@@ -135,6 +135,7 @@ fn client(dice: &mut Dice, scenario: &Scenario, edges: &Edges, kinds: &[Kind]) -
         | Traffic::Http2Resets { .. }
         | Traffic::Http2HalfFrame { .. }
         | Traffic::Http2Upload { .. }
+        | Traffic::Http2Stalls { .. }
         | Traffic::Stalls { .. }
         | Traffic::InternalHalfHead
         | Traffic::InternalStrangers { .. }

@@ -54,6 +54,10 @@ fn in_pieces(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
     scenario.tls |= dice.one_in(3);
     let handshake = if scenario.tls { 4 * scenario.latency_ms.0 } else { 0 };
     for _ in 0..dice.between(1, 3) {
+        if dice.one_in(4) {
+            as_it_closes(dice, scenario, edges, handshake);
+            continue;
+        }
         let kind = dice.pick(&[0, 0, 1, 2, 3]);
         let next = match kind {
             0 => RequestKind::Fast,
@@ -105,6 +109,25 @@ fn in_pieces(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
         scenario.clients.push(client);
         scenario.clients.push(Client::new(at_ms, RequestKind::Fast, Traffic::HalfHead));
     }
+}
+
+/// A head that comes byte by byte while the drain closes its idle connection: each byte crosses the
+/// close, and all of them together count once.
+fn as_it_closes(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges, handshake: u64) {
+    let near = scenario.latency_ms.0;
+    let idle_ms = dice.pick(&[40, 300, 1_500]);
+    let how = HeadInPieces {
+        earlier: 1,
+        idle_ms: Some(idle_ms),
+        pieces: 1_000,
+        every_ms: 1,
+        is_whole: true,
+        in_one_record: false,
+    };
+    // The first byte arrives after the close, and is sent before the client learns of it.
+    let sent = (edges.drain + 1 + dice.below(near * 2)).saturating_sub(near);
+    let at_ms = sent.saturating_sub(near * 4 + handshake + idle_ms);
+    scenario.clients.push(Client::new(at_ms, RequestKind::Fast, Traffic::InPieces(how)));
 }
 
 /// Requests with as many fields as the limit, or one more, or one fewer; or with many bytes.

@@ -11,7 +11,8 @@ pub(super) fn draw(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
     if delay < 50 || !dice.one_in(4) {
         return;
     }
-    match dice.below(4) {
+    match dice.below(5) {
+        4 => used_near_the_end(dice, scenario, edges, delay),
         0 => opened_at_many_instants(dice, scenario, edges, delay),
         1 => without_a_pause(dice, scenario, edges, delay),
         _ => at_the_very_end(dice, scenario, edges, delay),
@@ -77,3 +78,24 @@ fn at_the_very_end(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges, dela
         scenario.clients.push(Client::new(at_ms, RequestKind::Fast, traffic));
     }
 }
+
+/// Many connections that are opened early in the delay, silent or used at first, and used again
+/// when nearly all of them must announce their close. Some have lost their task by then.
+fn used_near_the_end(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges, delay: u64) {
+    let last_part = delay - (delay / 10).max(250.min(delay / 2));
+    if last_part < 2_500 {
+        return;
+    }
+    let silent = dice.pick(&[0, 300, PARK_AFTER_MS + 300, PARK_AFTER_MS + 300]);
+    let from = edges.stop + scenario.latency_ms.1 * 3 + 5;
+    let last = edges.stop + last_part * dice.pick(&[90, 95]) / 100;
+    for _ in 0..dice.between(12, 16) {
+        let at_ms = from + dice.below(last_part / 20);
+        let every_ms = last.saturating_sub(at_ms + silent + scenario.latency_ms.1 * 4);
+        let traffic = Traffic::Late { after_ms: silent, requests: 2, every_ms };
+        scenario.clients.push(Client::new(at_ms, RequestKind::Fast, traffic));
+    }
+}
+
+/// Idle time after which a connection gives up its task.
+const PARK_AFTER_MS: u64 = 1_000;

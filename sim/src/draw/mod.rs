@@ -205,6 +205,8 @@ fn draw_as(
     latecomers::draw(&mut Dice::of_latecomers(seed), &mut scenario, &edges);
     limits(&mut Dice::of_limits(seed), &mut scenario);
     serving::draw(&mut Dice::of_serving(seed), &mut scenario, &edges);
+    // It may have moved the stop.
+    let edges = Edges::of(&scenario);
     rare::draw(&mut Dice::of_rare(seed), &mut scenario, &edges);
     streams::draw(&mut Dice::of_streams(seed), &mut scenario, &edges);
     calls::draw(&mut Dice::of_calls(seed), &mut scenario, &edges);

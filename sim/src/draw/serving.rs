@@ -14,6 +14,9 @@ const TIMEOUTS: [u64; 6] = [200, 200, 350, 700, 1_500, 3_000];
 /// Interval between two sweeps over the connections while serving.
 const SWEEP_MS: u64 = 250;
 
+/// Idle time after which a connection gives up its task.
+const PARK_AFTER_MS: u64 = 1_000;
+
 /// Longest latency with which timeouts of 200 ms are drawn: a round trip must fit.
 const NEAR_MS: u64 = 9;
 
@@ -30,6 +33,7 @@ pub(super) fn draw(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
         11 => resetting_clients(dice, scenario, edges),
         12 => aging_connections(dice, scenario, edges),
         13 => half_frames(dice, scenario, edges),
+        14 => unread_after_others(dice, scenario, edges),
         _ => {}
     }
 }
@@ -75,7 +79,7 @@ fn stalled_readers(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
         let idle_ms =
             dice.one_in(3).then(|| dice.pick(&[timeout / 2, timeout + 300, timeout * 2 + 1_400]));
         let at_ms = at_ms.saturating_sub(idle_ms.unwrap_or(0));
-        let traffic = Traffic::Stalls { reads, for_ms, idle_ms, requests };
+        let traffic = Traffic::Stalls { reads, for_ms, idle_ms, requests, between_ms: None };
         let kind = RequestKind::Bytes(bytes / usize::try_from(requests).unwrap_or(1));
         scenario.clients.push(Client::new(at_ms, kind, traffic).then(RequestKind::Fast));
     }
@@ -94,6 +98,56 @@ fn slow_reader(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges, timeout:
         edges.stop + dice.below(edges.drain - edges.stop)
     };
     scenario.clients.push(Client::new(at_ms, kind, Traffic::Once(pacing)));
+}
+
+/// Clients that read one response, and nothing of a later one, which fits into the buffers of both
+/// kernels: the connection is idle, with a task, without one, or on HTTP/2.
+fn unread_after_others(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
+    if !is_calm(scenario) {
+        return;
+    }
+    without_slow_clients(scenario);
+    let timeout = dice.pick(&[150, 200, 200, 350, 700]);
+    scenario.limits.send_timeout = Some(timeout);
+    let at_ms = start_takes(scenario) + dice.below(edges.stop.saturating_sub(3_000).max(1));
+    for _ in 0..dice.between(1, 3) {
+        // Until the client was found to have all of the first response.
+        let with_a_task = timeout + SWEEP_MS + dice.below(200);
+        let without = timeout.max(PARK_AFTER_MS + SWEEP_MS) + SWEEP_MS + dice.below(300);
+        let for_ms = if dice.one_in(4) { timeout * 3 / 5 } else { timeout * 2 + 3_000 };
+        let (kind, traffic, idle_ms) = match dice.below(3) {
+            0 => {
+                let idle_ms = Some(with_a_task);
+                let traffic = Traffic::Http2Stalls { for_ms, idle_ms };
+                (RequestKind::Bytes(100_000), traffic, with_a_task)
+            }
+            n => {
+                let idle_ms =
+                    if n == 1 && with_a_task < PARK_AFTER_MS { with_a_task } else { without };
+                // Small ones that are served without hyper. The first half fits into the client's
+                // buffer, and the rest into the host's.
+                let traffic = Traffic::Stalls {
+                    reads: 0,
+                    for_ms,
+                    idle_ms: Some(idle_ms),
+                    requests: 10,
+                    between_ms: Some(scenario.latency_ms.1 * 3),
+                };
+                (RequestKind::Bytes(10_000), traffic, idle_ms)
+            }
+        };
+        stop_after(scenario, edges, at_ms + idle_ms + timeout * 2 + 1_500);
+        scenario.clients.push(Client::new(at_ms, kind, traffic).then(RequestKind::Fast));
+    }
+}
+
+/// Moves the stop requests so that the first is not before `at_ms`.
+fn stop_after(scenario: &mut Scenario, edges: &Edges, at_ms: u64) {
+    let stop = scenario.first_stop_ms().unwrap_or(edges.stop);
+    let late = at_ms.saturating_sub(stop);
+    for stop in &mut scenario.stops {
+        stop.at_ms += late;
+    }
 }
 
 /// Clients that stop sending their request body.
@@ -262,6 +316,12 @@ fn short_keep_alive(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
         let every_ms = dice.pick(&[keep_alive / 2, at_the_close, at_the_close, keep_alive + 2_500]);
         let traffic = if dice.one_in(4) {
             Traffic::Http2 { requests: dice.between(2, 4), every_ms }
+        } else if dice.one_in(4) {
+            // Each use begins the idle time again.
+            let traffic =
+                Traffic::Http2 { requests: dice.between(4, 7), every_ms: keep_alive * 3 / 5 };
+            stop_after(scenario, edges, at_ms + keep_alive * 2);
+            traffic
         } else {
             Traffic::KeepAlive { requests: 3, every_ms, retries: dice.one_in(2) }
         };
@@ -298,10 +358,7 @@ fn connections_of_one_age(dice: &mut Dice, scenario: &mut Scenario, edges: &Edge
     let age = dice.pick(&[2_000, 4_000]);
     scenario.limits.connection_age_max = Some(age);
     let at_ms = dice.below(edges.stop);
-    let late = (at_ms + age + 100).saturating_sub(edges.stop);
-    for stop in &mut scenario.stops {
-        stop.at_ms += late;
-    }
+    stop_after(scenario, edges, at_ms + age + 100);
     let (near, far) = scenario.latency_ms;
     let every_ms = age * 95 / 100 - (near + far) * 2;
     for _ in 0..dice.between(24, 30) {

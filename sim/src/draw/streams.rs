@@ -40,7 +40,13 @@ pub(super) fn draw(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
         if dice.one_in(3) {
             // Its response is never flushed.
             let at_ms = edges.drain.saturating_sub(dice.pick(&[20, 400]));
-            let traffic = Traffic::Stalls { reads: 0, for_ms: 60_000, idle_ms: None, requests: 1 };
+            let traffic = Traffic::Stalls {
+                reads: 0,
+                for_ms: 60_000,
+                idle_ms: None,
+                requests: 1,
+                between_ms: None,
+            };
             scenario.clients.push(Client::new(at_ms, RequestKind::Bytes(400_000), traffic));
         }
     }

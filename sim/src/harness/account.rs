@@ -153,7 +153,9 @@ fn of_client(client: &Client) -> String {
             format!("sends {request} {requests} times over HTTP/2, {every_ms} ms apart")
         }
         Traffic::Pipelined { requests } => format!("sends {request} {requests} times at once"),
-        Traffic::Late { after_ms } => format!("connects, and sends {request} after {after_ms} ms"),
+        Traffic::Late { after_ms, .. } => {
+            format!("connects, and sends {request} after {after_ms} ms")
+        }
         Traffic::Leaves { after_ms, resets, .. } => format!(
             "sends {request} and {} the connection after {after_ms} ms",
             if resets { "resets" } else { "closes" }
@@ -165,6 +167,7 @@ fn of_client(client: &Client) -> String {
         | Traffic::Http2Resets { .. }
         | Traffic::Http2HalfFrame { .. }
         | Traffic::Http2Upload { .. }
+        | Traffic::Http2Stalls { .. }
         | Traffic::Stalls { .. }
         | Traffic::InternalHalfHead
         | Traffic::InternalStrangers { .. }

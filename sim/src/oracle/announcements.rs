@@ -39,6 +39,9 @@ const CONNECTIONS_MAX: usize = 40;
 /// after, all of their moments in it: one in 200,000.
 const MANY: usize = 24;
 
+/// Probability below which chance is no explanation.
+const UNLIKELY: f64 = 1e-7;
+
 /// Error code of a GOAWAY for a client that resets too many streams (RFC 9113 §7).
 const ENHANCE_YOUR_CALM: u64 = 11;
 
@@ -83,6 +86,7 @@ pub(super) fn closes_are_announced(history: &RunHistory<'_>) -> Result<(), Strin
     delay.goaways_are_sent_by_the_drain()?;
     delay.moments_of_the_stop_are_spread()?;
     delay.moments_of_late_connections_are_spread()?;
+    delay.late_connections_announce_at_their_moments()?;
     delay.connections_are_bounded()
 }
 
@@ -470,6 +474,44 @@ impl<'a> Delay<'a> {
             return Err(format!(
                 "{all} connections that were opened in the delay got their GOAWAY at once"
             ));
+        }
+        Ok(())
+    }
+
+    /// HTTP/1: checks that of the connections which were opened in the delay, and used again in it,
+    /// some announce their close with a later response, and not all of them with the second one. The
+    /// moment of each is equally likely anywhere between its accept and the last part.
+    fn late_connections_announce_at_their_moments(&self) -> Result<(), String> {
+        let far = self.history.under_way() * 2 + self.moment();
+        let (mut none, mut every) = (1.0, 1.0);
+        let (mut announced, mut kept) = (0_usize, 0_usize);
+        for connection in self.late().filter(|connection| !self.is_http2(connection)) {
+            let span = self.last_part.saturating_sub(connection.opened).as_secs_f64();
+            let heads = connection.requests.iter().skip(1).filter_map(|observed| observed.head);
+            let before = heads.filter(|(at, ..)| *at < self.last_part).collect::<Vec<_>>();
+            let share = |at: Duration| at.saturating_sub(connection.opened).as_secs_f64() / span;
+            let (Some((second, _, at_once)), Some((last, ..))) = (before.first(), before.last())
+            else {
+                continue;
+            };
+            if span <= 0.0 {
+                continue;
+            }
+            none *= 1.0 - share(last.saturating_sub(far)).clamp(0.0, 1.0);
+            every *= share(*second + far).clamp(0.0, 1.0);
+            announced += usize::from(before.iter().any(|(_, _, closes)| *closes));
+            kept += usize::from(!at_once);
+        }
+        if announced == 0 && none < UNLIKELY {
+            return Err("connections of the delay were used again late in it, and none of them \
+                        announced its close"
+                .to_owned());
+        }
+        if kept == 0 && every < UNLIKELY {
+            return Err(
+                "each connection of the delay announced its close with its second response"
+                    .to_owned(),
+            );
         }
         Ok(())
     }

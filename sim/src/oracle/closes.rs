@@ -2,11 +2,17 @@
 
 use super::{ObservedRequest, RequestResult, RunHistory};
 use crate::{
-    scenario::{Client, Pacing, RequestKind, Traffic},
+    scenario::{Client, RequestKind, Traffic},
     trace::Record,
 };
-use lameduck::{Report, lifecycle::Phase};
-use std::collections::BTreeSet;
+use lameduck::{ConnectionStats, Report, lifecycle::Phase};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+/// Longest time from the end that a client of an idle connection sees to the one that is counted.
+const LINGERS: Duration = Duration::from_secs(2);
 
 pub(super) fn connections_are_counted(
     history: &RunHistory<'_>,
@@ -62,6 +68,85 @@ pub(super) fn connections_are_counted(
             connections.reset
         ));
     }
+    let most = unanswered(history).len() as u64;
+    if connections.reset > most {
+        return Err(format!(
+            "the host counts {} connections that it reset, but {most} had a response to cut",
+            connections.reset
+        ));
+    }
+    drained_ones_are_counted(history, connections)
+}
+
+/// Returns the connections with the main server on which not every request got its whole response,
+/// or which had no request.
+fn unanswered(history: &RunHistory<'_>) -> BTreeSet<(usize, u64)> {
+    let mut all: BTreeMap<(usize, u64), bool> = BTreeMap::new();
+    let opened = history.records.iter().filter(|record| record.event == "connected");
+    for (client, connection) in opened.filter_map(connection_of) {
+        let of_client = history.scenario.clients.get(client);
+        let sends =
+            |client: &Client| client.traffic != Traffic::ByteLess && !client.traffic.is_internal();
+        if of_client.is_some_and(sends) {
+            all.insert((client, connection), true);
+        }
+    }
+    for observed in &history.requests {
+        let is_lost = !matches!(observed.end, Some((_, RequestResult::Completed(..))));
+        let key = (observed.client, observed.connection);
+        let is_first = observed.earlier == 0;
+        all.entry(key).and_modify(|lost| *lost = is_lost || *lost && !is_first).or_insert(is_lost);
+    }
+    all.into_iter().filter(|(_, lost)| *lost).map(|(key, _)| key).collect()
+}
+
+/// Returns the client and the connection that an event of a client is about.
+fn connection_of(record: &Record) -> Option<(usize, u64)> {
+    let client = record.actor.strip_prefix("client-").and_then(|n| n.parse().ok());
+    client.zip(record.number("connection"))
+}
+
+/// Checks that the connections which the host counts as closed by the drain are no more than those
+/// that lasted until then, and no fewer than those that their clients saw close in it.
+fn drained_ones_are_counted(
+    history: &RunHistory<'_>,
+    connections: &ConnectionStats,
+) -> Result<(), String> {
+    let (draining, exit) = (history.began(Phase::Draining), history.exit());
+    let (Some(draining), Some((exit, _))) = (draining, exit) else { return Ok(()) };
+    let ends = history.records.iter().filter(|record| {
+        record.event == "closed idle"
+            || record.event == "ended" && record.text("how") == Some("fin")
+    });
+    let ends: BTreeMap<(usize, u64), &Record> =
+        ends.filter_map(|record| Some((connection_of(record)?, record))).collect();
+    let is_main = |key: &(usize, u64)| {
+        let client = history.scenario.clients.get(key.0);
+        client.is_some_and(|client| !client.traffic.is_internal())
+    };
+    let ends: Vec<&Record> =
+        ends.into_iter().filter(|(key, _)| is_main(key)).map(|(_, record)| record).collect();
+    let earlier = ends.iter().filter(|record| record.at + LINGERS < draining).count() as u64;
+    if connections.drained + earlier > connections.accepted {
+        return Err(format!(
+            "{earlier} of {} connections had ended before the drain, but it closed {}",
+            connections.accepted, connections.drained
+        ));
+    }
+    let since = draining + history.under_way() + history.tolerance();
+    let closed = ends.iter().filter(|record| {
+        record.event == "closed idle"
+            && record.text("how") == Some("fin")
+            && record.at > since
+            && record.at + history.tolerance() < exit
+    });
+    let closed = closed.count() as u64;
+    if history.delivers() && closed > connections.drained {
+        return Err(format!(
+            "{closed} clients saw their idle connection close in the drain, which counts {}",
+            connections.drained
+        ));
+    }
     Ok(())
 }
 
@@ -82,18 +167,18 @@ pub(super) fn races_are_counted(history: &RunHistory<'_>, report: &Report) -> Re
     });
     let crossed = crossed.count() as u64;
     // At most one a connection, and only where a request was not answered.
-    let unanswered: BTreeSet<(usize, u64)> = history
-        .requests
-        .iter()
-        .filter(|observed| !matches!(observed.end, Some((_, RequestResult::Completed(..)))))
-        .map(|observed| (observed.client, observed.connection))
-        .collect();
-    let raw =
-        history.scenario.clients.iter().filter(|client| may_race_unseen(client)).count() as u64;
-    let most = unanswered.len() as u64 + raw;
+    let most = unanswered(history).len() as u64;
     if report.connections.close_races > most {
         return Err(format!(
             "the host counts {} requests that raced with a close, but {most} can have done so",
+            report.connections.close_races
+        ));
+    }
+    let discarded = requests_after_the_last(history);
+    if discarded > report.connections.close_races {
+        return Err(format!(
+            "{discarded} connections ended with requests after the last one that got a response, \
+             but the host counts {} requests that raced with a close",
             report.connections.close_races
         ));
     }
@@ -113,21 +198,39 @@ pub(super) fn races_are_counted(history: &RunHistory<'_>, report: &Report) -> Re
     Ok(())
 }
 
-/// Whether bytes of a client may race with a close although each of its requests has a response.
-fn may_race_unseen(client: &Client) -> bool {
-    client.has_failing_body()
-        || matches!(
-            client.traffic,
-            Traffic::HalfHead
-                | Traffic::InPieces(_)
-                | Traffic::Once(Pacing::HeadPause(_) | Pacing::SlowUpload(..))
-                | Traffic::SilentHttp2
-                | Traffic::SlowHttp2 { .. }
-                | Traffic::BadHeader(_)
-                | Traffic::Stalls { .. }
-                | Traffic::Session { .. }
-                | Traffic::Upgraded { .. }
-        )
+/// Returns the number of connections whose client sent requests in one write, got a response that
+/// announced the close, and none to the requests after it.
+fn requests_after_the_last(history: &RunHistory<'_>) -> u64 {
+    if !history.delivers() || history.has_partial_io() {
+        return 0;
+    }
+    let until = history.began(Phase::Cancelling).or(history.began(Phase::CleaningUp));
+    let closes = history.requests.iter().filter(|observed| {
+        let pipelines = |client: &Client| {
+            matches!(client.traffic, Traffic::Pipelined { .. })
+                && client.fields.is_none()
+                && !client.has_failing_body()
+        };
+        // The next requests are unread, and not its own body. Two kinds may have one target.
+        let is_plain = |client: &Client| {
+            let then = client.then.as_ref().filter(|_| observed.earlier % 2 == 1);
+            let kind = then.unwrap_or(&client.request_kind);
+            matches!(kind, RequestKind::Fast | RequestKind::Slow(_) | RequestKind::Head)
+        };
+        let is_in_time = |at: Duration| until.is_none_or(|until| at < until);
+        history.client(observed).is_some_and(|client| pipelines(client) && is_plain(client))
+            && matches!(observed.head, Some((_, 200, true)))
+            && matches!(observed.end, Some((at, RequestResult::Completed(..))) if is_in_time(at))
+    });
+    let is_followed = |closes: &&ObservedRequest| {
+        history.requests.iter().any(|observed| {
+            (observed.client, observed.connection) == (closes.client, closes.connection)
+                && observed.earlier > closes.earlier
+                && observed.sent.is_some()
+                && observed.head.is_none()
+        })
+    };
+    closes.filter(is_followed).count() as u64
 }
 
 /// Checks that connections which the drain closed without an announcement are counted, and no
@@ -141,12 +244,8 @@ pub(super) fn unannounced_closes_are_counted(
     let key = |observed: &ObservedRequest| (observed.client, observed.connection);
     let mut told: BTreeSet<(usize, u64)> =
         history.requests.iter().filter(announced).map(key).collect();
-    let number = |record: &Record| {
-        let client = record.actor.strip_prefix("client-").and_then(|n| n.parse().ok());
-        client.zip(record.number("connection"))
-    };
     told.extend(
-        history.records.iter().filter(|record| record.event == "goaway").filter_map(number),
+        history.records.iter().filter(|record| record.event == "goaway").filter_map(connection_of),
     );
     if connections.unannounced + told.len() as u64 > connections.accepted {
         return Err(format!(
@@ -185,14 +284,14 @@ pub(super) fn unannounced_closes_are_counted(
             && !client.then.as_ref().is_some_and(tears)
     };
     let closed = history.records.iter().filter(|record| {
-        let client = number(record).and_then(|(n, _)| history.scenario.clients.get(n));
+        let client = connection_of(record).and_then(|(n, _)| history.scenario.clients.get(n));
         record.event == "closed idle"
             && record.text("how") == Some("fin")
             && record.at >= since
             && record.at < exit.0
             && client.is_some_and(keeps)
     });
-    let closed = closed.filter_map(number).filter(|key| !told.contains(key)).count() as u64;
+    let closed = closed.filter_map(connection_of).filter(|key| !told.contains(key)).count() as u64;
     if history.delivers() && closed > connections.unannounced {
         return Err(format!(
             "{closed} idle connections were closed without an announcement, but the host counts {}",

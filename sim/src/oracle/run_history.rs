@@ -204,6 +204,7 @@ impl<'a> RunHistory<'a> {
                     | Traffic::Http2Windowless { .. }
                     | Traffic::Http2Resets { .. }
                     | Traffic::Http2HalfFrame { .. }
+                    | Traffic::Http2Stalls { .. }
                     | Traffic::Stalls { .. }
             )
         };

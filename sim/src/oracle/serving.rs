@@ -12,8 +12,12 @@ use std::time::Duration;
 
 /// Longest time between two checks of a busy client.
 const CLIENT_CHECK_INTERVAL: Duration = Duration::from_secs(1);
+/// Idle time after which a connection gives up its task.
+const PARK_AFTER: Duration = Duration::from_secs(1);
 /// Interval between sweeps over the connections while serving.
 const SWEEP: Duration = Duration::from_millis(250);
+/// Rounds of requests that are read from a client of HTTP/2 while it reads nothing.
+const UNREAD_ROUNDS: u32 = 4;
 /// Tolerance of a timer, including a second look and a write.
 const MOMENT: Duration = Duration::from_millis(50);
 /// The most requests that a client of HTTP/2 sends at once, unless it resets them.
@@ -33,6 +37,7 @@ pub(super) fn contained(history: &RunHistory<'_>) -> Judgement {
     }
     judged += places::limits_of_connections(history)?;
     judged += resets_are_bounded(history)?;
+    judged += unread_requests_are_held(history)?;
     timeouts_are_counted(history)?;
     Ok(Exercise::of(judged))
 }
@@ -60,6 +65,39 @@ fn resets_are_bounded(history: &RunHistory<'_>) -> Result<usize, String> {
             ));
         }
         judged += usize::from(in_flight > 1);
+    }
+    Ok(judged)
+}
+
+/// Checks that not much more is read from a client of HTTP/2 while it reads nothing, whether its
+/// streams are open or were reset: `http2_streams_max` requests some times over.
+fn unread_requests_are_held(history: &RunHistory<'_>) -> Result<usize, String> {
+    let Some(streams_max) = history.scenario.limits.http2_streams_max else { return Ok(0) };
+    let rounds_max = history.scenario.cap("unread_rounds_max").unwrap_or(UNREAD_ROUNDS);
+    let most = u64::from(streams_max) * u64::from(rounds_max + 2);
+    let mut judged = 0;
+    for reads_nothing in history.records.iter().filter(|record| record.event == "reads nothing") {
+        // Until then its buffers, and those of the host, fill.
+        let since = reads_nothing.at + history.under_way() * 4 + MOMENT;
+        let again = history
+            .records
+            .iter()
+            .find(|record| record.event == "reads again" && record.actor == reads_nothing.actor);
+        let until = again.map_or(Duration::MAX, |record| record.at);
+        let is_its = |record: &&Record| {
+            record.at > since
+                && record.at < until
+                && record.text("of").and_then(|of| of.split('/').next())
+                    == Some(&*reads_nothing.actor)
+        };
+        let begun = history.server("handler begins").filter(is_its).count() as u64;
+        if begun > most {
+            return Err(format!(
+                "{} read nothing from {:?} on, and {begun} of its requests were taken after that",
+                reads_nothing.actor, reads_nothing.at
+            ));
+        }
+        judged += 1;
     }
     Ok(judged)
 }
@@ -92,18 +130,25 @@ fn send_timeout(history: &RunHistory<'_>) -> Option<Duration> {
     history.scenario.limits.send_timeout.map(|ms| history.world(Duration::from_millis(ms)))
 }
 
-/// Checks that an HTTP/1 client which stops reading loses its connection in time, and one that goes
+/// Checks that a client which stops reading loses its connection in time, and one that goes
 /// on in time does not.
 fn stalled_readers_are_cut(history: &RunHistory<'_>) -> Result<usize, String> {
     let Some(timeout) = send_timeout(history) else { return Ok(0) };
     let until = served_until(history);
     let mut judged = 0;
     for observed in &history.requests {
-        let (Some(RequestKind::Bytes(bytes)), Some(Traffic::Stalls { for_ms, requests, .. })) =
-            (history.request_kind(observed), history.client(observed).map(|client| client.traffic))
-        else {
-            continue;
-        };
+        let (for_ms, requests, has_task) =
+            match history.client(observed).map(|client| client.traffic) {
+                Some(Traffic::Stalls { for_ms, requests, idle_ms, between_ms, .. }) => {
+                    // What hyper serves, and what a small cap moves, keeps its task for another time.
+                    let simple = history.scenario.caps.is_empty() && !history.scenario.tls;
+                    let has_task = idle_ms.is_some_and(|ms| Duration::from_millis(ms) < PARK_AFTER);
+                    (for_ms, requests, has_task && between_ms.is_some() && simple)
+                }
+                Some(Traffic::Http2Stalls { for_ms, .. }) => (for_ms, 1, true),
+                Some(_) | None => continue,
+            };
+        let Some(RequestKind::Bytes(bytes)) = history.request_kind(observed) else { continue };
         // One response fills no buffer, if none follows it.
         let is_last = matches!(observed.head, Some((_, _, true)));
         if is_last && requests > 1 {
@@ -114,13 +159,15 @@ fn stalled_readers_are_cut(history: &RunHistory<'_>) -> Result<usize, String> {
         // A response that is wholly in the kernels is checked once a timeout, and is cut if nothing
         // of it moved since the check before. The drain begins such a wait again.
         let is_large = *bytes > LARGER_THAN_THE_BUFFERS;
-        let waits = if is_large { timeout } else { timeout * 2 };
+        let waits = if is_large {
+            timeout + history.world(CLIENT_CHECK_INTERVAL + SWEEP * 2)
+        } else {
+            two_checks(history, timeout, has_task)
+        };
         let draining = history.began(Phase::Draining).filter(|_| !is_large);
         let since = draining.filter(|at| *at < stalls.at + waits * 2).unwrap_or(stalls.at);
-        // Each check waits for a sweep.
-        let checks = history.world(CLIENT_CHECK_INTERVAL + SWEEP * if is_large { 2 } else { 4 });
         let slack = MOMENT + history.under_way() * 8 + history.rounding() * 2;
-        let by = since.max(stalls.at) + waits + checks + slack;
+        let by = since.max(stalls.at) + waits + slack;
         let comes_back = stalls.at + Duration::from_millis(for_ms);
         let cut = ends.text("how") == Some("reset");
         if cut && ends.at < until && ends.at + history.rounding() < stalls.at + timeout {
@@ -173,6 +220,19 @@ fn slow_readers_are_not_cut(history: &RunHistory<'_>) -> Result<usize, String> {
         judged += 1;
     }
     Ok(judged)
+}
+
+/// Returns the longest time until two checks have found that a client acknowledged nothing. Each
+/// comes a timeout after the one before, with the next sweep. On HTTP/1 a connection may give up its
+/// task between them, and begin anew; with `has_task` it does so only after its time.
+fn two_checks(history: &RunHistory<'_>, timeout: Duration, has_task: bool) -> Duration {
+    let (sweep, parks) = (history.world(SWEEP), history.world(PARK_AFTER));
+    let with_a_task = (timeout + sweep) * 2;
+    if has_task && with_a_task < parks {
+        with_a_task
+    } else {
+        timeout.max(parks + sweep) + timeout + sweep * 2
+    }
 }
 
 /// Checks that a stream whose window stays closed is reset in time, and not before.

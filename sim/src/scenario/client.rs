@@ -7,8 +7,9 @@ use super::{
 use crate::client::{
     ClientId, Connect, ExchangePacing, First, FramePart, Http1Client, RequestSpec, Retry, Stall,
     Step, abandoned, byte_less, connection_per_request, given_up, half_framed, head_in_pieces,
-    keep_alive, multiplexed, one_request, pause, pipelined, raw, resetting, session, silent_http2,
-    slow_http2, stalled, strangers, upgraded, uploading, windowless, windowless_request,
+    keep_alive, multiplexed, one_request, pause, pipelined, raw, resetting, session, silent_first,
+    silent_http2, slow_http2, stalled, stalled_http2, strangers, upgraded, uploading, windowless,
+    windowless_request,
 };
 use serde::{Deserialize, Serialize};
 use std::{iter, time::Duration};
@@ -173,24 +174,39 @@ impl Client {
                 let part = FramePart { bytes, every, half_closes };
                 half_framed(client_id, route, &asks, after, part).await;
             }
-            Traffic::Stalls { reads, for_ms, idle_ms, requests } => {
+            Traffic::Stalls { reads, for_ms, idle_ms, requests, between_ms } => {
                 let stall = Stall {
                     before: idle_ms.map(|ms| (then, Duration::from_millis(ms))),
                     requests,
+                    between: between_ms.map(Duration::from_millis),
                     reads,
                     pause: Duration::from_millis(for_ms),
                 };
                 stalled(client_id, route, &ask, stall).await;
             }
+            Traffic::Http2Stalls { for_ms, idle_ms } => {
+                let stall = Stall {
+                    before: idle_ms.map(|ms| (then, Duration::from_millis(ms))),
+                    requests: 1,
+                    between: None,
+                    reads: 0,
+                    pause: Duration::from_millis(for_ms),
+                };
+                stalled_http2(client_id, route, &ask, stall).await;
+            }
             Traffic::Pipelined { requests } => {
                 let asks: Vec<RequestSpec> = many(requests, 0).map(|(_, ask)| ask).collect();
                 drop(pipelined(client_id, route, &asks).await);
             }
-            Traffic::Late { after_ms } => {
+            Traffic::Late { after_ms, requests: 1, .. } => {
                 if let Ok(mut http1_client) = Http1Client::open(client_id, route).await {
                     pause(Duration::from_millis(after_ms)).await;
                     let _ = http1_client.exchange(client_id, &ask, ExchangePacing::PROMPT).await;
                 }
+            }
+            Traffic::Late { after_ms, requests, every_ms } => {
+                let silent = Duration::from_millis(after_ms);
+                silent_first(client_id, route, silent, many(requests, every_ms)).await;
             }
             Traffic::Leaves { after_ms, resets, half_closed } => {
                 let Ok(mut http1_client) = Http1Client::open(client_id, route).await else {

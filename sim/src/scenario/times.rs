@@ -135,9 +135,12 @@ fn times_of_client<'a>(client: &'a mut Client, times: &mut Vec<Time<'a>>) {
         }
     }
     match traffic {
-        Traffic::Stalls { for_ms, idle_ms, .. } => {
+        Traffic::Stalls { for_ms, idle_ms, .. } | Traffic::Http2Stalls { for_ms, idle_ms } => {
             all.push((TimeOf::Pause, for_ms));
             all.extend(idle_ms.as_mut().map(|ms| (TimeOf::Pause, ms)));
+        }
+        Traffic::Late { after_ms, every_ms, .. } => {
+            all.extend([(TimeOf::Pause, after_ms), (TimeOf::Pause, every_ms)]);
         }
         Traffic::InPieces(how) => {
             all.push((TimeOf::Pause, &mut how.every_ms));
@@ -153,7 +156,6 @@ fn times_of_client<'a>(client: &'a mut Client, times: &mut Vec<Time<'a>>) {
         | Traffic::Http2 { every_ms: ms, .. }
         | Traffic::Http2Leaves { after_ms: ms, .. }
         | Traffic::Http2Upload { every_ms: ms, .. }
-        | Traffic::Late { after_ms: ms }
         | Traffic::Leaves { after_ms: ms, .. }
         | Traffic::Upgraded { every_ms: ms, .. }
         | Traffic::SlowHttp2 { every_ms: ms, .. }

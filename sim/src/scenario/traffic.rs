@@ -89,16 +89,34 @@ pub enum Traffic {
         /// Number of requests that it sends at once.
         #[serde(default = "one", skip_serializing_if = "is_one")]
         requests: u64,
+        /// Pause after the first half of them, if it does not send all at once.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        between_ms: Option<u64>,
+    },
+    /// One request on one HTTP/2 connection. The client reads nothing of the response for a while,
+    /// then everything.
+    Http2Stalls {
+        /// How long it reads nothing, unless the connection is reset earlier.
+        for_ms: u64,
+        /// Pause after a request before it, `then`, on the same connection, if there is one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        idle_ms: Option<u64>,
     },
     /// All requests at once on one HTTP/1 connection.
     Pipelined {
         /// Number of requests.
         requests: u64,
     },
-    /// Connects, waits, then sends a request.
+    /// Connects, waits, then sends requests one after the other.
     Late {
         /// How long it sends nothing.
         after_ms: u64,
+        /// Number of requests.
+        #[serde(default = "one", skip_serializing_if = "is_one")]
+        requests: u64,
+        /// Pause between requests.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        every_ms: u64,
     },
     /// Sends a request and closes the connection after a while, whatever has arrived by then.
     Leaves {
@@ -180,6 +198,11 @@ const fn is_one(number: &u64) -> bool {
     *number == 1
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+const fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
 /// What a stranger sends to the internal server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Stranger {
@@ -230,6 +253,7 @@ impl Traffic {
                 | Self::Http2Windowless { .. }
                 | Self::Http2Resets { .. }
                 | Self::Http2HalfFrame { .. }
+                | Self::Http2Stalls { .. }
                 | Self::Stalls { .. }
                 | Self::Upgraded { .. }
         )
@@ -245,6 +269,7 @@ impl Traffic {
                 | Self::Http2Windowless { .. }
                 | Self::Http2Resets { .. }
                 | Self::Http2HalfFrame { .. }
+                | Self::Http2Stalls { .. }
                 | Self::Http2Upload { .. }
         )
     }
@@ -268,6 +293,7 @@ impl Traffic {
             | Self::PerRequest { requests, .. }
             | Self::Http2 { requests, .. }
             | Self::Pipelined { requests }
+            | Self::Late { requests, .. }
             | Self::Session { times: requests, .. } => requests,
             Self::Once(_)
             | Self::Http2Leaves { .. }
@@ -275,8 +301,8 @@ impl Traffic {
             | Self::Http2Resets { .. }
             | Self::Http2HalfFrame { .. }
             | Self::Http2Upload { .. }
+            | Self::Http2Stalls { .. }
             | Self::Stalls { .. }
-            | Self::Late { .. }
             | Self::Leaves { .. }
             | Self::ByteLess
             | Self::HalfHead
@@ -301,6 +327,7 @@ impl Traffic {
                 | Self::Http2Windowless { .. }
                 | Self::Http2Resets { .. }
                 | Self::Http2HalfFrame { .. }
+                | Self::Http2Stalls { .. }
                 | Self::Stalls { .. }
                 | Self::Once(Pacing::SlowReader(..))
         )
@@ -340,6 +367,7 @@ impl Traffic {
         let has_own_pace = matches!(
             self,
             Self::Stalls { .. }
+                | Self::Http2Stalls { .. }
                 | Self::Http2Upload { .. }
                 | Self::InPieces(_)
                 | Self::Once(

@@ -224,6 +224,7 @@ const fn name(traffic: &Traffic) -> &'static str {
         Traffic::Http2HalfFrame { .. } => "HTTP/2, half a frame",
         Traffic::Http2Upload { .. } => "HTTP/2, slow upload",
         Traffic::Stalls { .. } => "stops reading",
+        Traffic::Http2Stalls { .. } => "HTTP/2, stops reading",
         Traffic::InternalStrangers { .. } => "strangers, internal",
         Traffic::InternalHalfHead => "partial head, internal",
         Traffic::Pipelined { .. } => "pipelined",

@@ -33,7 +33,7 @@ mod lingering;
 mod opening;
 mod parked;
 #[cfg(test)]
-mod polls;
+pub(super) mod polls;
 mod stall_timer;
 pub(super) mod task;
 mod transition;

@@ -96,3 +96,44 @@ impl EvictionQueue {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{EvictionQueue, Place};
+    use crate::{
+        http::{
+            connection::polls::idle_sweeps::empty_idle_set,
+            server::{
+                announcement::Announcement,
+                connection_slot::ConnectionSlot,
+                idle_policy::{Awaited, Idle},
+            },
+        },
+        lifecycle::Moment,
+        runtime::Address,
+    };
+    use std::sync::Arc;
+
+    /// The list is up to 250 ms old. A connection that has served a request since the search was
+    /// idle again, and would have been chosen. It has its grace, so none would have made room.
+    #[test]
+    fn a_connection_that_was_used_since_the_search_is_passed_over() {
+        let idle = |since| Idle { awaited: Awaited::NextRequest, since: Moment::from_nanos(since) };
+        let found = |since| {
+            let local = Arc::new(Address::Unix(None));
+            let (peer, announcement) = (Address::Unix(None), Announcement::OPENED_BEFORE);
+            let slot = ConnectionSlot::new(Moment::EPOCH, peer, local, announcement);
+            slot.set_idle(idle(since));
+            Arc::new(slot)
+        };
+        let (used, unused) = (found(100), found(200));
+        let order =
+            vec![(idle(200), Place::Task(unused.clone())), (idle(100), Place::Task(used.clone()))];
+        let mut queue = EvictionQueue { order, ..EvictionQueue::default() };
+        used.set_idle(idle(900));
+        queue.evict_one(&mut empty_idle_set());
+        assert!(!used.is_evicted());
+        assert!(unused.is_evicted());
+        assert!(queue.is_empty());
+    }
+}

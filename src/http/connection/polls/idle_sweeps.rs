@@ -12,6 +12,7 @@ use crate::{
             idle_set::IdleSet,
             transition::ReceivedAny,
         },
+        exchange::http_service::HttpService,
         server::{
             announcement::Announcement,
             limits::{Limits, RACE_WATCH},
@@ -110,6 +111,15 @@ impl Idle {
     fn queries(&self) -> usize {
         self.queries.load(Relaxed)
     }
+}
+
+/// An idle set without connections.
+pub(in crate::http) fn empty_idle_set() -> IdleSet<impl IdlePoller, impl HttpService> {
+    let clock = Arc::new(ManualClock::new());
+    IdleSet::new(
+        worker_context(&clock, Limits::default(), Arc::new(Notify::new())),
+        Some(Silent::default()),
+    )
 }
 
 /// With 10,000 idle connections a stop slept for up to 100 ms with a few of them left. Their watch

@@ -7,7 +7,7 @@
 //! (finished, timed out, aborted, gone). A cell in parentheses had ended before the event.
 
 mod clock;
-mod idle_sweeps;
+pub(in crate::http) mod idle_sweeps;
 mod output;
 mod pipelines;
 mod script;
