@@ -55,7 +55,9 @@ fn in_pieces(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
     let handshake = if scenario.tls { 4 * scenario.latency_ms.0 } else { 0 };
     for _ in 0..dice.between(1, 3) {
         if dice.one_in(4) {
-            as_it_closes(dice, scenario, edges, handshake);
+            for _ in 0..dice.between(2, 4) {
+                as_it_closes(dice, scenario, edges, handshake);
+            }
             continue;
         }
         let kind = dice.pick(&[0, 0, 1, 2, 3]);

@@ -95,8 +95,12 @@ fn abandoned_bodies(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
         } else {
             Traffic::KeepAlive { requests: 3, every_ms: dice.pick(&[1, 20, 300]), retries: false }
         };
+        // The drain may begin during a request between two of them.
+        let slow = matches!(traffic, Traffic::Pipelined { .. }) && dice.one_in(2);
+        let then =
+            if slow { RequestKind::Slow(dice.pick(&[20, 60, 200])) } else { RequestKind::Fast };
         let client = Client::new(at_ms + dice.below(20), kind, traffic);
-        scenario.clients.push(client.then(RequestKind::Fast));
+        scenario.clients.push(client.then(then));
     }
 }
 
