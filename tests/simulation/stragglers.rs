@@ -58,7 +58,7 @@ fn a_first_byte_within_the_grace_is_answered_and_after_it_is_not() {
             .client(Client::new(
                 1_985,
                 RequestKind::Slow(100),
-                Traffic::Late { after_ms },
+                Traffic::Late { after_ms, requests: 1, every_ms: 0 },
             ));
             let outcome = play::<W>(&scenario);
             let completed = outcome.trace.events("completed").len();

@@ -116,8 +116,8 @@ mod tests {
 
     /// The list is up to 250 ms old. A connection that has served a request since the search was
     /// idle again, and would have been chosen. It has its grace, so none would have made room.
-    #[test]
-    fn a_connection_that_was_used_since_the_search_is_passed_over() {
+    #[tokio::test]
+    async fn a_connection_that_was_used_since_the_search_is_passed_over() {
         let idle = |since| Idle { awaited: Awaited::NextRequest, since: Moment::from_nanos(since) };
         let found = |since| {
             let local = Arc::new(Address::Unix(None));
