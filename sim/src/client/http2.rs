@@ -242,8 +242,8 @@ pub async fn resetting<C: Connect>(
     tasks.end().await;
 }
 
-/// Sends a request, after the one before it and a pause. Then it reads nothing for a while, or until
-/// the connection is reset, and after that everything. Records what
+/// Sends a request, after the one before it and a pause. Then it reads nothing for a while, or
+/// until the connection is reset, and after that everything. Records what
 /// [`stalled`](super::stalled::stalled) records.
 pub async fn stalled_http2<C: Connect>(
     client_id: &ClientId,

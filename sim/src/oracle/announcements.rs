@@ -479,8 +479,8 @@ impl<'a> Delay<'a> {
     }
 
     /// HTTP/1: checks that of the connections which were opened in the delay, and used again in it,
-    /// some announce their close with a later response, and not all of them with the second one. The
-    /// moment of each is equally likely anywhere between its accept and the last part.
+    /// some announce their close with a later response, and not all of them with the second one.
+    /// The moment of each is equally likely anywhere between its accept and the last part.
     fn late_connections_announce_at_their_moments(&self) -> Result<(), String> {
         let far = self.history.under_way() * 2 + self.moment();
         let (mut none, mut every) = (1.0, 1.0);

@@ -142,7 +142,7 @@ fn stalled_readers_are_cut(history: &RunHistory<'_>) -> Result<usize, String> {
         let (for_ms, requests, has_task) =
             match history.client(observed).map(|client| client.traffic) {
                 Some(Traffic::Stalls { for_ms, requests, idle_ms, between_ms, .. }) => {
-                    // What hyper serves, and what a small cap moves, keeps its task for another time.
+                    // What hyper serves, and what a small cap moves, has a task for another time.
                     let simple = history.scenario.caps.is_empty() && !history.scenario.tls;
                     let has_task = idle_ms.is_some_and(|ms| Duration::from_millis(ms) < PARK_AFTER);
                     (for_ms, requests, has_task && between_ms.is_some() && simple)
@@ -227,8 +227,8 @@ fn slow_readers_are_not_cut(history: &RunHistory<'_>) -> Result<usize, String> {
 }
 
 /// Returns the longest time until two checks have found that a client acknowledged nothing. Each
-/// comes a timeout after the one before, with the next sweep. On HTTP/1 a connection may give up its
-/// task between them, and begin anew; with `has_task` it does so only after its time.
+/// comes a timeout after the one before, with the next sweep. On HTTP/1 a connection may give up
+/// its task between them, and begin anew; with `has_task` it does so only after its time.
 fn two_checks(history: &RunHistory<'_>, timeout: Duration, has_task: bool) -> Duration {
     let (sweep, parks) = (history.world(SWEEP), history.world(PARK_AFTER));
     let with_a_task = (timeout + sweep) * 2;
