@@ -216,7 +216,7 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Http1Client<Io> {
         let (read, mut write) = tokio::io::split(io);
         let mut reader = Reader::new(read, buffer, client_id.keeps());
         let sending = async {
-            if write.write_all(&bytes).await.is_ok() {
+            if write.write_all(&bytes).await.is_ok() && write.flush().await.is_ok() {
                 requests.iter().for_each(|request| client_id.sent(*request));
             }
             future::pending::<()>().await;

@@ -171,17 +171,20 @@ pub(super) fn prefaces_have_one_time(history: &RunHistory<'_>) -> Judgement {
             (since + timeout).min(draining.max(since).saturating_add(history.world(HEAD_GRACE)))
         };
         let least = limit(connected + near);
-        let comes = is_whole && connected + lasts <= limit(connected + far);
-        let most = if comes {
+        let (in_time, swept) = (limit(connected + far), history.world(SWEEP) + SWEEP_STOPPING);
+        let comes = is_whole && connected + lasts <= in_time;
+        // One that comes whole after its time, but before a sweep, begins HTTP/2.
+        let may_come = is_whole && connected + lasts <= in_time + swept;
+        let most = if may_come {
             let since = connected + far + lasts;
             let drained = draining.max(since).saturating_add(history.world(FIRST_BYTE_GRACE));
             (since + timeout).min(drained) + history.world(HEAD_GRACE)
         } else {
             // Over TLS the protocol is known before the preface.
             let known = if history.scenario.tls { FIRST_BYTE_GRACE } else { Duration::ZERO };
-            limit(connected + far) + history.world(known)
+            in_time + history.world(known)
         };
-        let by = most + history.world(SWEEP) + SWEEP_STOPPING + far * 2 + history.rounding();
+        let by = most + swept + far * 2 + history.rounding();
         let ended = when("ended");
         let is_early = |at: Duration| at < cut && at + history.early() < least + near;
         if !comes && !history.scenario.tls && ended.is_some_and(is_early) {
