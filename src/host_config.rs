@@ -52,8 +52,8 @@ pub(crate) struct HostConfig {
     /// The certificate that was read from files.
     #[cfg(feature = "tls")]
     pub(crate) certificate: Option<Arc<ReloadingCertificate>>,
-    /// Whether its files are read on a separate thread, with the limit of the start; set only by
-    /// the entry points on the operating system. The clock of a simulation does not wait for one.
+    /// Whether the files of the certificate are read on a separate thread, within the limit of the
+    /// start. A simulation reads them directly, because its clock does not wait for a thread.
     #[cfg(feature = "tls")]
     pub(crate) reads_aside: bool,
     #[cfg(all(feature = "systemd", target_os = "linux"))]
@@ -147,7 +147,7 @@ async fn read_in_time(
     }
 }
 
-/// What requests the stop while there is no driver yet.
+/// The sources of a stop request before the driver exists.
 #[cfg(feature = "tls")]
 pub(crate) struct StopRequests {
     signals: Vec<Signal>,

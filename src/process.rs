@@ -375,8 +375,8 @@ fn bound_the_end() {
     ThreadPerWorker::new(clock.clone(), NonZeroUsize::MIN).arm_watchdog(clock.now() + FINISH_MAX);
 }
 
-/// Adds to the error of a start that ended before anything ran which limit of the system was
-/// reached, if the error does not say it (P14).
+/// Names the limit of the system that made the start fail, if nothing has run yet and the error
+/// does not name it (P14).
 fn with_limit_named(mut report: Report) -> Report {
     if let Some(error) = report.error.as_mut().filter(|_| report.phases.is_empty()) {
         let causes = std::iter::successors(error.source(), |&cause| cause.source());

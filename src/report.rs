@@ -89,7 +89,7 @@ impl Report {
         report
     }
 
-    /// The report of a host of which nothing ran.
+    /// Returns the report of a start that failed or was stopped before anything ran.
     fn of_nothing(worst_case: Duration) -> Self {
         Self {
             verdict: Verdict::Clean,

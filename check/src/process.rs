@@ -18,8 +18,8 @@ const OUTPUT_MAX: usize = 256 * 1024;
 /// The process groups that this program has started.
 static GROUPS: Groups = Groups::new();
 
-/// Kills all process groups that this program has started, before it ends. No process can be
-/// started after that. Processes that have left their group are killed if this program has
+/// Kills all process groups that this program has started. Called before it exits: no process can
+/// be started after that. Processes that have left their group are killed if this program has
 /// [adopted](adopt_orphans) them.
 pub fn kill_all() {
     GROUPS.kill_all();

@@ -188,7 +188,7 @@ impl Server {
         }
     }
 
-    /// Expects that the command runs, before its stop was requested.
+    /// Checks that the command still runs. Called before its stop is requested.
     ///
     /// # Errors
     /// If it has exited. A server that continues in the background receives no signal, and its exit

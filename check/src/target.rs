@@ -202,7 +202,7 @@ mod tests {
         assert_eq!("cmd:kill {pid}".parse(), Ok(Stop::Command("kill {pid}".to_owned())));
         assert_eq!("USR1".parse(), Ok(Stop::Signal(Signal::USR1)));
         assert_eq!("SIGWINCH".parse::<Stop>().unwrap().name(), "SIGWINCH");
-        // Such a URL was noticed by each scenario.
+        // A stop URL with https is refused here, and not by each scenario.
         for wrong in ["", "SIG", "KILL", "cmd:", "TERM ", "http:POST:https://127.0.0.1/stop"] {
             assert!(wrong.parse::<Stop>().is_err(), "{wrong}");
         }

@@ -119,7 +119,7 @@ impl<S: HttpService, N: Network, G: SignalSource, R: Spawner> Driver<S, N, G, R>
     pub(super) fn listen(&mut self) {
         let reservations = std::mem::take(&mut self.reservations);
         let settings = &self.config.settings;
-        // Those with PROXY headers are the last.
+        // The listeners with PROXY headers come last.
         let without_header = settings.main_addresses_or_default().len();
         let knobs = [&["addr", "port"][..], &["proxy-protocol"]].map(|flags| settings.knobs(flags));
         self.listening = Some(Box::pin(async move {

@@ -1,4 +1,4 @@
-//! Runs hooks: one stage at a time, each in its own task that can be cancelled (P11).
+//! Runs hooks, each in its own task that can be cancelled (P11). The machine decides their order.
 
 use super::Driver;
 use crate::{

@@ -19,7 +19,7 @@ use std::{
 /// Returns the number of bytes written to `stream` and not acknowledged, if the kernel reports it.
 pub(super) fn ask(stream: &impl AsFd) -> Option<usize> {
     let socket = SockRef::from(stream);
-    // Fails if both sides have closed, and so comes first.
+    // It fails if both sides have closed. As the first call it then saves the others.
     let peer = socket.peer_addr().ok()?.as_socket()?;
     let local = socket.local_addr().ok()?.as_socket()?;
     let cookie = socket.cookie().ok()?;

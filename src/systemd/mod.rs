@@ -10,8 +10,8 @@
 //! lameduck cannot rule that out. The process id protects child processes from `LISTEN_*` and
 //! `WATCHDOG_*`.
 //!
-//! `MAINPID` is not used: the manager knows the process that it started, and a service that
-//! inherited `NOTIFY_SOCKET` by accident would take its parent's place.
+//! `MAINPID` is never sent: the manager knows the process that it started. A child that inherited
+//! `NOTIFY_SOCKET` would replace its parent by itself.
 
 mod notifier;
 mod sockets;

@@ -47,6 +47,7 @@ impl CertificateFiles {
     }
 
     /// Reads the files on a separate thread, since a pipe or a file system may block it for ever.
+    /// The caller has a limit.
     ///
     /// # Errors
     /// If there is no thread for it.

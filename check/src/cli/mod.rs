@@ -150,7 +150,7 @@ pub fn main() -> ExitCode {
         eprintln!("error: cannot handle signals: {error}");
         return ExitCode::from(2);
     }
-    // Elsewhere a server that puts itself into the background survives.
+    // On systems other than Linux, a server that puts itself into the background is not killed.
     let _ = process::adopt_orphans();
     let result = match Cli::parse().command {
         Action::Run(args) => run(&args),
@@ -339,10 +339,10 @@ mod tests {
             (&["--path", "x", "--", "true"], "a path begins with a slash"),
             (&["--grace", "0s", "--", "true"], "expected a time from 1ms on"),
             (&["--grace", "soon", "--", "true"], "soon"),
-            // Longer times overflowed, and ended the check with a panic.
+            // A longer time would overflow when it is added to an `Instant`.
             (&["--start", "18000000000000000000s", "--", "true"], "at most 1day"),
             (&["--lame-duck", "2days", "--", "true"], "at most 1day"),
-            // It was noticed after a run of minutes, whose report was lost.
+            // Refused before the run, whose report would be lost.
             (&["--evidence", "/dev/null/x", "--", "true", "{port}"], "--evidence /dev/null/x"),
             (&["--jobs", "0", "--", "true"], "from 1 to 64"),
             (&["--repeat", "0", "--", "true"], "0"),

@@ -56,8 +56,8 @@ use std::{
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// Connections that end their watch at once, from which on one query to the kernel costs less than
-/// one for each: it walks through all connections of the machine, which takes some milliseconds.
+/// Number of watches that end together, from which on one query for all connections is cheaper than
+/// one query each. It walks through all connections of the machine, which takes some milliseconds.
 const QUERY_AT_ONCE_FROM: usize = 512;
 
 /// Entries that the table has room for as soon as there is one. The allocator gives so large a

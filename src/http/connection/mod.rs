@@ -11,7 +11,7 @@
 //!                                                                                     closed
 //! ```
 //!
-//! - `Opening` precedes `Parked` if there is a TLS handshake.
+//! - `Opening` precedes `Parked` if there is a PROXY header or a TLS handshake.
 //! - `Parked` waits for a request without hyper, and serves fast-path requests itself.
 //! - `Http1` and `Http2` are served by hyper. The task of the connection owns hyper's connection,
 //!   and takes it apart or drops it.

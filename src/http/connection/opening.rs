@@ -97,6 +97,7 @@ impl<T: Transport> Opening<T> {
             if awaited == Awaited::Head && idle_until <= handshake_until {
                 server.note_refused_header(slot.peer(), &"incomplete after the header timeout");
             } else if handshake_until <= idle_until {
+                crate::log::debug!(peer = %slot.peer(), "TLS handshake timed out");
                 server.metrics.handshake_timeouts.add_one();
             } else {
                 server.metrics.first_byte_timeouts.add_one();

@@ -19,8 +19,10 @@ pub(crate) type BoxError = Box<dyn Error + Send + Sync>;
 pub(crate) struct AppError(Option<BoxError>);
 
 impl AppError {
+    /// Converts an error of the app.
+    ///
     /// # Errors
-    /// The message of a panic.
+    /// The message, if the conversion panicked.
     pub(super) fn new(error: impl Into<BoxError>) -> Result<Self, String> {
         catch(|| error.into()).map(|error| Self(Some(error)))
     }

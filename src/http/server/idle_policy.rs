@@ -9,18 +9,18 @@ use super::limits::{FIRST_BYTE_GRACE, HEAD_GRACE, Limits};
 use crate::lifecycle::Moment;
 use std::{cmp::Reverse, time::Duration};
 
-/// What an idle connection waits for. The order is the one in which connections make room.
+/// What an idle connection waits for. Those that may make room do so in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Awaited {
     /// The first byte since its accept.
     FirstByte,
     /// The next request.
     NextRequest,
-    /// The rest of a TLS handshake, since the accept.
+    /// The rest of a TLS handshake, since the accept. It does not make room.
     Handshake,
-    /// The rest of a head that has begun, which has its own timer.
+    /// The rest of a head that has begun, which has its own timer. It does not make room.
     Head,
-    /// The client, which has begun a head, sends a body, or does not receive a response.
+    /// The client, in the middle of a request: it sends a body or does not receive a response.
     Client,
     /// A handler.
     Handler,

@@ -114,8 +114,8 @@ mod tests {
     };
     use std::sync::Arc;
 
-    /// The list is up to 250 ms old. A connection that has served a request since the search was
-    /// idle again, and would have been chosen. It has its grace, so none would have made room.
+    /// The list is up to 250 ms old. A connection that has served a request after the search, and
+    /// is idle again, was chosen. Its grace had begun again, so no connection made room.
     #[tokio::test]
     async fn a_connection_that_was_used_since_the_search_is_passed_over() {
         let idle = |since| Idle { awaited: Awaited::NextRequest, since: Moment::from_nanos(since) };

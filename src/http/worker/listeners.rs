@@ -64,8 +64,7 @@ impl<L: Listener> Listeners<L> {
                 crate::log::warn!(
                     address = %socket.local,
                     reason,
-                    "cannot block new connections while the accept queue is emptied; \
-                     some may be reset"
+                    "cannot block new connections while the accept queue is emptied; some may be reset"
                 );
                 true
             }

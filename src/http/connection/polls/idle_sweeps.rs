@@ -146,8 +146,8 @@ async fn a_deadline_that_passes_while_others_are_handled_is_handled_after_them()
     assert_eq!(idle.queries(), 0, "all are known to have their responses");
 }
 
-/// Each sweep that ended watches walked through all connections of the machine, once for each
-/// address family: a sixth of the time of a stop with 10,000 idle connections.
+/// A query walks through all connections of the machine. Each sweep that ended watches made one for
+/// each address family: a sixth of the time of a stop with 10,000 idle connections.
 #[tokio::test]
 async fn one_query_is_the_answer_for_all_that_are_closing() {
     const CROWD: usize = 2_000;

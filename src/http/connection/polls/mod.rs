@@ -317,8 +317,8 @@ async fn a_request_keeps_a_connection_that_was_chosen_to_make_room() {
     }
 }
 
-// The FIN after a last response counts as a byte that is not acknowledged. So the kernel was
-// queried a second time about each connection, and until then it had another state.
+// The kernel counts a FIN that is not acknowledged as one byte. It was taken for a byte of the
+// last response, and the kernel was queried a second time about each connection.
 #[tokio::test]
 async fn the_kernel_is_queried_once_about_a_last_response() {
     for method in ["GET", "POST"] {
