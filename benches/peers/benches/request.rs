@@ -16,7 +16,7 @@ use lameduck::{
         Runtime as HostRuntime, Seed, ServerRole, SignalSource,
     },
 };
-use lameduck_peers::{HELLO, answer};
+use lameduck_peers::{HELLO, respond};
 use std::{
     future, io,
     sync::{Arc, Mutex},
@@ -36,7 +36,7 @@ fn main() {
 fn hyper_alone(bencher: Bencher<'_, '_>) {
     let (ours, theirs) = duplex(PIPE_BYTES);
     let runtime = runtime();
-    let service = service_fn(|request: Request<hyper::body::Incoming>| answer(&request));
+    let service = service_fn(|request: Request<hyper::body::Incoming>| respond(&request));
     runtime.spawn(http1::Builder::new().serve_connection(TokioIo::new(theirs), service));
     ask_again_and_again(bencher, &runtime, ours);
 }
@@ -47,7 +47,7 @@ fn lameduck(bencher: Bencher<'_, '_>) {
     let runtime = runtime();
     let (connect, accept) = unbounded_channel();
     connect.send(theirs).expect("the receiver is here");
-    let service = service_fn(|request: Request<Body>| answer(&request));
+    let service = service_fn(|request: Request<Body>| respond(&request));
     let host = Host::builder(Settings::default()).serve_hyper(service);
     runtime.block_on(async {
         let runtime = HostRuntime {

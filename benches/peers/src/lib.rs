@@ -35,7 +35,7 @@ pub const SLOW_TIME: Duration = Duration::from_millis(200);
 
 /// Returns the response of a hyper service. The future of the slow route is boxed, so that the
 /// other route does not pay for its size.
-pub fn answer<B>(
+pub fn respond<B>(
     request: &Request<B>,
 ) -> impl Future<Output = Result<Response<Full<Bytes>>, Infallible>> + use<B> {
     let slow = request.uri().path() == SLOW;

@@ -23,21 +23,21 @@ pub fn ask(stream: &mut TcpStream, request: &[u8]) -> io::Result<()> {
 
 /// Reads one response.
 pub fn hear(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
-    let (mut answer, mut buffer) = (Vec::new(), [0; 1024]);
-    while !answer.ends_with(HELLO.as_bytes()) {
+    let (mut response, mut buffer) = (Vec::new(), [0; 1024]);
+    while !response.ends_with(HELLO.as_bytes()) {
         let read = stream.read(&mut buffer)?;
         if read == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        answer.extend_from_slice(&buffer[..read]);
+        response.extend_from_slice(&buffer[..read]);
     }
-    Ok(answer)
+    Ok(response)
 }
 
 /// Returns whether the response announces that its connection closes.
-pub fn closes(answer: &[u8]) -> bool {
+pub fn closes(response: &[u8]) -> bool {
     const CLOSE: &[u8] = b"connection: close";
-    answer.windows(CLOSE.len()).any(|window| window.eq_ignore_ascii_case(CLOSE))
+    response.windows(CLOSE.len()).any(|window| window.eq_ignore_ascii_case(CLOSE))
 }
 
 /// Connects, and gets one response.

@@ -56,7 +56,7 @@ fn take(peer: &'static Peer, options: &Options, connections: Connections) -> Res
         .exit
         .ok_or_else(|| format!("{} is still there {PATIENCE:?} after its stop", peer.name))?;
     let micros = |from, to| -> Vec<f64> {
-        let between = record.answered.iter().filter(|(at, _)| (from..to).contains(at));
+        let between = record.responses.iter().filter(|(at, _)| (from..to).contains(at));
         between.map(|(_, took)| took.as_secs_f64() * 1e6).collect()
     };
     let (steady, draining) = (micros(began, asked), micros(asked, exit + WARM));
@@ -65,7 +65,7 @@ fn take(peer: &'static Peer, options: &Options, connections: Connections) -> Res
         ("rate", rate),
         ("steady_p50_micros", percentile(&steady, 0.5)),
         ("steady_p99_micros", steady_p99),
-        ("answered_draining", draining.len() as f64),
+        ("responses_draining", draining.len() as f64),
         ("lost", record.lost as f64),
         ("stop_millis", (exit - asked).as_secs_f64() * 1e3),
     ]);

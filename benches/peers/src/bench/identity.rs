@@ -59,13 +59,13 @@ pub fn served_once(address: SocketAddr) -> Result<TcpStream> {
     let tls = ClientConnection::new(get()?.client.clone(), ServerName::try_from("localhost")?)?;
     let mut stream = StreamOwned::new(tls, client::connect(address)?);
     stream.write_all(client::REQUEST)?;
-    let (mut answer, mut buffer) = (Vec::new(), [0; 1024]);
-    while !answer.ends_with(HELLO.as_bytes()) {
+    let (mut response, mut buffer) = (Vec::new(), [0; 1024]);
+    while !response.ends_with(HELLO.as_bytes()) {
         let read = stream.read(&mut buffer)?;
         if read == 0 {
             return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
         }
-        answer.extend_from_slice(&buffer[..read]);
+        response.extend_from_slice(&buffer[..read]);
     }
     Ok(stream.sock)
 }

@@ -19,10 +19,10 @@ enum State {
     /// The request waits for the connection.
     Connecting,
     Idle,
-    /// The request is written, and `answer` is the part of the response that was read.
+    /// The request is written, and `response` is the part of the response that was read.
     Waiting {
         written: Instant,
-        answer: Vec<u8>,
+        response: Vec<u8>,
     },
 }
 
@@ -31,7 +31,7 @@ pub enum News {
     /// Nothing yet.
     None,
     /// The response arrived. Another request may follow, unless the server announced a close.
-    Answered { written: Instant, took: Duration, closes: bool },
+    Response { written: Instant, took: Duration, closes: bool },
     /// The request was written, and no complete response arrived.
     Lost,
     /// The connection ended before its request was written, or could not be opened. The request
@@ -68,7 +68,7 @@ impl Lane {
     pub fn send(&mut self) -> News {
         let written = Instant::now();
         match self.socket.write(client::REQUEST) {
-            Ok(_) => self.state = State::Waiting { written, answer: Vec::new() },
+            Ok(_) => self.state = State::Waiting { written, response: Vec::new() },
             Err(error) if is_not_yet(&error) => self.state = State::Connecting,
             Err(_) => return News::Unsent,
         }
@@ -86,12 +86,12 @@ impl Lane {
                 (Err(error), _) if error.kind() == io::ErrorKind::WouldBlock => return News::None,
                 (Err(_) | Ok(0), State::Waiting { .. }) => return News::Lost,
                 (Err(_) | Ok(0), State::Idle | State::Connecting) => return News::Ended,
-                (Ok(read), State::Waiting { written, answer }) => {
-                    answer.extend_from_slice(&buffer[..read]);
-                    if answer.ends_with(HELLO.as_bytes()) {
-                        let (written, closes) = (*written, client::closes(answer));
+                (Ok(read), State::Waiting { written, response }) => {
+                    response.extend_from_slice(&buffer[..read]);
+                    if response.ends_with(HELLO.as_bytes()) {
+                        let (written, closes) = (*written, client::closes(response));
                         self.state = State::Idle;
-                        return News::Answered { written, took: written.elapsed(), closes };
+                        return News::Response { written, took: written.elapsed(), closes };
                     }
                 }
                 // Bytes without a request: the connection is unusable.

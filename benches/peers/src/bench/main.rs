@@ -16,7 +16,7 @@ mod identity;
 mod idle;
 mod instructions;
 mod lane;
-mod last_answer;
+mod last_response;
 mod measure;
 mod open_loop;
 mod options;

@@ -1,7 +1,7 @@
 //! The measures. Each takes one sample of one server: a few named numbers.
 
 use crate::{
-    Result, draining, grpc, h2load, idle, instructions, last_answer,
+    Result, draining, grpc, h2load, idle, instructions, last_response,
     options::Options,
     peer::{Peer, Speaks},
     perf, slopes, start, wrk,
@@ -37,14 +37,14 @@ pub const MEASURES: [Measure; 18] = [
         suits: |peer| any(peer) && peer.http2,
         take: h2load::streams,
     },
-    Measure { name: "start", rounds_max: usize::MAX, suits: any, take: start::first_answer },
+    Measure { name: "start", rounds_max: usize::MAX, suits: any, take: start::first_response },
     Measure { name: "idle", rounds_max: usize::MAX, suits: any, take: idle::served_once },
     Measure { name: "byteless", rounds_max: 3, suits: any, take: idle::byteless },
     Measure {
-        name: "last_answer",
+        name: "last_response",
         rounds_max: usize::MAX,
         suits: |peer| any(peer) && peer.drains,
-        take: last_answer::take,
+        take: last_response::take,
     },
     Measure {
         name: "draining",

@@ -41,7 +41,7 @@ pub struct OpenLoop {
 #[derive(Default)]
 pub struct Record {
     /// When each response arrived, and how long it took.
-    pub answered: Vec<(Instant, Duration)>,
+    pub responses: Vec<(Instant, Duration)>,
     pub lost: usize,
     /// End of the server process, if it has ended.
     pub exit: Option<Instant>,
@@ -131,8 +131,8 @@ impl OpenLoop {
         let Some(lane) = self.lanes.get_mut(number).and_then(Option::as_mut) else { return };
         match step(lane) {
             News::None => {}
-            News::Answered { written, took, closes } => {
-                self.record.answered.push((written + took, took));
+            News::Response { written, took, closes } => {
+                self.record.responses.push((written + took, took));
                 match closes {
                     true => self.leave(number),
                     false => self.idle.push_back(number),

@@ -33,7 +33,7 @@ const PANELS: [Panel; 6] = [
     },
     Panel {
         title: "Requests lost at a stop",
-        unit: "written, never answered; at 30 % of capacity",
+        unit: "written, no response; at 30 % of capacity",
         path: "draining_kept/lost",
         text: thousands,
     },
@@ -44,9 +44,9 @@ const PANELS: [Panel; 6] = [
         text: thousands,
     },
     Panel {
-        title: "Last answer to exit",
+        title: "Last response to exit",
         unit: "ms",
-        path: "last_answer/exit_millis",
+        path: "last_response/exit_millis",
         text: |millis| format!("{millis:.1}"),
     },
 ];

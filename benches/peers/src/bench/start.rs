@@ -11,7 +11,7 @@ use crate::{
 
 const STARTS: usize = 10;
 
-pub fn first_answer(peer: &'static Peer, _: &Options) -> Result<Sample> {
+pub fn first_response(peer: &'static Peer, _: &Options) -> Result<Sample> {
     let starts = (0..STARTS).map(|_| once(peer, &Setup::default())).collect::<Result<Vec<_>>>()?;
     Ok(sample([("millis", median_of(&starts))]))
 }

@@ -8,7 +8,7 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use lameduck_peers::{address, announce, answer, cores, listen, speaks_http2, stopped};
+use lameduck_peers::{address, announce, cores, listen, respond, speaks_http2, stopped};
 use std::{io, thread};
 use tokio::{net::TcpListener, runtime::Builder};
 
@@ -33,7 +33,7 @@ async fn serve(listener: std::net::TcpListener) -> io::Result<()> {
         stream.set_nodelay(true)?;
         tokio::spawn(async move {
             let (io, service) =
-                (TokioIo::new(stream), service_fn(|request: Request<Incoming>| answer(&request)));
+                (TokioIo::new(stream), service_fn(|request: Request<Incoming>| respond(&request)));
             match http2 {
                 true => {
                     http2::Builder::new(TokioExecutor::new()).serve_connection(io, service).await

@@ -12,32 +12,32 @@ use tokio::{
 fn main() -> io::Result<()> {
     let date = "Thu, 01 Jan 1970 00:00:00 GMT";
     let length = HELLO.len();
-    let answer = format!(
+    let response = format!(
         "HTTP/1.1 200 OK\r\ncontent-type: {KIND}\r\ncontent-length: {length}\r\ndate: {date}\r\n\r\n{HELLO}"
     );
-    let answer: Arc<str> = answer.into();
+    let response: Arc<str> = response.into();
     Builder::new_current_thread().enable_all().build()?.block_on(async {
         let listener = TcpListener::from_std(listen(address()?)?)?;
         announce(listener.local_addr()?)?;
         tokio::select! {
-            served = serve(listener, answer) => served,
+            served = serve(listener, response) => served,
             stopped = stopped() => stopped,
         }
     })
 }
 
-async fn serve(listener: TcpListener, answer: Arc<str>) -> io::Result<()> {
+async fn serve(listener: TcpListener, response: Arc<str>) -> io::Result<()> {
     loop {
         let (stream, _) = listener.accept().await?;
         stream.set_nodelay(true)?;
-        tokio::spawn(speak(stream, answer.clone()));
+        tokio::spawn(speak(stream, response.clone()));
     }
 }
 
-async fn speak(mut stream: TcpStream, answer: Arc<str>) -> io::Result<()> {
+async fn speak(mut stream: TcpStream, response: Arc<str>) -> io::Result<()> {
     let mut buffer = [0; 512];
     while stream.read(&mut buffer).await? > 0 {
-        stream.write_all(answer.as_bytes()).await?;
+        stream.write_all(response.as_bytes()).await?;
     }
     Ok(())
 }

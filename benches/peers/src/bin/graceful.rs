@@ -6,7 +6,7 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo},
     server::{conn::auto, graceful::GracefulShutdown},
 };
-use lameduck_peers::{address, announce, answer, cores, listen, stopped};
+use lameduck_peers::{address, announce, cores, listen, respond, stopped};
 use std::{io, pin::pin};
 use tokio::{net::TcpListener, runtime::Builder};
 
@@ -24,7 +24,7 @@ fn main() -> io::Result<()> {
                         let (stream, _) = accepted?;
                         stream.set_nodelay(true)?;
                         let stream = TokioIo::new(stream);
-                        let service = service_fn(|request: Request<Incoming>| answer(&request));
+                        let service = service_fn(|request: Request<Incoming>| respond(&request));
                         let connection = builder.serve_connection_with_upgrades(stream, service);
                         let connection = graceful.watch(connection.into_owned());
                         tokio::spawn(connection);

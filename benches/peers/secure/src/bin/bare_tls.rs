@@ -8,7 +8,7 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use lameduck_peers::{address, announce, answer, cores, listen, stopped};
+use lameduck_peers::{address, announce, cores, listen, respond, stopped};
 use rustls::{
     ServerConfig,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
@@ -52,7 +52,7 @@ async fn serve(listener: std::net::TcpListener, acceptor: TlsAcceptor) -> io::Re
             let Ok(stream) = acceptor.accept(stream).await else { return };
             let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
             let (io, service) =
-                (TokioIo::new(stream), service_fn(|request: Request<Incoming>| answer(&request)));
+                (TokioIo::new(stream), service_fn(|request: Request<Incoming>| respond(&request)));
             let _ = match is_http2 {
                 true => {
                     http2::Builder::new(TokioExecutor::new()).serve_connection(io, service).await

@@ -2,9 +2,9 @@
 
 use hyper::service::service_fn;
 use lameduck::Body;
-use lameduck_peers::{answer, host};
+use lameduck_peers::{host, respond};
 
 fn main() -> ! {
-    let service = service_fn(|request: http::Request<Body>| answer(&request));
+    let service = service_fn(|request: http::Request<Body>| respond(&request));
     lameduck::run(|| Ok(host()?.serve_hyper(service)))
 }

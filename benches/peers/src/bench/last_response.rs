@@ -42,9 +42,9 @@ pub fn take(peer: &'static Peer, _: &Options) -> Result<Sample> {
     let mut left = Vec::new();
     for mut stream in open {
         match client::hear(&mut stream) {
-            Ok(answer) => {
+            Ok(response) => {
                 last = Instant::now();
-                if !client::closes(&answer) {
+                if !client::closes(&response) {
                     left.push(stream);
                 }
             }
@@ -54,7 +54,7 @@ pub fn take(peer: &'static Peer, _: &Options) -> Result<Sample> {
     // If anything delays the exit now, it is the server itself.
     if poll(&mut [PollFd::new(&server.exit, PollFlags::IN)], Some(&PATIENCE))? == 0 {
         return Err(format!(
-            "{} is still there {} s after its last answer",
+            "{} is still there {} s after its last response",
             peer.name, PATIENCE.tv_sec
         )
         .into());
