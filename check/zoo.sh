@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Which wrong variants of lameduck real sockets can see: builds each, grades it, and prints a table.
 #   check/zoo.sh                     all variants of sim/zoo
-#   check/zoo.sh nobody-lingers …    some of them
+#   check/zoo.sh no-connection-lingers …    some of them
 # Needs a clean `src`, which is patched and restored. What was built or graded before is not built
 # or graded again: remove target/conformance/zoo to begin anew. Two hours for all.
 set -euo pipefail
