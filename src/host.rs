@@ -326,19 +326,11 @@ impl<S: HttpService> Host<Arc<S>> {
             return Report::failed_to_start(refusal, worst_case);
         }
         #[cfg(feature = "tls")]
-        let tls = {
-            let worst_case = self.config.settings.plan.worst_case();
-            let stop_requests = self.config.stop_requests();
-            let taken = tokio::select! {
-                biased;
-                taken = self.config.take_tls(&*runtime.clock) => taken,
-                reason = stop_requests.first(&mut runtime.signals) => {
-                    return Report::stopped_before_start(reason, worst_case);
-                }
-            };
-            match taken {
-                Ok(tls) => tls,
-                Err(error) => return Report::failed_to_start(error, worst_case),
+        let tls = match self.config.take_tls(&*runtime.clock, &mut runtime.signals).await {
+            Ok(tls) => tls,
+            Err(report) => {
+                discard(self.config);
+                return report;
             }
         };
         #[cfg(feature = "proxy-protocol")]

@@ -1,5 +1,7 @@
 //! What a host is given before it runs, except its service.
 
+#[cfg(feature = "tls")]
+use crate::tls::ReloadingCertificate;
 use crate::{
     background::BackgroundTask,
     hook::{BoxFuture, Hook},
@@ -9,12 +11,6 @@ use crate::{
     readiness::ReadinessCheck,
     runtime::Address,
     settings::Settings,
-};
-#[cfg(feature = "tls")]
-use crate::{
-    lifecycle::{Signal, StopReason},
-    runtime::{Clock, SignalSource},
-    tls::{CertificateContent, CertificateFiles, ReloadingCertificate, from_files},
 };
 use std::{collections::BTreeMap, fmt, sync::Arc};
 use tokio_util::sync::CancellationToken;
@@ -83,105 +79,6 @@ impl HostConfig {
         let path = self.routes.keys().find(|path| !path.starts_with('/'))?;
         let message = format!("internal route {path:?}: a path begins with a slash");
         Some(HostError::new(HostErrorKind::Settings, message))
-    }
-}
-
-#[cfg(feature = "tls")]
-impl HostConfig {
-    /// Returns the configuration of the main server's TLS, if it speaks TLS.
-    ///
-    /// # Errors
-    /// If the files of the certificate cannot be used, or not be read within the limit of the start
-    /// (P7).
-    pub(crate) async fn take_tls(
-        &mut self,
-        clock: &dyn Clock,
-    ) -> Result<Option<Arc<rustls::ServerConfig>>, HostError> {
-        let settings = &self.settings;
-        let (Some(certificate), Some(key)) = (&settings.tls_cert, &settings.tls_key) else {
-            return Ok(self.tls.take());
-        };
-        let files = CertificateFiles { certificate: certificate.clone(), key: key.clone() };
-        let knobs = settings.knobs(&["tls-cert", "tls-key"]);
-        let message = format!("cannot speak TLS{knobs}");
-        let content = if self.reads_aside {
-            read_in_time(&files, settings, &message, clock).await?
-        } else {
-            files.read()
-        };
-        let (config, certificate) = from_files(files, content)
-            .map_err(|error| HostError::with_source(HostErrorKind::Tls, message, error))?;
-        self.certificate = Some(certificate);
-        Ok(Some(config))
-    }
-}
-
-/// Reads the files of the certificate, which must not take longer than the start may (P7).
-#[cfg(feature = "tls")]
-async fn read_in_time(
-    files: &CertificateFiles,
-    settings: &Settings,
-    message: &str,
-    clock: &dyn Clock,
-) -> Result<CertificateContent, HostError> {
-    let limit = settings.plan.start;
-    let mut late = clock.sleep_until(clock.now() + limit);
-    tokio::select! {
-        biased;
-        read = files.read_aside() => read.map_err(|error| {
-            HostError::with_source(HostErrorKind::System, message.to_owned(), error)
-        }),
-        () = late.as_mut() => {
-            let limit = humantime::format_duration(limit);
-            let knobs = settings.knobs(&["start"]);
-            Err(HostError::new(
-                HostErrorKind::StartTimeout,
-                format!(
-                    "{message}: reading {} and {} took longer than the limit of the start, \
-                     plan.start={limit}{knobs}",
-                    files.certificate.display(),
-                    files.key.display()
-                ),
-            ))
-        }
-    }
-}
-
-/// The sources of a stop request before the driver exists.
-#[cfg(feature = "tls")]
-pub(crate) struct StopRequests {
-    signals: Vec<Signal>,
-    handle: ShutdownHandle,
-}
-
-#[cfg(feature = "tls")]
-impl HostConfig {
-    pub(crate) fn stop_requests(&self) -> StopRequests {
-        let mut signals = self.settings.stop_signals.clone();
-        // A reload is ignored until the host serves.
-        signals.retain(|signal| *signal != Signal::Hangup || self.reload.is_none());
-        StopRequests { signals, handle: self.stop.clone() }
-    }
-}
-
-#[cfg(feature = "tls")]
-impl StopRequests {
-    /// Waits for the first request.
-    pub(crate) async fn first(self, source: &mut impl SignalSource) -> StopReason {
-        let signalled = async {
-            loop {
-                let signal = source.recv().await;
-                if self.signals.contains(&signal) {
-                    return signal;
-                }
-                crate::log::info!(signal = signal.name(), "signal ignored");
-            }
-        };
-        tokio::select! {
-            biased;
-            signal = signalled => StopReason::Signal(signal),
-            () = self.handle.requested() => StopReason::Requested,
-        }
     }
 }
 

@@ -127,6 +127,8 @@ mod hook;
 mod host;
 mod host_config;
 mod host_error;
+#[cfg(feature = "tls")]
+mod host_tls;
 mod http;
 mod internal;
 pub mod lifecycle;

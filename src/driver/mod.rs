@@ -19,7 +19,7 @@ use crate::{
     host_error::{HostError, HostErrorKind, TaskError},
     http::{HttpService, ServerState, WorkerCommand},
     internal::{Heartbeats, HostStatus},
-    lifecycle::{Event, HookBudget, HookIndex, Lifecycle, Moment, Phase, Signal, StopReason},
+    lifecycle::{Event, HookIndex, Lifecycle, Moment, Phase, Signal, StopReason},
     report::Report,
     runtime::{Clock, JoinHandle, Network, Runtime, SignalSource, Spawner},
     unwind::discard,
@@ -27,7 +27,6 @@ use crate::{
 };
 use hooks::{HookSlot, HookStage, HookTask};
 use reporting::WaitLog;
-use start::reserve;
 use std::{
     future::{Future, pending},
     sync::Arc,
@@ -37,7 +36,7 @@ use tokio::sync::{mpsc, oneshot};
 /// Runs a host from start to report, on the given runtime.
 pub(crate) async fn run<S, N, G, R>(
     service: Arc<S>,
-    config: HostConfig,
+    mut config: HostConfig,
     runtime: Runtime<N, G, R>,
 ) -> Report
 where
@@ -46,27 +45,14 @@ where
     G: SignalSource,
     R: Spawner,
 {
-    let started_at = runtime.clock.now();
     let worst_case = config.settings.plan.worst_case();
-    let budgets: Vec<HookBudget> = config.hooks.iter().map(|hook| hook.budget).collect();
-    let lifecycle = match Lifecycle::new(config.settings.plan, &budgets, started_at) {
-        Ok(lifecycle) => lifecycle,
-        Err(error) => {
-            let report = Report::failed_to_start(config.settings.explain(error), worst_case);
-            discard(config);
-            return report;
-        }
-    };
-    let reserved = match reserve(&config, &runtime) {
-        Ok(reserved) => reserved,
-        Err(error) => {
-            discard(config);
-            return Report::failed_to_start(error, worst_case);
-        }
-    };
-    match Driver::new(lifecycle, service, config, runtime, reserved).await {
+    match Driver::new(service, &mut config, runtime).await {
         Ok(driver) => driver.run().await,
-        Err(error) => Report::failed_to_start(error, worst_case),
+        Err(error) => {
+            // A panic in a destructor of the app must not take the report with it (P13).
+            discard(config);
+            Report::failed_to_start(error, worst_case)
+        }
     }
 }
 

@@ -14,7 +14,7 @@ use crate::{
         WorkerCommand, WorkerContext, WorkerRuntime, run,
     },
     internal::{AllowedHosts, Heartbeats, HostStatus, InternalService, watch},
-    lifecycle::{Lifecycle, Phase},
+    lifecycle::{HookBudget, Lifecycle, Phase},
     runtime::{
         Clock, Listener, Network, Reservation, Runtime, Seed, ServerRole, SignalSource, Spawner,
     },
@@ -66,17 +66,19 @@ pub(super) fn reserve<N: Network, G, R: Spawner>(
 }
 
 impl<S: HttpService, N: Network, G: SignalSource, R: Spawner> Driver<S, N, G, R> {
-    /// Sets up the driver before its first turn. When this returns, the internal server listens;
-    /// it serves if there are start hooks, which may take long.
+    /// Reserves the ports, and sets up the driver before its first turn. When this returns, the
+    /// internal server listens; it serves if there are start hooks, which may take long.
     pub(super) async fn new(
-        lifecycle: Lifecycle,
         service: Arc<S>,
-        mut config: HostConfig,
+        config: &mut HostConfig,
         runtime: Runtime<N, G, R>,
-        reserved: Reserved<N>,
     ) -> Result<Self, HostError> {
+        let budgets: Vec<HookBudget> = config.hooks.iter().map(|hook| hook.budget).collect();
+        let lifecycle = Lifecycle::new(config.settings.plan, &budgets, runtime.clock.now())
+            .map_err(|error| config.settings.explain(error))?;
+        let reserved = reserve(config, &runtime)?;
         let Runtime { clock, network: _, signals, spawner, seed } = runtime;
-        let (main, internal) = servers(&mut config, &clock, seed);
+        let (main, internal) = servers(config, &clock, seed);
         let heartbeats = Arc::new(Heartbeats::new(spawner.workers().get()));
         let checks = std::mem::take(&mut config.checks);
         let results: Vec<_> = checks.iter().map(crate::readiness::ReadinessCheck::result).collect();
@@ -106,7 +108,7 @@ impl<S: HttpService, N: Network, G: SignalSource, R: Spawner> Driver<S, N, G, R>
             HostError::with_source(HostErrorKind::Listen, message, error)
         })?;
         let (internal_commands, commands) = mpsc::unbounded_channel();
-        let server = internal_server(&mut config, &internal, &status, listeners, commands);
+        let server = internal_server(config, &internal, &status, listeners, commands);
         let check_tasks = UserTasks::new();
         for (check, result) in checks.into_iter().zip(results) {
             check_tasks
@@ -163,7 +165,7 @@ impl<S: HttpService, N: Network, G: SignalSource, R: Spawner> Driver<S, N, G, R>
             wait_log: None,
             stop_asked: false,
             failure: None,
-            config,
+            config: std::mem::take(config),
         };
         if !driver.hooks.is_empty() {
             driver.start_internal()?;

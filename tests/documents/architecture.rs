@@ -133,6 +133,20 @@ const RULES: &[Rule] = &[
         sentence: "host_config holds what host and driver need, and imports neither",
     },
     Rule {
+        module: "host_tls",
+        may: &[
+            "runtime",
+            "lifecycle",
+            "log",
+            "report",
+            "settings",
+            "host_config",
+            "host_error",
+            "tls",
+        ],
+        sentence: "host_tls is read before there is a driver, and imports none",
+    },
+    Rule {
         module: "host",
         may: &[
             "runtime",
@@ -150,6 +164,7 @@ const RULES: &[Rule] = &[
             "settings",
             "host_config",
             "host_error",
+            "host_tls",
             "driver",
             "proxy_protocol",
             "tls",

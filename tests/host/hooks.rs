@@ -197,6 +197,42 @@ fn budgets_that_do_not_fit_together_are_refused_before_anything_starts() {
     assert_eq!(diary.entries(), [""; 0]);
 }
 
+/// What a hook or a callback holds, whose destructor panics.
+struct Bomb;
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        panic!("a destructor, on purpose");
+    }
+}
+
+fn holding_a_bomb(builder: Builder) -> Builder {
+    let bomb = Bomb;
+    builder.hook(Hook::on_stop("bomb", move || {
+        let _held = &bomb;
+        std::future::ready(Done::Ok(()))
+    }))
+}
+
+// A start failed before its hooks ran. What a hook held panicked where the host dropped it, and
+// the panic took the report with its error (P13).
+#[test]
+fn what_a_hook_holds_does_not_replace_the_error_of_a_failed_start() {
+    let callback = holding_a_bomb(builder()).on_bound(|_| panic!("the callback, on purpose"));
+    #[cfg(feature = "tls-ring")]
+    let certificate = holding_a_bomb(Host::builder(settings().tls_files("/no/crt", "/no/key")));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    for (builder, error) in [
+        (callback, "on_bound panicked"),
+        #[cfg(feature = "tls-ring")]
+        (certificate, "cannot speak TLS"),
+    ] {
+        let report = runtime.block_on(plain(builder).run());
+        let said = report.error.as_ref().map(ToString::to_string).unwrap_or_default();
+        assert!(report.code() == 1 && said.contains(error), "{report:?}");
+    }
+}
+
 #[test]
 fn a_blocking_stop_hook_costs_only_its_own_time() {
     let diary = Diary::default();
