@@ -67,8 +67,7 @@ fn the_balancer_ends_with(signal: Signal) {
     fs::remove_dir_all(&folder).unwrap();
 }
 
-/// Starts the server in a process group of its own, writes its id into a file, and ends once it
-/// listens.
+/// Starts the server in a new process group, writes its id into a file, and ends once it listens.
 pub(crate) fn run_in_background(port: u16, file: &str) -> ! {
     let mut server = Command::new(std::env::current_exe().unwrap());
     let role = ["--exact", "--nocapture", "server_role", "probes=0"];

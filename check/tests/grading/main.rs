@@ -26,34 +26,33 @@ use std::{collections::BTreeSet, process::Command, sync::Mutex, thread};
 /// One run at a time: each starts several servers at once.
 static TURN: Mutex<()> = Mutex::new(());
 
+/// Returns the value of an argument `NAME=VALUE` of this process.
+fn value(name: &str) -> Option<String> {
+    std::env::args().find_map(|word| word.strip_prefix(name).map(str::to_owned))
+}
+
 /// The server: this test binary, started again with its ports and its fault.
 #[test]
 fn server_role() {
-    let words: Vec<String> = std::env::args().collect();
-    let value = |name: &str| words.iter().find_map(|word| word.strip_prefix(name));
     if let (Some(port), Some(probes)) = (value("port="), value("probes=")) {
         let fault = value("fault=").unwrap_or_default();
-        server::run(port.parse().unwrap(), probes.parse().unwrap(), fault);
+        server::run(port.parse().unwrap(), probes.parse().unwrap(), &fault);
     }
 }
 
 /// The server that speaks TLS.
 #[test]
 fn tls_role() {
-    let words: Vec<String> = std::env::args().collect();
-    let value = |name: &str| words.iter().find_map(|word| word.strip_prefix(name));
     if let (Some(port), Some(fault)) = (value("port="), value("fault=")) {
-        tls::run(port.parse().unwrap(), fault);
+        tls::run(port.parse().unwrap(), &fault);
     }
 }
 
 /// A command that starts the server in the background, and ends once it listens.
 #[test]
 fn daemon_role() {
-    let words: Vec<String> = std::env::args().collect();
-    let value = |name: &str| words.iter().find_map(|word| word.strip_prefix(name));
     if let (Some(port), Some(file)) = (value("port="), value("file=")) {
-        ended::run_in_background(port.parse().unwrap(), file);
+        ended::run_in_background(port.parse().unwrap(), &file);
     }
 }
 
