@@ -11,7 +11,7 @@
 //! `WATCHDOG_*`.
 //!
 //! `MAINPID` is never sent: the manager knows the process that it started. A child that inherited
-//! `NOTIFY_SOCKET` would replace its parent by itself.
+//! `NOTIFY_SOCKET` would otherwise take its parent's place.
 
 mod notifier;
 mod sockets;

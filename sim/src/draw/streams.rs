@@ -105,7 +105,7 @@ fn ordinary(dice: &mut Dice, scenario: &Scenario, edges: &Edges) -> Client {
             return Client::new(at_ms, RequestKind::Fast, upgraded);
         }
     };
-    // A stream of HTTP/2 has a task of its own.
+    // Each stream of HTTP/2 has a task.
     let traffic = if dice.one_in(2) {
         Traffic::Http2 { requests: dice.between(1, 2), every_ms: 1 }
     } else {
@@ -114,7 +114,7 @@ fn ordinary(dice: &mut Dice, scenario: &Scenario, edges: &Edges) -> Client {
     Client::new(at_ms, kind, traffic)
 }
 
-/// An ordinary request on the connection of a long stream that has ended by itself.
+/// An ordinary request on the connection of a long stream whose handler has ended it.
 fn after_a_stream(dice: &mut Dice, edges: &Edges) -> Client {
     let at_ms = edges.drain.saturating_sub(dice.pick(&[300, 600, 1_500]));
     let stream = RequestKind::Rare(RareRequest::ShortStream(dice.between(1, 2)));

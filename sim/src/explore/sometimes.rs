@@ -60,7 +60,7 @@ pub fn sometimes() -> &'static [Sometimes] {
         clients(&mut all);
         requests(&mut all);
         hooks(&mut all);
-        company(&mut all);
+        extras(&mut all);
         coincidences(&mut all);
         serving::serving(&mut all);
         calls::calls(&mut all);
@@ -314,7 +314,7 @@ fn hooks(all: &mut Vec<Sometimes>) {
     }));
 }
 
-fn company(all: &mut Vec<Sometimes>) {
+fn extras(all: &mut Vec<Sometimes>) {
     for how in ["done", "failed", "panicked", "dropped"] {
         all.push(Sometimes::new(format!("task: {how}"), move |coverage| coverage.task(how)));
     }

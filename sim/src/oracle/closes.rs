@@ -170,7 +170,7 @@ pub(super) fn races_are_counted(history: &RunHistory<'_>, report: &Report) -> Re
     let most = unanswered(history).len() as u64;
     if report.connections.close_races > most {
         return Err(format!(
-            "the host counts {} requests that raced with a close, but {most} can have done so",
+            "the host counts {} requests that crossed a close, but {most} can have done so",
             report.connections.close_races
         ));
     }
@@ -178,7 +178,7 @@ pub(super) fn races_are_counted(history: &RunHistory<'_>, report: &Report) -> Re
     if discarded > report.connections.close_races {
         return Err(format!(
             "{discarded} connections ended with requests after the last one that got a response, \
-             but the host counts {} requests that raced with a close",
+             but the host counts {} requests that crossed a close",
             report.connections.close_races
         ));
     }
@@ -191,7 +191,7 @@ pub(super) fn races_are_counted(history: &RunHistory<'_>, report: &Report) -> Re
         && crossed > report.connections.close_races
     {
         return Err(format!(
-            "{crossed} requests raced with a close, but the host counts {}",
+            "{crossed} requests crossed a close, but the host counts {}",
             report.connections.close_races
         ));
     }

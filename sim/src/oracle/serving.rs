@@ -228,7 +228,7 @@ fn slow_readers_are_not_cut(history: &RunHistory<'_>) -> Result<usize, String> {
 
 /// Returns the longest time until two checks have found that a client acknowledged nothing. Each
 /// comes a timeout after the one before, with the next sweep. On HTTP/1 a connection may give up
-/// its task between them, and begin anew; with `has_task` it does so only after its time.
+/// its task between them, and the checks begin again; with `has_task` only after its time.
 fn two_checks(history: &RunHistory<'_>, timeout: Duration, has_task: bool) -> Duration {
     let (sweep, parks) = (history.world(SWEEP), history.world(PARK_AFTER));
     let with_a_task = (timeout + sweep) * 2;

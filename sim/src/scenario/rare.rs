@@ -22,10 +22,10 @@ pub enum RareRequest {
     /// without a deadline.
     RouteTimeout(Option<u64>),
     /// A handler that ignores everything for this many milliseconds, and whose context is watched
-    /// by a task of its own.
+    /// by a separate task.
     Watched(u64),
-    /// An event stream of the class `StreamShutdown::EndSpread` that ends by itself, after this
-    /// many events.
+    /// An event stream of the class `StreamShutdown::EndSpread` whose handler ends it after this
+    /// number of events.
     ShortStream(u64),
     /// A handler that ignores everything for this many milliseconds, and panics if it is dropped.
     DropPanics(u64),

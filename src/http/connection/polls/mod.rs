@@ -205,7 +205,7 @@ async fn cell(state: &State, stage: Stage, event: Event) -> String {
             world.wire().send(state.rest);
             world.wire().end();
         }
-        Event::Reset => world.wire().break_off(),
+        Event::Reset => world.wire().reset(),
         Event::Evicted => world.evict(),
         Event::Time => world.wait(65).await,
     }

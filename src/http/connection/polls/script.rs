@@ -98,7 +98,7 @@ impl Wire {
     }
 
     /// The peer resets the connection.
-    pub(super) fn break_off(&mut self) {
+    pub(super) fn reset(&mut self) {
         self.broken = true;
         self.unread.clear();
         self.wake_reader();
