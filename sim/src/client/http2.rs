@@ -7,7 +7,6 @@ use super::{
     grpc::Reply,
     http1,
     hyper_runtime::{Tracked, WorldTimer},
-    stalled::Stall,
 };
 use crate::{task_count::counted, trace::Fnv64};
 use bytes::Bytes;
@@ -189,125 +188,6 @@ pub async fn half_framed<C: Connect>(
     tasks.end().await;
 }
 
-/// Leaves a large response unread until the socket is full, and then asks and resets without end:
-/// each of `rounds` asks for `ask` `streams` times, and soon resets these streams.
-pub async fn resetting<C: Connect>(
-    client_id: &ClientId,
-    connect: &C,
-    ask: &RequestSpec,
-    rounds: u64,
-    streams: u64,
-) {
-    let tasks = Tracked::default();
-    let Ok(link) = ClientConnection::open(client_id, connect, &tasks, Some(WIDE_WINDOW)).await
-    else {
-        return;
-    };
-    let send = |ask: &RequestSpec, earlier: u64| {
-        let request = client_id.asks(ask, link.connection, earlier);
-        let named = in_http2(&ask.named(&client_id.name_of(request)));
-        let mut sender = link.sender.clone();
-        async move {
-            match named {
-                Ok(named) => sender.send_request(named).await.ok(),
-                Err(_) => None,
-            }
-        }
-    };
-    let unread = send(&RequestSpec::get(format!("/bytes?n={UNREAD_BYTES}")), 0).await;
-    if let Some(unread) = &unread {
-        client_id.head(0, &Head::of_http2(unread));
-    }
-    link.settled.hearing.set_deaf(true);
-    client_id.tell("reads nothing", &[("connection", link.connection.into())]);
-    for round in 0..rounds {
-        let mut asked = JoinSet::new();
-        for stream in 0..streams {
-            asked.spawn(counted(send(ask, 1 + round * streams + stream)));
-        }
-        super::pause(RESET_AFTER).await;
-        client_id.tell("leaves", &[("streams", streams.into())]);
-        asked.shutdown().await;
-    }
-    let patience = client_id.patience();
-    client_id.tell("reads again", &[("connection", link.connection.into())]);
-    link.settled.hearing.set_deaf(false);
-    let last = send(ask, 1 + rounds * streams);
-    tokio::select! {
-        biased;
-        _ = last => {}
-        () = super::pause(patience) => {}
-    }
-    drop((unread, link));
-    tasks.end().await;
-}
-
-/// Sends a request, after the one before it and a pause. Then it reads nothing for a while, or
-/// until the connection is reset, and after that everything. Records what
-/// [`stalled`](super::stalled::stalled) records.
-pub async fn stalled_http2<C: Connect>(
-    client_id: &ClientId,
-    connect: &C,
-    ask: &RequestSpec,
-    stall: Stall,
-) {
-    let tasks = Tracked::default();
-    let Ok(mut link) = ClientConnection::open(client_id, connect, &tasks, Some(WIDE_WINDOW)).await
-    else {
-        return;
-    };
-    let mut earlier = 0;
-    if let Some((before, pause)) = &stall.before {
-        let is_open = one(client_id, &mut link.sender, before, link.connection, 0).await;
-        super::pause(*pause).await;
-        if !is_open || link.ended.is_cancelled() || link.settled.goaway.is_cancelled() {
-            drop(link);
-            return tasks.end().await;
-        }
-        earlier = 1;
-    }
-    link.settled.hearing.set_deaf(true);
-    let request = client_id.asks(ask, link.connection, earlier);
-    client_id.tell("stalls", &[("of", request.into())]);
-    let mut sender = link.sender.clone();
-    let response = answer(client_id, request, &mut sender, ask);
-    tokio::pin!(response);
-    let mut left = stall.pause;
-    let mut end = None;
-    while !left.is_zero() && end.is_none() {
-        tokio::select! {
-            biased;
-            ended = &mut response => end = Some(ended),
-            () = super::pause(CHECK.min(left)) => {
-                left = left.saturating_sub(CHECK);
-                link.settled.hearing.set_deaf(true);
-            }
-        }
-    }
-    let how = if end.is_none() { "in time" } else { "reset" };
-    client_id.tell("stall ends", &[("of", request.into()), ("how", how.into())]);
-    link.settled.hearing.set_deaf(false);
-    let end = match end {
-        Some(end) => end,
-        None => tokio::select! {
-            biased;
-            end = &mut response => end,
-            () = super::pause(client_id.patience()) => {
-                Err(RequestFailure::new(How::TimedOut, 0))
-            }
-        },
-    };
-    match end {
-        Ok(_) => client_id.ended(request, &end),
-        Err(failure) => client_id.response_lost(request, failure.how),
-    }
-    drop(link);
-    tasks.end().await;
-}
-
-/// Interval at which a client that reads nothing checks whether its connection was reset.
-const CHECK: Duration = Duration::from_millis(10);
-
 /// Sends one request whose body comes in pieces of `bytes`, each after a pause.
 pub async fn uploading<C: Connect>(
     client_id: &ClientId,
@@ -362,56 +242,16 @@ impl Body for Pieces {
     }
 }
 
-/// Sends all requests at once on one connection, and never opens the window of a stream. Records
-/// how each stream ended.
-pub async fn windowless<C: Connect>(client_id: &ClientId, connect: &C, asks: &[RequestSpec]) {
-    let tasks = Tracked::default();
-    let Ok(link) = ClientConnection::open(client_id, connect, &tasks, Some(0)).await else {
-        return;
-    };
-    let mut requests = JoinSet::new();
-    for (ask, earlier) in asks.iter().zip(0_u64..) {
-        let (client_id, mut sender, ask, connection) =
-            (client_id.clone(), link.sender.clone(), ask.clone(), link.connection);
-        requests.spawn(async move {
-            let request = client_id.asks(&ask, connection, earlier);
-            let end = tokio::select! {
-                biased;
-                end = answer(&client_id, request, &mut sender, &ask) => end,
-                () = super::pause(client_id.patience()) => {
-                    Err(RequestFailure::new(How::TimedOut, 0))
-                }
-            };
-            match end {
-                Ok(_) => client_id.ended(request, &end),
-                Err(failure) => client_id.response_lost(request, failure.how),
-            }
-        });
-    }
-    while requests.join_next().await.is_some() {}
-    drop(link);
-    tasks.end().await;
-}
-
 /// The most that a server may send of an unread response: the initial window of RFC 9113 §6.9.2.
 pub(crate) const UNREAD_WINDOW: u32 = 65_535;
 
-/// A window that a whole unread response fits into.
-const WIDE_WINDOW: u32 = 1 << 20;
+pub(super) type RequestBody = UnsyncBoxBody<Bytes, Infallible>;
 
-/// More than the buffers of both kernels hold, and less than the window.
-const UNREAD_BYTES: u32 = 900_000;
-
-/// How long a request is left alone before its stream is reset.
-const RESET_AFTER: Duration = Duration::from_millis(5);
-
-type RequestBody = UnsyncBoxBody<Bytes, Infallible>;
-
-struct ClientConnection {
-    ended: CancellationToken,
-    settled: Settled,
-    sender: SendRequest<RequestBody>,
-    connection: u64,
+pub(super) struct ClientConnection {
+    pub(super) ended: CancellationToken,
+    pub(super) settled: Settled,
+    pub(super) sender: SendRequest<RequestBody>,
+    pub(super) connection: u64,
     requests: u64,
 }
 
@@ -442,7 +282,7 @@ impl ClientConnection {
         }
     }
 
-    async fn open<C: Connect>(
+    pub(super) async fn open<C: Connect>(
         client_id: &ClientId,
         connect: &C,
         executor: &Tracked,
@@ -477,7 +317,7 @@ impl ClientConnection {
 }
 
 /// Sends one request. Returns whether its response was complete.
-async fn one(
+pub(super) async fn one(
     client_id: &ClientId,
     sender: &mut SendRequest<RequestBody>,
     ask: &RequestSpec,
@@ -494,7 +334,7 @@ async fn one(
     end.is_ok()
 }
 
-async fn answer(
+pub(super) async fn answer(
     client_id: &ClientId,
     request: u64,
     sender: &mut SendRequest<RequestBody>,
@@ -567,7 +407,7 @@ fn grpc_status(fields: &http::HeaderMap) -> Option<u64> {
     fields.get(GRPC_STATUS)?.to_str().ok()?.parse().ok()
 }
 
-fn in_http2(ask: &RequestSpec) -> Result<http::Request<RequestBody>, RequestFailure> {
+pub(super) fn in_http2(ask: &RequestSpec) -> Result<http::Request<RequestBody>, RequestFailure> {
     in_http2_with(ask, Full::new(ask.body.clone()).boxed_unsync())
 }
 

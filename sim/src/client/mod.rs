@@ -25,6 +25,7 @@ mod goaway;
 mod grpc;
 mod http1;
 mod http2;
+mod http2_unread;
 mod hyper_runtime;
 mod pieces;
 mod proxied;
@@ -44,9 +45,8 @@ pub use goaway::FramePart;
 pub(crate) use grpc::frame as grpc_frame;
 pub use http1::{Retry, connection_per_request, keep_alive, one_request, pipelined, silent_first};
 pub(crate) use http2::UNREAD_WINDOW;
-pub use http2::{
-    First, given_up, half_framed, multiplexed, resetting, stalled_http2, uploading, windowless,
-};
+pub use http2::{First, given_up, half_framed, multiplexed, uploading};
+pub use http2_unread::{resetting, stalled_http2, windowless};
 pub use pieces::head_in_pieces;
 pub use proxied::ProxiedRoute;
 pub(crate) use session::session;
