@@ -84,15 +84,18 @@
 //!
 //! None is on by default. A feature adds; enabling one changes nothing that is there without it.
 //!
-//! | | |
-//! |---|---|
-//! | `axum` | [`RequestContext`] is an axum extractor: `async fn handler(context: RequestContext)`. |
-//! | `cli` | The settings as clap flags, and log output that does not block: `lameduck::cli`. |
-//! | `metrics` | `GET /metrics` on the internal server, as OpenMetrics or in the classic text format. `docs/metrics.md` has the table. |
-//! | `profiles` | `Builder::profiles`: on Linux, CPU profiles for `go tool pprof` and as flame graphs, at `/debug/pprof/` of the internal server. |
-//! | `proxy-protocol` | The PROXY protocol of load balancers, with TLS or without: [`Settings::proxy_protocol_addresses`]. |
-//! | `tls` | TLS on the main server, by rustls: [`Builder::tls`], [`Settings::tls_files`]. `tls-ring` and `tls-aws-lc-rs` add a provider of cryptography; with both, ring is used. |
-//! | `systemd` | `Builder::systemd`: on Linux, readiness and the watchdog by `NOTIFY_SOCKET`, and the sockets of `LISTEN_FDS`. |
+//! - `axum`: [`RequestContext`] is an axum extractor: `async fn handler(context: RequestContext)`.
+//! - `cli`: the settings as clap flags, and log output that does not block: `lameduck::cli`.
+//! - `metrics`: `GET /metrics` on the internal server, as OpenMetrics or in the classic text
+//!   format. `docs/metrics.md` has the table.
+//! - `profiles`: `Builder::profiles`: on Linux, CPU profiles for `go tool pprof` and as flame
+//!   graphs, at `/debug/pprof/` of the internal server.
+//! - `proxy-protocol`: the PROXY protocol of load balancers, with TLS or without:
+//!   [`Settings::proxy_protocol_addresses`].
+//! - `tls`: TLS on the main server, by rustls: [`Builder::tls`], [`Settings::tls_files`].
+//!   `tls-ring` and `tls-aws-lc-rs` add a provider of cryptography; with both, ring is used.
+//! - `systemd`: `Builder::systemd`: on Linux, readiness and the watchdog by `NOTIFY_SOCKET`, and
+//!   the sockets of `LISTEN_FDS`.
 //!
 //! # Public dependencies
 //!

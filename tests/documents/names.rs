@@ -58,8 +58,8 @@ const FILES_GONE: &[(&str, &str)] = &[
     (
         "src",
         "answer berth board body counts crew deadlines deep direct drain_class env exclusive \
-         guest_io guests line link lot meter orphans patience piece plain reserve rooms settling shunt side \
-         tally words",
+         guest_io guests line link lot meter orphans patience piece plain reserve rooms settling \
+         shunt side tally words",
     ),
     ("sim", "caller company conversation exact goodbye kit ledger story"),
     ("check/src", "tally"),

@@ -127,7 +127,8 @@ fn idle<const N: usize>(app: &App) -> [Client; N] {
 fn a_response_to_a_refused_upgrade_is_sent_before_the_connection_ends() {
     let app = start(paths());
     let requests = [
-        "POST /405 HTTP/1.1\r\nhost: test\r\nconnection: upgrade\r\nupgrade: h2c\r\ncontent-length: 200000\r\n\r\n",
+        "POST /405 HTTP/1.1\r\nhost: test\r\nconnection: upgrade\r\nupgrade: h2c\r\n\
+         content-length: 200000\r\n\r\n",
         "CONNECT test:80 HTTP/1.1\r\nhost: test\r\ncontent-length: 200000\r\n\r\n",
     ];
     for request in requests {
@@ -184,7 +185,10 @@ fn the_protocol_does_not_change_before_the_body_was_read() {
         assert_eq!(client.exactly(12).unwrap(), b"new protocol");
     }
     let mut client = Client::connect(app.main);
-    client.send("GET /101 HTTP/1.1\r\nhost: test\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\nnew protocol");
+    client.send(
+        "GET /101 HTTP/1.1\r\nhost: test\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n\
+         new protocol",
+    );
     assert_eq!(client.head().unwrap().status, 101);
     assert_eq!(client.exactly(12).unwrap(), b"new protocol");
     drop(client);

@@ -165,8 +165,8 @@ fn when_descriptors_run_out_probes_get_responses_and_the_service_recovers() {
     // P16: the main listeners shared the descriptor reserve of the internal one, and used it up. No
     // probe got a response. Probes must get theirs, and the service must recover.
     let mut shell = Command::new("sh");
-    let script = "ulimit -n 60; exec \"$0\" --addr=127.0.0.1:0 --internal-addr=127.0.0.1:0 --log-format=json --lame-duck=0s \
-                  --workers=2 --connections-max=60 --drain=5s";
+    let script = "ulimit -n 60; exec \"$0\" --addr=127.0.0.1:0 --internal-addr=127.0.0.1:0 \
+                  --log-format=json --lame-duck=0s --workers=2 --connections-max=60 --drain=5s";
     shell
         .args(["-c", script, env!("CARGO_BIN_EXE_lameduck")])
         .stdout(Stdio::piped())

@@ -101,7 +101,8 @@ fn echo_returns_the_whole_body_up_to_16_mib() {
     };
     assert_eq!(echo("hello").body(), "hello");
     assert_eq!(echo("").body(), "");
-    let chunked = "POST /echo HTTP/1.1\r\nhost: t\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n";
+    let chunked = "POST /echo HTTP/1.1\r\nhost: t\r\ntransfer-encoding: chunked\r\n\r\n\
+                   3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n";
     assert_eq!(wire::request(service.main, chunked).body(), "abcde");
     let most = "x".repeat(16 << 20);
     assert_eq!(echo(&most).bytes.len(), most.len());

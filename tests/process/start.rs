@@ -495,8 +495,10 @@ fn a_leftover_unix_socket_is_replaced_and_one_in_use_refused() {
 #[test]
 fn a_connection_limit_beyond_the_descriptor_limit_is_refused() {
     let mut shell = Command::new("sh");
-    shell.args(["-c", "ulimit -n 100; exec \"$0\" --addr=127.0.0.1:0 --internal-addr=127.0.0.1:0 --connections-max=5000"]);
+    let script = "ulimit -n 100; exec \"$0\" --addr=127.0.0.1:0 --internal-addr=127.0.0.1:0 \
+                  --connections-max=5000";
     shell
+        .args(["-c", script])
         .arg(env!("CARGO_BIN_EXE_lameduck"))
         .stdout(std::process::Stdio::piped())
         .stderr(std::process::Stdio::piped());

@@ -135,13 +135,15 @@ fn one_flag_alone_is_bad_usage_and_a_missing_file_a_failed_start() {
         (
             vec![certificate.as_str()],
             2,
-            "a certificate needs its key: set tls_key, too (--tls-cert, --tls-key, APP_TLS_CERT, APP_TLS_KEY)",
+            "a certificate needs its key: set tls_key, too \
+             (--tls-cert, --tls-key, APP_TLS_CERT, APP_TLS_KEY)",
         ),
         (vec![key.as_str()], 2, "a key needs its certificate"),
         (
             vec!["--tls-cert=/nowhere/a.pem", key.as_str()],
             1,
-            "cannot speak TLS (--tls-cert, --tls-key, APP_TLS_CERT, APP_TLS_KEY): cannot read /nowhere/a.pem: No such file",
+            "cannot speak TLS (--tls-cert, --tls-key, APP_TLS_CERT, APP_TLS_KEY): \
+             cannot read /nowhere/a.pem: No such file",
         ),
     ] {
         let ended = run_to_end(command().args(ANYWHERE).args(&flags));

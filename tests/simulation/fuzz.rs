@@ -170,7 +170,8 @@ fn vocabulary(name: &str) -> &'static [&'static [u8]] {
         "http1" | "raw" | "same" => &[
             b"GET /aaa HTTP/1.1\r\nhost: x\r\n\r\n",
             b"POST /abc HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n\r\nhello",
-            b"POST /abc HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+            b"POST /abc HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n\
+              5\r\nhello\r\n0\r\n\r\n",
             b"GET /ab HTTP/1.0\r\n\r\n",
             b"GET / HTTP/1.1\r\nho",
             b"HEAD /a HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 3\r\n\r\n",
@@ -200,8 +201,14 @@ fn vocabulary(name: &str) -> &'static [&'static [u8]] {
             b"g=1m 30s\n",
             b"h=[::]:0\n",
         ],
-        _ => {
-            &[b"\x03\x00\x00", b"\x01\x00\x00", b"\x04\x00\x00", b"\x00\x00\x00", b"\x05\x00\x00", b"\x06\x00\x00", b"\x28"]
-        }
+        _ => &[
+            b"\x03\x00\x00",
+            b"\x01\x00\x00",
+            b"\x04\x00\x00",
+            b"\x00\x00\x00",
+            b"\x05\x00\x00",
+            b"\x06\x00\x00",
+            b"\x28",
+        ],
     }
 }

@@ -191,11 +191,13 @@ impl OddRequest {
                 body(bytes)
             ),
             Self::GetChunked(bytes) => format!(
-                "GET {echo} HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n{bytes:x}\r\n{}\r\n0\r\n\r\n",
+                "GET {echo} HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n\
+                 {bytes:x}\r\n{}\r\n0\r\n\r\n",
                 body(bytes)
             ),
             Self::UpgradeBody(bytes) => format!(
-                "POST {fast} HTTP/1.1\r\nHost: localhost\r\nConnection: upgrade\r\nUpgrade: h2c\r\nContent-Length: {bytes}\r\n\r\n{}",
+                "POST {fast} HTTP/1.1\r\nHost: localhost\r\nConnection: upgrade\r\nUpgrade: h2c\r\n\
+                 Content-Length: {bytes}\r\n\r\n{}",
                 looks_like_requests(bytes)
             ),
             Self::NoHost => format!("GET {fast} HTTP/1.1\r\nAccept: */*\r\n\r\n"),

@@ -112,14 +112,18 @@ mod tests {
 
     #[test]
     fn prometheus_of_any_age_gets_what_it_prefers() {
-        let two = "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,\
+        let two = "application/openmetrics-text;version=1.0.0,\
+                   application/openmetrics-text;version=0.0.1;q=0.75,\
                    text/plain;version=0.0.4;q=0.5,*/*;q=0.1";
         assert_eq!(asked(&[two]), Format::OpenMetrics);
         let three = "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.5,\
-                     text/plain;version=1.0.0;escaping=allow-utf-8;q=0.4,text/plain;version=0.0.4;q=0.2,*/*;q=0.1";
+                     text/plain;version=1.0.0;escaping=allow-utf-8;q=0.4,\
+                     text/plain;version=0.0.4;q=0.2,*/*;q=0.1";
         assert_eq!(asked(&[three]), Format::OpenMetrics);
-        let protobuf_first = "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited;q=0.7,\
-                              text/plain;version=0.0.4;q=0.6,application/openmetrics-text;version=1.0.0;q=0.5";
+        let protobuf_first = "application/vnd.google.protobuf;\
+                              proto=io.prometheus.client.MetricFamily;encoding=delimited;q=0.7,\
+                              text/plain;version=0.0.4;q=0.6,\
+                              application/openmetrics-text;version=1.0.0;q=0.5";
         assert_eq!(asked(&[protobuf_first]), Format::Classic);
         assert_eq!(
             asked(&["application/openmetrics-text;version=0.0.1"]),

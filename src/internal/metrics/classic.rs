@@ -38,10 +38,14 @@ mod tests {
 
     #[test]
     fn families_are_named_as_their_samples_and_units_and_the_end_are_left_out() {
-        let page = "# HELP a_seconds How long.\n# TYPE a_seconds counter\n# UNIT a_seconds seconds\na_seconds_total{b=\"# c\"} 1\n\
-                    # HELP d What.\n# TYPE d info\nd_info{e=\"f\"} 1\n# HELP g Now.\n# TYPE g gauge\ng 2\n# EOF\n";
-        let expected = "# HELP a_seconds_total How long.\n# TYPE a_seconds_total counter\na_seconds_total{b=\"# c\"} 1\n\
-                        # HELP d_info What.\n# TYPE d_info gauge\nd_info{e=\"f\"} 1\n# HELP g Now.\n# TYPE g gauge\ng 2\n";
+        let page = "# HELP a_seconds How long.\n# TYPE a_seconds counter\n\
+                    # UNIT a_seconds seconds\na_seconds_total{b=\"# c\"} 1\n\
+                    # HELP d What.\n# TYPE d info\nd_info{e=\"f\"} 1\n\
+                    # HELP g Now.\n# TYPE g gauge\ng 2\n# EOF\n";
+        let expected = "# HELP a_seconds_total How long.\n# TYPE a_seconds_total counter\n\
+                        a_seconds_total{b=\"# c\"} 1\n\
+                        # HELP d_info What.\n# TYPE d_info gauge\nd_info{e=\"f\"} 1\n\
+                        # HELP g Now.\n# TYPE g gauge\ng 2\n";
         assert_eq!(translate(page), expected);
     }
 }

@@ -29,7 +29,10 @@ impl Page {
     /// Requests the page with this `accept` header.
     pub(crate) fn scrape(internal: SocketAddr, accept: &str) -> Self {
         let mut client = Client::connect(internal);
-        client.send(format!("GET /metrics HTTP/1.1\r\nhost: localhost\r\naccept: {accept}\r\nconnection: close\r\n\r\n"));
+        client.send(format!(
+            "GET /metrics HTTP/1.1\r\nhost: localhost\r\naccept: {accept}\r\n\
+             connection: close\r\n\r\n"
+        ));
         Self::of(&client.answer())
     }
 

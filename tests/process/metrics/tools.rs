@@ -28,7 +28,8 @@ pub(crate) fn openmetrics_parser(page: &str) -> bool {
     if !is_there.is_ok_and(|status| status.success()) {
         return missing("the Python package prometheus-client", "PyPI");
     }
-    let program = "import sys; from prometheus_client.openmetrics.parser import text_string_to_metric_families as read; \
+    let program = "import sys; from prometheus_client.openmetrics import parser; \
+                   read = parser.text_string_to_metric_families; \
                    assert len(list(read(sys.stdin.read()))) > 20";
     run(Command::new("python3").args(["-c", program]), page, "PyPI")
 }
