@@ -6,18 +6,19 @@
 //! SIGTERM. Servers that drain have a second route, [`SLOW`], with a slow response. A server that
 //! cannot detect HTTP/2 uses it if [`speaks_http2`] returns true.
 
+use axum::{Router, routing::get};
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, header};
 use http_body_util::Full;
 use lameduck::{Host, Settings, runtime::ListenAddress};
 use std::{
     convert::Infallible,
-    env,
+    env, hint,
     io::{self, Write as _},
     net::{Ipv4Addr, SocketAddr},
     num::NonZeroUsize,
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -33,6 +34,18 @@ pub const SLOW: &str = "/slow";
 /// Delay of the slow response.
 pub const SLOW_TIME: Duration = Duration::from_millis(200);
 
+/// Path of a response that a router computes for [`COMPUTE_TIME`] without yielding.
+pub const COMPUTE: &str = "/compute";
+
+/// Time for which [`COMPUTE`] has its thread.
+pub const COMPUTE_TIME: Duration = Duration::from_millis(20);
+
+/// Path of a response for which a router blocks its thread for [`BLOCK_TIME`].
+pub const BLOCK: &str = "/block";
+
+/// Time for which [`BLOCK`] has its thread.
+pub const BLOCK_TIME: Duration = Duration::from_secs(1);
+
 /// Returns the response of a hyper service. The future of the slow route is boxed, so that the
 /// other route does not pay for its size.
 pub fn respond<B>(
@@ -45,6 +58,30 @@ pub fn respond<B>(
         }
         Ok(hello())
     }
+}
+
+/// Returns the routes of the servers with an axum router.
+pub fn router() -> Router {
+    let slow = async || {
+        tokio::time::sleep(SLOW_TIME).await;
+        HELLO
+    };
+    let compute = async || {
+        let begin = Instant::now();
+        while begin.elapsed() < COMPUTE_TIME {
+            hint::spin_loop();
+        }
+        HELLO
+    };
+    let block = async || {
+        thread::sleep(BLOCK_TIME);
+        HELLO
+    };
+    Router::new()
+        .route("/", get(async || HELLO))
+        .route(SLOW, get(slow))
+        .route(COMPUTE, get(compute))
+        .route(BLOCK, get(block))
 }
 
 /// Returns the response.

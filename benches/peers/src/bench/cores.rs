@@ -17,22 +17,31 @@ pub const TICKS: f64 = 100.0;
 
 /// Runs this thread, and the processes that it starts, on the client's core.
 pub fn pin_client() -> Result<()> {
-    pin(CLIENT_CORE)
+    pin(&[CLIENT_CORE])
 }
 
 /// Runs `start` on the server's core. The processes that it starts stay there.
 pub fn on_server_core<T>(start: impl FnOnce() -> T) -> Result<T> {
-    pin(SERVER_CORE)?;
+    on(&[SERVER_CORE], start)
+}
+
+/// Runs `start` on both cores, of which the clients share one.
+pub fn on_both_cores<T>(start: impl FnOnce() -> T) -> Result<T> {
+    on(&[SERVER_CORE, CLIENT_CORE], start)
+}
+
+fn on<T>(cores: &[usize], start: impl FnOnce() -> T) -> Result<T> {
+    pin(cores)?;
     let started = start();
-    pin(CLIENT_CORE)?;
+    pin_client()?;
     Ok(started)
 }
 
-fn pin(core: usize) -> Result<()> {
-    let mut cores = CpuSet::new();
-    cores.set(core);
-    sched_setaffinity(None, &cores)
-        .map_err(|error| format!("the bench needs two cores; no core {core}: {error}").into())
+fn pin(cores: &[usize]) -> Result<()> {
+    let mut set = CpuSet::new();
+    cores.iter().for_each(|core| set.set(*core));
+    sched_setaffinity(None, &set)
+        .map_err(|error| format!("the bench needs two cores; no cores {cores:?}: {error}").into())
 }
 
 /// How noisy the machine is: the same arithmetic, timed repeatedly on the server's core, and the

@@ -27,7 +27,8 @@ pub fn calls(peer: &'static Peer, options: &Options) -> Result<Sample> {
     let body = env::temp_dir().join(format!("lameduck-bench-grpc-{}", std::process::id()));
     fs::write(&body, REQUEST)?;
     let file = body.display().to_string();
-    let more = ["-d", &file, "-H", "content-type: application/grpc", "-H", "te: trailers"];
+    let more =
+        [h2load::MANY, "-d", &file, "-H", "content-type: application/grpc", "-H", "te: trailers"];
     let sample = h2load::take(&server, options.seconds, METHOD, &more);
     fs::remove_file(&body)?;
     sample

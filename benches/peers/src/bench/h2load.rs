@@ -1,5 +1,5 @@
-//! HTTP/2 with many streams, by `h2load` (Debian's package `nghttp2-client`): 8 connections, 32
-//! streams on each, prior knowledge.
+//! HTTP/2 with many streams, by `h2load` (Debian's package `nghttp2-client`): 32 streams on each
+//! connection, prior knowledge.
 
 use crate::{
     Result,
@@ -12,8 +12,11 @@ use std::process::Command;
 
 pub fn streams(peer: &'static Peer, options: &Options) -> Result<Sample> {
     let server = Server::start(peer, &Setup { http2: true, ..Setup::default() })?;
-    take(&server, options.seconds, "/", &[])
+    take(&server, options.seconds, "/", &[MANY])
 }
+
+/// 8 connections.
+pub const MANY: &str = "-c8";
 
 /// Takes a sample of a load, after a warm-up.
 pub fn take(server: &Server, seconds: u64, path: &str, more: &[&str]) -> Result<Sample> {
@@ -27,10 +30,7 @@ pub fn take(server: &Server, seconds: u64, path: &str, more: &[&str]) -> Result<
 
 fn run(server: &Server, seconds: u64, path: &str, more: &[&str]) -> Result<(f64, f64)> {
     let mut command = Command::new("h2load");
-    command
-        .args(["-t1", "-c8", "-m32", "-D", &seconds.to_string()])
-        .args(more)
-        .arg(server.url(path));
+    command.args(["-t1", "-m32", "-D", &seconds.to_string()]).args(more).arg(server.url(path));
     let output = command
         .output()
         .map_err(|error| format!("h2load (Debian's package `nghttp2-client`): {error}"))?;

@@ -23,6 +23,7 @@ mod options;
 mod peer;
 mod perf;
 mod plot;
+mod runtimes;
 mod server;
 mod slopes;
 mod start;

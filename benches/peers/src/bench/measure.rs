@@ -4,7 +4,7 @@ use crate::{
     Result, draining, grpc, h2load, idle, instructions, last_response,
     options::Options,
     peer::{Peer, Speaks},
-    perf, slopes, start, wrk,
+    perf, runtimes, slopes, start, wrk,
 };
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -21,7 +21,7 @@ pub struct Measure {
 }
 
 /// All measures, in the order of the run.
-pub const MEASURES: [Measure; 18] = [
+pub const MEASURES: [Measure; 22] = [
     Measure { name: "load", rounds_max: usize::MAX, suits: any, take: wrk::many },
     Measure {
         name: "sampled",
@@ -65,6 +65,30 @@ pub const MEASURES: [Measure; 18] = [
         suits: |peer| peer.name == "lameduck",
         take: slopes::workers,
     },
+    Measure {
+        name: "uniform",
+        rounds_max: usize::MAX,
+        suits: runtimes::suits,
+        take: runtimes::uniform,
+    },
+    Measure {
+        name: "skewed",
+        rounds_max: usize::MAX,
+        suits: runtimes::suits,
+        take: runtimes::skewed,
+    },
+    Measure {
+        name: "few_http2",
+        rounds_max: usize::MAX,
+        suits: runtimes::suits,
+        take: runtimes::few,
+    },
+    Measure {
+        name: "blocked",
+        rounds_max: usize::MAX,
+        suits: runtimes::suits,
+        take: runtimes::blocked,
+    },
     Measure { name: "instructions", rounds_max: 1, suits: any, take: instructions::take },
     Measure { name: "tls", rounds_max: usize::MAX, suits: tls, take: wrk::many },
     Measure { name: "handshakes", rounds_max: usize::MAX, suits: tls, take: wrk::handshakes },
@@ -77,9 +101,10 @@ pub const MEASURES: [Measure; 18] = [
     },
 ];
 
-/// Returns whether the server speaks HTTP without TLS.
+/// Returns whether the server speaks HTTP without TLS. `lameduck_tokio` is compared with two
+/// workers only.
 fn any(peer: &Peer) -> bool {
-    peer.speaks == Speaks::Http
+    peer.speaks == Speaks::Http && peer.name != "lameduck_tokio"
 }
 
 fn tls(peer: &Peer) -> bool {

@@ -9,7 +9,7 @@
 
 use crate::{
     Result, client,
-    lane::{Lane, News},
+    lane::{Lane, News, Request},
 };
 use lameduck::runtime::Seed;
 use rustix::event::{
@@ -35,12 +35,13 @@ pub struct OpenLoop {
     free: Vec<usize>,
     idle: VecDeque<usize>,
     record: Record,
+    others: Option<(u64, &'static [u8])>,
 }
 
 /// Results of a load.
 #[derive(Default)]
 pub struct Record {
-    /// When each response arrived, and how long it took.
+    /// When each response to a plain request arrived, and how long it took.
     pub responses: Vec<(Instant, Duration)>,
     pub lost: usize,
     /// End of the server process, if it has ended.
@@ -55,7 +56,8 @@ impl OpenLoop {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
         epoll::add(&epoll, exit, EventData::new_u64(PROCESS), EventFlags::IN | EventFlags::ET)?;
         let (lanes, free, idle) = (Vec::new(), Vec::new(), VecDeque::new());
-        let mut this = Self { address, epoll, lanes, free, idle, record: Record::default() };
+        let record = Record::default();
+        let mut this = Self { address, epoll, lanes, free, idle, record, others: None };
         for _ in 0..CONNECTIONS {
             let lane = this.board(Lane::idle(client::served_once(address)?)?)?;
             this.idle.push_back(lane);
@@ -63,18 +65,26 @@ impl OpenLoop {
         Ok(this)
     }
 
+    /// Makes one in `every` requests this one, from the first of a run on.
+    pub fn mix(&mut self, every: u64, request: &'static [u8]) {
+        self.others = Some((every, request));
+    }
+
     /// Sends `rate` requests a second, for `span` or until the process is gone.
     pub fn run(&mut self, rate: f64, span: Duration) -> Result<()> {
         let (began, seed) = (Instant::now(), Seed(7));
         let mut due = Duration::ZERO;
-        for n in 0.. {
+        for n in 0_u64.. {
             while began.elapsed() < due {
                 self.turn(Timespec { tv_sec: 0, tv_nsec: 0 })?;
             }
             if self.record.exit.is_some() || began.elapsed() >= span {
                 break;
             }
-            self.ask()?;
+            self.ask(match self.others {
+                Some((every, other)) if n.is_multiple_of(every) => Request::Other(other),
+                _ => Request::Plain,
+            })?;
             // Uniform in [0, 1).
             let chance = (seed.nth(n) >> 11) as f64 / (1_u64 << 53) as f64;
             due += Duration::from_secs_f64(-(1.0 - chance).ln() / rate);
@@ -97,19 +107,19 @@ impl OpenLoop {
     }
 
     /// Sends one request: on an idle connection that accepts it, else on a new one.
-    fn ask(&mut self) -> Result<()> {
+    fn ask(&mut self, request: Request) -> Result<()> {
         while let Some(number) = self.idle.pop_front() {
             let Some(lane) = &mut self.lanes[number] else { continue };
-            match lane.send() {
+            match lane.send(request) {
                 News::Unsent => self.leave(number),
                 _ => return Ok(()),
             }
         }
         if self.lanes.len() - self.free.len() < CONNECTIONS_MAX
-            && let Ok(lane) = Lane::connect(self.address)
+            && let Ok(lane) = Lane::connect(self.address, request)
         {
             let number = self.board(lane)?;
-            self.settle(number, |lane| lane.send());
+            self.settle(number, |lane| lane.send(request));
         }
         Ok(())
     }
@@ -131,8 +141,10 @@ impl OpenLoop {
         let Some(lane) = self.lanes.get_mut(number).and_then(Option::as_mut) else { return };
         match step(lane) {
             News::None => {}
-            News::Response { written, took, closes } => {
-                self.record.responses.push((written + took, took));
+            News::Response { request, written, took, closes } => {
+                if request == Request::Plain {
+                    self.record.responses.push((written + took, took));
+                }
                 match closes {
                     true => self.leave(number),
                     false => self.idle.push_back(number),

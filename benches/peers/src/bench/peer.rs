@@ -37,7 +37,7 @@ enum Kind {
 }
 
 /// All servers, in the order of the table.
-pub const PEERS: [Peer; 14] = [
+pub const PEERS: [Peer; 15] = [
     Peer { name: "lameduck", ..OURS },
     Peer { name: "bare", drains: false, ..OURS },
     Peer { name: "lameduck_axum", ..OURS },
@@ -47,6 +47,7 @@ pub const PEERS: [Peer; 14] = [
     Peer { name: "nginx", kind: Kind::Nginx, closes_byteless: false, ..OURS },
     Peer { name: "go", kind: Kind::Go, ..OURS },
     Peer { name: "floor", drains: false, http2: false, ..OURS },
+    Peer { name: "lameduck_tokio", ..OURS },
     Peer { name: "lameduck_tls", speaks: Speaks::Tls, ..OURS },
     Peer { name: "bare_tls", speaks: Speaks::Tls, drains: false, ..OURS },
     Peer {

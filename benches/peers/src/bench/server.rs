@@ -2,7 +2,7 @@
 
 use crate::{
     Result, client,
-    cores::{TICKS, on_server_core},
+    cores::{TICKS, on_both_cores, on_server_core},
     peer::{Peer, Speaks},
 };
 use rustix::process::{Pid, PidfdFlags, kill_process, pidfd_open};
@@ -34,6 +34,8 @@ pub struct Setup<'a> {
     /// Environment variables for the lameduck servers.
     pub variables: &'a [(&'static str, String)],
     pub http2: bool,
+    /// Whether it has both cores, and so two workers.
+    pub both_cores: bool,
 }
 
 /// CPU time in seconds.
@@ -66,7 +68,9 @@ impl Server {
             command.envs(setup.variables.iter().map(|(name, value)| (name, value)));
         }
         command.stdout(Stdio::null()).stderr(Stdio::null());
-        let (began, child) = on_server_core(|| (Instant::now(), command.spawn()))?;
+        let start = || (Instant::now(), command.spawn());
+        let (began, child) =
+            if setup.both_cores { on_both_cores(start)? } else { on_server_core(start)? };
         let child = child.map_err(|error| format!("{}: {error}", peer.name))?;
         let exit = pidfd_open(Pid::from_child(&child), PidfdFlags::empty())?;
         Ok(Self { child, peer, address, began, exit })

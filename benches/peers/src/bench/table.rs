@@ -93,10 +93,24 @@ const GRPC: [Row; 2] = [
     ("calls/s", "grpc/per_second", whole),
 ];
 
+const RUNTIMES: [Row; 10] = [
+    ("the same cost for each request: CPU a request, µs", "uniform/cpu_micros", fine),
+    ("– requests/s", "uniform/per_second", whole),
+    ("– p99, µs", "uniform/p99_micros", whole),
+    ("one request in 100 computes for 20 ms: p50 of the others, µs", "skewed/p50_micros", whole),
+    ("– p99, µs", "skewed/p99_micros", whole),
+    ("2 HTTP/2 connections, 32 streams: CPU a request, µs", "few_http2/cpu_micros", fine),
+    ("– requests/s", "few_http2/per_second", whole),
+    ("a thread is blocked for 1 s: p50 of the others, µs", "blocked/p50_micros", whole),
+    ("– p99, µs", "blocked/p99_micros", whole),
+    ("– slower than 100 ms, %", "blocked/slow_percent", fine),
+];
+
 /// The server whose ratios to others are printed, and these.
 type Ratios = (&'static str, &'static [&'static str]);
 
 const OVER_HTTP: Ratios = ("lameduck", &["bare", "axum"]);
+const OVER_TOKIO: Ratios = ("lameduck_tokio", &["axum", "lameduck_axum"]);
 const OVER_TLS: Ratios = ("lameduck_tls", &["bare_tls", "nginx_tls"]);
 const OVER_GRPC: Ratios = ("lameduck_grpc", &["tonic_grpc"]);
 
@@ -106,12 +120,14 @@ pub fn print(results: &Value, out: &mut impl Write) -> io::Result<()> {
     // The others have tables of their own, and their binaries are no row of the first.
     let is_other = |server: &&Value| {
         let name = server["name"].as_str().unwrap_or_default();
-        name.ends_with("_tls") || name.ends_with("_grpc")
+        ["_tls", "_grpc", "_tokio"].iter().any(|end| name.ends_with(end))
     };
+    let all: Vec<&Value> = servers.iter().collect();
     let (others, plain): (Vec<&Value>, Vec<&Value>) = servers.iter().partition(is_other);
     rows(&COSTS, &plain, OVER_HTTP, out)?;
     rows(&COUNTS, &plain, OVER_HTTP, out)?;
     rows(&SLOPES, &plain, OVER_HTTP, out)?;
+    rows(&RUNTIMES, &all, OVER_TOKIO, out)?;
     rows(&TLS, &others, OVER_TLS, out)?;
     rows(&GRPC, &others, OVER_GRPC, out)
 }

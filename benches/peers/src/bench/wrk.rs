@@ -21,26 +21,30 @@ pub const MANY: usize = 64;
 
 /// 64 connections, each of which sends the next request after the previous response.
 pub fn many(peer: &'static Peer, options: &Options) -> Result<Sample> {
-    take(peer, options.seconds, MANY, &[])
+    take(&start(peer)?, options.seconds, MANY, &[])
 }
 
 /// 64 clients through TLS, each with a new connection per request: the cost of a handshake, with
 /// the connection and the one request that follow it.
 pub fn handshakes(peer: &'static Peer, options: &Options) -> Result<Sample> {
-    take(peer, options.seconds, MANY, &["-H".to_owned(), "Connection: close".to_owned()])
+    take(&start(peer)?, options.seconds, MANY, &["-H".to_owned(), "Connection: close".to_owned()])
 }
 
 /// One connection: the latency of a response without concurrency.
 pub fn one(peer: &'static Peer, options: &Options) -> Result<Sample> {
-    take(peer, options.seconds, 1, &[])
+    take(&start(peer)?, options.seconds, 1, &[])
 }
 
 /// 64 connections, each with 16 pipelined requests.
 pub fn pipelined(peer: &'static Peer, options: &Options) -> Result<Sample> {
     let script = env::temp_dir().join(format!("lameduck-bench-{}.lua", std::process::id()));
     fs::write(&script, PIPELINED)?;
-    let sample =
-        take(peer, options.seconds, MANY, &["-s".to_owned(), script.display().to_string()]);
+    let sample = take(
+        &start(peer)?,
+        options.seconds,
+        MANY,
+        &["-s".to_owned(), script.display().to_string()],
+    );
     fs::remove_file(script)?;
     sample
 }
@@ -52,12 +56,16 @@ end
 request = function() return all end
 ";
 
-fn take(peer: &'static Peer, seconds: u64, connections: usize, more: &[String]) -> Result<Sample> {
-    let server = Server::start(peer, &Setup::default())?;
+fn start(peer: &'static Peer) -> Result<Server> {
+    Server::start(peer, &Setup::default())
+}
+
+/// Takes a sample of a load, after a warm-up.
+pub fn take(server: &Server, seconds: u64, connections: usize, more: &[String]) -> Result<Sample> {
     // Warm up allocators, branch predictors and the kernel's buffers.
-    run(&server, &[], 1, connections, more)?;
+    run(server, &[], 1, connections, more)?;
     let before = server.cpu()?;
-    let run = run(&server, &[], seconds, connections, more)?;
+    let run = run(server, &[], seconds, connections, more)?;
     let after = server.cpu()?;
     let (user, system) = (after.user - before.user, after.system - before.system);
     Ok(sample([

@@ -1,7 +1,7 @@
 //! `axum::serve` on tokio's multi-threaded runtime, with its own graceful shutdown.
 
-use axum::{Router, routing::get, serve::ListenerExt};
-use lameduck_peers::{HELLO, SLOW, SLOW_TIME, address, announce, cores, listen, stopped};
+use axum::serve::ListenerExt;
+use lameduck_peers::{address, announce, cores, listen, router, stopped};
 use std::io;
 use tokio::{net::TcpListener, runtime::Builder};
 
@@ -11,15 +11,9 @@ fn main() -> io::Result<()> {
             let listener = TcpListener::from_std(listen(address()?)?)?;
             announce(listener.local_addr()?)?;
             let listener = listener.tap_io(|stream| drop(stream.set_nodelay(true)));
-            let router = Router::new().route("/", get(|| async { HELLO })).route(SLOW, get(slow));
-            axum::serve(listener, router)
+            axum::serve(listener, router())
                 .with_graceful_shutdown(async { drop(stopped().await) })
                 .await
         },
     )
-}
-
-async fn slow() -> &'static str {
-    tokio::time::sleep(SLOW_TIME).await;
-    HELLO
 }
