@@ -75,6 +75,17 @@ pub(crate) fn until_holds(what: &str, mut holds: impl FnMut() -> bool) {
     until(what, || holds().then_some(()));
 }
 
+/// Fails unless one of three attempts takes less than `limit`, which is shorter than the delay that
+/// a bug would cause. A busy machine may delay one of them, and a bug delays each.
+#[track_caller]
+pub(crate) fn soon(limit: Duration, mut attempt: impl FnMut() -> Duration) {
+    let mut took = Vec::new();
+    while took.last().is_none_or(|last| *last >= limit) {
+        assert!(took.len() < 3, "each took longer than {limit:?}: {took:?}");
+        took.push(attempt());
+    }
+}
+
 /// Returns a path in the temporary directory that no other test uses.
 pub(crate) fn scratch_path(name: &str) -> std::path::PathBuf {
     use std::sync::atomic::{AtomicU32, Ordering};
