@@ -6,6 +6,7 @@ use super::{
     response_progress::ResponseProgress,
 };
 use crate::http::server::{
+    abort::AbortCause,
     client_timeout::ClientTimeout,
     outcome::{EndedRequest, OutcomeObserver, RequestOutcome},
     state::ServerState,
@@ -280,6 +281,14 @@ impl RequestState {
     /// Records the status of a response in place of the handler's.
     pub(super) fn record_status(&self, status: StatusCode) {
         self.status.store(status.as_u16(), Relaxed);
+    }
+
+    /// Records that the host's response for `cause` replaces the handler's, of which nothing is
+    /// sent.
+    pub(super) fn record_replaced(&self, cause: AbortCause) {
+        // A gRPC call gets its error in trailers (the status is 200).
+        self.record_status(if self.is_call() { StatusCode::OK } else { cause.status() });
+        self.body_bytes.store(0, Relaxed);
     }
 
     fn status(&self) -> Option<StatusCode> {

@@ -280,10 +280,7 @@ where
         let Some(in_flight) = state.in_flight.take() else { return };
         in_flight.log_refusal(why);
         in_flight.record_head_sent(false);
-        // A gRPC call gets its error in trailers (the status is 200).
-        let is_call = in_flight.request().is_call();
-        let status = if is_call { StatusCode::OK } else { StatusCode::INTERNAL_SERVER_ERROR };
-        in_flight.request().record_status(status);
+        in_flight.request().record_replaced(AbortCause::Body);
         in_flight.connection().on_request_ended();
         in_flight.abort(AbortCause::Body);
     }
@@ -295,12 +292,12 @@ where
     B: HttpBody<Data = Bytes>,
     B::Error: Into<BoxError>,
 {
-    /// Returns the whole body if one poll yields all of it, and `None` if it failed and its request
-    /// was aborted. After `Pending` the body continues as if it had not been polled.
+    /// Returns the whole body if one poll yields all of it, and why its request was aborted if it
+    /// was. After `Pending` the body continues as if it had not been polled.
     pub(crate) fn poll_complete(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Bytes>> {
+    ) -> Poll<Result<Bytes, AbortCause>> {
         let this = self.as_mut().project();
         let polled = match this.source.project() {
             SourceProjection::Handler { mut body } if this.state.later.is_none() => {
@@ -311,7 +308,7 @@ where
                     {
                         this.state.remaining = Some(0);
                         this.state.complete = true;
-                        let bytes = frame.into_data().ok();
+                        let bytes = frame.into_data().map_err(|_| AbortCause::Body);
                         this.state.record_bytes(bytes.as_ref().map_or(0, Bytes::len));
                         return Poll::Ready(bytes);
                     }
@@ -325,14 +322,16 @@ where
             | SourceProjection::Resumed { .. } => self.as_mut().poll_source(cx),
         };
         if let Poll::Ready(Some(Err(why))) = &polled {
+            let cause = why.abort_cause();
             self.as_mut().abort_before_head(why);
+            return Poll::Ready(Err(cause));
         }
-        let Some(Ok(frame)) = ready!(polled) else { return Poll::Ready(None) };
-        let Ok(mut chunk) = frame.into_data() else { return Poll::Ready(None) };
+        let Some(Ok(frame)) = ready!(polled) else { return Poll::Ready(Err(AbortCause::Body)) };
+        let Ok(mut chunk) = frame.into_data() else { return Poll::Ready(Err(AbortCause::Body)) };
         let bytes = chunk.copy_to_bytes(chunk.remaining());
         let state = self.project().state;
         if state.complete {
-            return Poll::Ready(Some(bytes));
+            return Poll::Ready(Ok(bytes));
         }
         state.put_back(bytes);
         Poll::Pending

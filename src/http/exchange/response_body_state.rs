@@ -12,7 +12,7 @@ use super::{
 use crate::http::server::{connection_slot::WriteStrategy, deadline_timers::DeadlineKey};
 use crate::{errors::Chain, lifecycle::Moment};
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode};
+use http::HeaderMap;
 use http_body::{Body as HttpBody, Frame};
 use std::{
     error::Error,
@@ -468,7 +468,7 @@ impl BodyState {
     pub(super) fn abort_before_head(&mut self, why: &ResponseBodyError) {
         if let Some(in_flight) = &self.in_flight {
             in_flight.record_head_sent(false);
-            in_flight.request().record_status(StatusCode::INTERNAL_SERVER_ERROR);
+            in_flight.request().record_replaced(why.abort_cause());
         }
         self.abort_request(why);
     }

@@ -296,11 +296,12 @@ impl<S: HttpService> FastPath<S> {
         let mut body = ResponseBody::pinned(self.body.take(), body);
         if length > 0 {
             match body.as_mut().poll_complete(cx) {
-                Poll::Ready(Some(bytes)) => gathered.bytes.extend_from_slice(&bytes),
+                Poll::Ready(Ok(bytes)) => gathered.bytes.extend_from_slice(&bytes),
                 // Its request was aborted. Nothing of its response was written.
-                Poll::Ready(None) => {
+                Poll::Ready(Err(cause)) => {
                     let server = self.service.connection().server();
-                    return Err(Box::new(ErrorResponse::Failed.replace_with_text(&head, server)));
+                    let error = ErrorResponse::from(cause);
+                    return Err(Box::new(error.replace_with_text(&head, server)));
                 }
                 Poll::Pending => {
                     let body = ResponseBody::resumed(body);

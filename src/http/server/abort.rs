@@ -1,6 +1,7 @@
 //! Requests that were cut: aborted before their response was complete.
 
 use crate::lifecycle::Phase;
+use http::StatusCode;
 use std::time::Duration;
 
 /// A request that was cut.
@@ -34,4 +35,14 @@ pub(crate) enum AbortCause {
     /// The client, which received nothing of the response for the send timeout. The request counts
     /// as *gone*.
     Client,
+}
+
+impl AbortCause {
+    /// Returns the status of the host's response if the head of the handler's was not written.
+    pub(crate) const fn status(self) -> StatusCode {
+        match self {
+            Self::Shutdown => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Body | Self::Client => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
 }

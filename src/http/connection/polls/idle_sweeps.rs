@@ -72,7 +72,7 @@ impl Idle {
     /// response is `delivered`.
     fn draining(connections: impl IntoIterator<Item = Script>, delivered: bool) -> Self {
         let clock = Arc::new(ManualClock::new());
-        let worker = worker_context(&clock, Limits::default(), Arc::new(Notify::new()));
+        let worker = worker_context(&clock, Limits::default(), Arc::new(Notify::new()), None);
         let server = worker.shared.server.clone();
         let poller = Silent::default();
         let queries = poller.queries.clone();
@@ -117,7 +117,7 @@ impl Idle {
 pub(in crate::http) fn empty_idle_set() -> IdleSet<impl IdlePoller, impl HttpService> {
     let clock = Arc::new(ManualClock::new());
     IdleSet::new(
-        worker_context(&clock, Limits::default(), Arc::new(Notify::new())),
+        worker_context(&clock, Limits::default(), Arc::new(Notify::new()), None),
         Some(Silent::default()),
     )
 }

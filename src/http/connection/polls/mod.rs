@@ -292,6 +292,22 @@ async fn a_503_that_waits_for_an_http2_client_is_cut() {
     }
 }
 
+// A request arrived after the abort, and the body of its response waited. Its client got a 503, but
+// the app's observer a status of 500 (P5c). On the fast path the client got a 500, too (P5d).
+#[tokio::test]
+async fn a_body_that_waits_after_the_abort_is_replaced_by_a_503_that_is_observed() {
+    for head in ["GET /stuck HTTP/1.1\r\n", "POST /stuck HTTP/1.1\r\ncontent-length: 0\r\n"] {
+        let mut world = World::new();
+        world.wire().send(format!("{head}host: a\r\n\r\n").as_bytes());
+        world.enter(Stage::Abort).await;
+        world.start().await;
+        let response = String::from_utf8_lossy(&world.wire().written).into_owned();
+        assert!(response.starts_with("HTTP/1.1 503 "), "{head}{response}");
+        assert_eq!(world.observed(), [(Some(503), 0)], "{head}");
+        assert_eq!(world.requests().aborted, 1);
+    }
+}
+
 // A connection was chosen to make room in the instant in which its next request arrived. It was
 // closed right after that response, without an announcement: the client's next request was lost
 // (P5b, P15).

@@ -12,6 +12,7 @@ use crate::http::{
         connection_slot::ConnectionSlot,
         idle_policy::EvictionGrace,
         limits::Limits,
+        outcome::{EndedRequest, OutcomeObserver},
         server_metrics::{ConnectionStats, RequestStats},
         state::{CloseRaces, ServerConfig, ServerState},
         worker_runtime::WorkerRuntime,
@@ -84,6 +85,7 @@ impl hyper::service::Service<Request<Body>> for Routes {
                 },
                 "/large" => whole(&[b'x'; 50_000]),
                 "/middling" => whole(&[b'x'; 6_000]),
+                "/stuck" => Stuck.boxed_unsync(),
                 "/panics" => Panics.boxed_unsync(),
                 "/late" => {
                     request.body().context().set_timeout(Some(Duration::ZERO));
@@ -92,6 +94,25 @@ impl hyper::service::Service<Request<Body>> for Routes {
                 _ => whole(b"hello"),
             }))
         })
+    }
+}
+
+/// A body of five bytes that never come.
+struct Stuck;
+
+impl http_body::Body for Stuck {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Poll::Pending
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(5)
     }
 }
 
@@ -137,6 +158,7 @@ pub(super) fn worker_context(
     clock: &Arc<ManualClock>,
     limits: Limits,
     release: Arc<Notify>,
+    outcome_observer: Option<OutcomeObserver>,
 ) -> Arc<WorkerContext<Routes>> {
     let config = ServerConfig {
         app_version: "1".into(),
@@ -147,7 +169,7 @@ pub(super) fn worker_context(
         close_races: CloseRaces::Counted,
         eviction_grace: EvictionGrace::MAIN,
         seed: Seed(1),
-        outcome_observer: None,
+        outcome_observer,
     };
     let server = Arc::new(ServerState::new(clock.clone(), config));
     server.publish(Phase::Serving, clock.now());
@@ -165,8 +187,12 @@ pub(super) struct World {
     wire: Arc<Mutex<Wire>>,
     release: Arc<Notify>,
     stage: Stage,
+    observed: Observed,
     _timers: JoinSet<()>,
 }
+
+/// The status and the bytes of the body of each ended request, as the app's observer gets them.
+type Observed = Arc<Mutex<Vec<(Option<u16>, u64)>>>;
 
 /// All that a poll may change.
 type Fingerprint = (usize, usize, usize, bool, End, RequestStats, ConnectionStats);
@@ -181,7 +207,13 @@ impl World {
     pub(super) fn with_limits(limits: Limits) -> Self {
         let clock = Arc::new(ManualClock::new());
         let release = Arc::new(Notify::new());
-        let worker = worker_context(&clock, limits, release.clone());
+        let observed = Observed::default();
+        let seen = observed.clone();
+        let observer = OutcomeObserver::new(move |request: &EndedRequest<'_>| {
+            let status = request.status.map(|status| status.as_u16());
+            seen.lock().unwrap().push((status, request.body_bytes));
+        });
+        let worker = worker_context(&clock, limits, release.clone(), Some(observer));
         let server = worker.shared.server.clone();
         let mut timers = JoinSet::new();
         timers.spawn(watch_deadlines(worker.clone()));
@@ -195,7 +227,8 @@ impl World {
         let handoff = Arc::new(IdleHandoff::new(false));
         let connection = Connection::new(worker, slot.clone(), handoff, io);
         let task = Some(tokio_test::task::spawn(connection));
-        Self { clock, server, slot, task, wire, release, stage: Stage::Serving, _timers: timers }
+        let (stage, _timers) = (Stage::Serving, timers);
+        Self { clock, server, slot, task, wire, release, stage, observed, _timers }
     }
 
     pub(super) fn wire(&self) -> MutexGuard<'_, Wire> {
@@ -228,6 +261,10 @@ impl World {
 
     pub(super) fn requests(&self) -> RequestStats {
         self.server.metrics.requests()
+    }
+
+    pub(super) fn observed(&self) -> Vec<(Option<u16>, u64)> {
+        self.observed.lock().unwrap().clone()
     }
 
     fn poll(&mut self) {
