@@ -47,11 +47,12 @@ impl<S: HttpService> Host<S> {
     /// # Performance
     /// The accept loop is a task, and each connection is a task of your runtime. In a
     /// multi-threaded runtime they are spread over its threads as work arrives: a handler that
-    /// blocks stalls one thread, and others take over its tasks. In return tasks move between
-    /// threads, counters are shared, and each idle connection keeps a task (about 1 KB). One HTTP/1
-    /// connection uses one core at a time, as does the framing of one HTTP/2 connection; the
-    /// handlers of HTTP/2 streams are separate tasks. In a `current_thread` runtime everything that
-    /// [`run`](crate::run) says of one worker applies to the whole service.
+    /// computes stalls one thread, and others take over its waiting tasks. One that blocks while
+    /// little else happens may stall all connections, although other threads are idle. Tasks move
+    /// between threads, counters are shared, and each idle connection keeps a task (about 1 KB).
+    /// One HTTP/1 connection uses one core at a time, as does the framing of one HTTP/2 connection;
+    /// the handlers of HTTP/2 streams are separate tasks. In a `current_thread` runtime everything
+    /// that [`run`](crate::run) says of one worker applies to the whole service.
     ///
     /// # The caller's part
     /// - The end: return the report from `main`, or its exit code is lost. The drop of a runtime,

@@ -35,16 +35,16 @@ pub const SLOW: &str = "/slow";
 pub const SLOW_TIME: Duration = Duration::from_millis(200);
 
 /// Path of a response that a router computes for [`COMPUTE_TIME`] without yielding.
-pub const COMPUTE: &str = "/compute";
+const COMPUTE: &str = "/compute";
 
 /// Time for which [`COMPUTE`] has its thread.
-pub const COMPUTE_TIME: Duration = Duration::from_millis(20);
+const COMPUTE_TIME: Duration = Duration::from_millis(20);
 
 /// Path of a response for which a router blocks its thread for [`BLOCK_TIME`].
-pub const BLOCK: &str = "/block";
+const BLOCK: &str = "/block";
 
 /// Time for which [`BLOCK`] has its thread.
-pub const BLOCK_TIME: Duration = Duration::from_secs(1);
+const BLOCK_TIME: Duration = Duration::from_secs(1);
 
 /// Returns the response of a hyper service. The future of the slow route is boxed, so that the
 /// other route does not pay for its size.
