@@ -11,6 +11,7 @@ use crate::{
             idle_handoff::{IdleInfo, IdleState},
             idle_set::IdleSet,
             transition::ReceivedAny,
+            worker_context::WorkerContext,
         },
         exchange::http_service::HttpService,
         server::{
@@ -30,7 +31,6 @@ use std::{
     },
     task::{Context, Poll},
 };
-use tokio::sync::Notify;
 
 /// A poller of connections that never have anything to read. Counts the queries to the kernel.
 #[derive(Default)]
@@ -63,6 +63,7 @@ impl IdlePoller for Silent {
 /// Connections that were idle before the drain, and their worker's clock.
 struct Idle {
     clock: Arc<ManualClock>,
+    worker: Arc<WorkerContext<Routes>>,
     set: IdleSet<Silent, Routes>,
     queries: Arc<AtomicUsize>,
 }
@@ -72,11 +73,11 @@ impl Idle {
     /// response is `delivered`.
     fn draining(connections: impl IntoIterator<Item = Script>, delivered: bool) -> Self {
         let clock = Arc::new(ManualClock::new());
-        let worker = worker_context(&clock, Limits::default(), Arc::new(Notify::new()), None);
+        let worker = worker_context(&clock);
         let server = worker.shared.server.clone();
         let poller = Silent::default();
         let queries = poller.queries.clone();
-        let mut set = IdleSet::new(worker, Some(poller));
+        let mut set = IdleSet::new(worker.clone(), Some(poller));
         for io in connections {
             let info = IdleInfo {
                 since: clock.now(),
@@ -92,7 +93,7 @@ impl Idle {
         }
         assert!(set.drain_handoff());
         server.publish(Phase::Draining, clock.now());
-        Self { clock, set, queries }
+        Self { clock, worker, set, queries }
     }
 
     fn sweep(&mut self) -> Moment {
@@ -116,10 +117,7 @@ impl Idle {
 /// An idle set without connections.
 pub(in crate::http) fn empty_idle_set() -> IdleSet<impl IdlePoller, impl HttpService> {
     let clock = Arc::new(ManualClock::new());
-    IdleSet::new(
-        worker_context(&clock, Limits::default(), Arc::new(Notify::new()), None),
-        Some(Silent::default()),
-    )
+    IdleSet::new(worker_context(&clock), Some(Silent::default()))
 }
 
 /// With 10,000 idle connections a stop slept for up to 100 ms with a few of them left. Their watch
@@ -175,4 +173,20 @@ async fn one_query_is_the_answer_for_all_that_are_closing() {
     assert!(idle.set.is_empty());
     assert_eq!(idle.queries(), 1);
     assert_eq!(idle.set.drain_resumed().count(), 1, "one client lacks a part of its response");
+}
+
+/// At the connection limit the worker waits for a close, and a connection waits in the kernel's
+/// queue.
+#[tokio::test]
+async fn a_close_frees_a_place_at_once() {
+    let mut idle = Idle::draining([script().0], true);
+    idle.sweep_all();
+    idle.worker.wait_for_capacity();
+    let worker = idle.worker.clone();
+    let mut freed = tokio_test::task::spawn(worker.capacity_freed());
+    assert!(freed.poll().is_pending());
+    idle.clock.advance(RACE_WATCH);
+    idle.sweep_all();
+    assert!(idle.set.is_empty());
+    assert!(freed.poll().is_ready());
 }

@@ -402,3 +402,44 @@ async fn the_default_limit_on_fields_is_kept_by_hyper() {
         assert!(output.starts_with(status), "{fields} fields: {output}");
     }
 }
+
+// On the internal server a connection makes room in the middle of its response, too. What is cut by
+// that must not look complete, and what is not ends with a FIN (P5d, P15).
+#[tokio::test]
+async fn a_response_is_reset_if_its_connection_makes_room() {
+    const POST: &[u8] = b"POST /large HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n";
+    const STREAMS: &[u8] = b"GET /streams HTTP/1.1\r\nhost: a\r\n\r\n";
+    const HALF: &[u8] = b"GET / HTTP/1.1\r\nho";
+    for (input, room, end) in [
+        (POST, 20_000, End::Reset),
+        (STREAMS, usize::MAX, End::Reset),
+        (HALF, usize::MAX, End::Fin),
+    ] {
+        let mut world = World::internal();
+        world.start().await;
+        world.wire().stop_receiving(room);
+        world.wire().send(input);
+        world.settle().await;
+        world.evict();
+        world.settle().await;
+        assert!(world.has_ended(), "{}", input.escape_ascii());
+        assert_eq!(world.wire().how_it_ended(), end, "{}", input.escape_ascii());
+        let requests = world.requests();
+        assert_eq!(requests.started, requests.gone + requests.aborted);
+    }
+}
+
+// hyper skips the rest of a body that its handler did not read in a later poll, of which nothing
+// else would notify the connection: it was busy for a second, and could not make room (P15).
+#[tokio::test]
+async fn a_connection_is_idle_after_a_body_that_was_not_read() {
+    for body in ["", "12345"] {
+        let mut world = World::new();
+        world.start().await;
+        let head = format!("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: {}\r\n\r\n", body.len());
+        world.wire().send(format!("{head}{body}").as_bytes());
+        world.settle().await;
+        assert_eq!(world.requests().finished, 1);
+        assert!(world.is_idle(), "after {:?}", head + body);
+    }
+}

@@ -154,9 +154,14 @@ fn async_stream(
 }
 
 /// A worker of a server that serves.
-pub(super) fn worker_context(
+pub(super) fn worker_context(clock: &Arc<ManualClock>) -> Arc<WorkerContext<Routes>> {
+    worker_with(clock, Limits::default(), EvictionGrace::MAIN, Arc::new(Notify::new()), None)
+}
+
+fn worker_with(
     clock: &Arc<ManualClock>,
     limits: Limits,
+    eviction_grace: EvictionGrace,
     release: Arc<Notify>,
     outcome_observer: Option<OutcomeObserver>,
 ) -> Arc<WorkerContext<Routes>> {
@@ -167,7 +172,7 @@ pub(super) fn worker_context(
         streams: Duration::ZERO,
         limits,
         close_races: CloseRaces::Counted,
-        eviction_grace: EvictionGrace::MAIN,
+        eviction_grace,
         seed: Seed(1),
         outcome_observer,
     };
@@ -205,6 +210,15 @@ impl World {
 
     /// Like [`Self::new`], with these limits.
     pub(super) fn with_limits(limits: Limits) -> Self {
+        Self::with(limits, EvictionGrace::MAIN)
+    }
+
+    /// Accepts a connection of the internal server, on which busy connections make room, too.
+    pub(super) fn internal() -> Self {
+        Self::with(Limits::default(), EvictionGrace::INTERNAL)
+    }
+
+    fn with(limits: Limits, eviction_grace: EvictionGrace) -> Self {
         let clock = Arc::new(ManualClock::new());
         let release = Arc::new(Notify::new());
         let observed = Observed::default();
@@ -213,7 +227,7 @@ impl World {
             let status = request.status.map(|status| status.as_u16());
             seen.lock().unwrap().push((status, request.body_bytes));
         });
-        let worker = worker_context(&clock, limits, release.clone(), Some(observer));
+        let worker = worker_with(&clock, limits, eviction_grace, release.clone(), Some(observer));
         let server = worker.shared.server.clone();
         let mut timers = JoinSet::new();
         timers.spawn(watch_deadlines(worker.clone()));
@@ -249,6 +263,11 @@ impl World {
     pub(super) fn evict(&self) {
         self.clock.advance(Duration::from_millis(300));
         self.slot.evict();
+    }
+
+    /// Whether the connection may make room for another.
+    pub(super) fn is_idle(&self) -> bool {
+        self.slot.idle().is_some()
     }
 
     pub(super) fn is_woken(&self) -> bool {
