@@ -246,6 +246,7 @@ fn numbers(scenario: &mut Scenario) -> Vec<&mut u64> {
                 all.extend([&mut how.earlier, &mut how.pieces, &mut how.every_ms]);
                 all.extend(how.idle_ms.as_mut());
             }
+            Traffic::SendsOn(how) => all.extend([&mut how.after_ms, &mut how.every_ms]),
             Traffic::Stalls { reads, for_ms, idle_ms, requests, between_ms } => {
                 all.extend(between_ms.as_mut());
                 all.extend([reads, for_ms, requests]);

@@ -11,11 +11,11 @@
 //! requests), `goaway` (HTTP/2, with `last_stream` and `code`), `stalls` (the client reads nothing
 //! from now on), `stall ends`, `response lost`, `reads nothing` and `reads again` (HTTP/2: while it
 //! resets streams), `stops in a frame` (HTTP/2: the client sends only a part of this frame, and
-//! nothing more), `end received` (while it sends that part), `gives up connecting`, `ended`; with
-//! TLS also `tcp connected` and `tls end`;
-//! with a PROXY header `header begins` and `header sent`. The clients of a user's service record
-//! `body`, `step` (which of the requests that follow each other it was), `messages` (of a
-//! WebSocket) and `call messages` (of a gRPC call), too.
+//! nothing more), `end received` (while it sends that part), `gives up connecting`, `sends on`
+//! (after the end of its connection), `ended`, `is done` (all of its connections are closed); with
+//! TLS also `tcp connected` and `tls end`; with a PROXY header `header begins` and `header sent`.
+//! The clients of a user's service record `body`, `step` (which of the requests that follow each
+//! other it was), `messages` (of a WebSocket) and `call messages` (of a gRPC call), too.
 
 mod answer;
 mod ask;
@@ -29,6 +29,7 @@ mod http2_unread;
 mod hyper_runtime;
 mod pieces;
 mod proxied;
+mod sends_on;
 mod session;
 mod silent;
 mod stalled;
@@ -49,6 +50,7 @@ pub use http2::{First, given_up, half_framed, multiplexed, uploading};
 pub use http2_unread::{resetting, stalled_http2, windowless};
 pub use pieces::head_in_pieces;
 pub use proxied::ProxiedRoute;
+pub use sends_on::sends_on;
 pub(crate) use session::session;
 pub use silent::{
     Step, abandoned, byte_less, raw, silent_http2, slow_http2, strangers, windowless_request,

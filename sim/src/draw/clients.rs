@@ -143,6 +143,7 @@ fn client(dice: &mut Dice, scenario: &Scenario, edges: &Edges, kinds: &[Kind]) -
         | Traffic::SlowHttp2 { .. }
         | Traffic::Abandons { .. }
         | Traffic::InPieces(_)
+        | Traffic::SendsOn(_)
         | Traffic::BadHeader(_)
         | Traffic::Upgraded { .. }
         | Traffic::ByteLess

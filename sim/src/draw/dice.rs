@@ -71,6 +71,11 @@ impl Dice {
         Self { seed: Seed(Seed(seed).nth(0x70_9e74)), thrown: 0 }
     }
 
+    /// Creates independent dice for clients that go on sending at the end of a connection.
+    pub(super) const fn of_closing(seed: u64) -> Self {
+        Self { seed: Seed(Seed(seed).nth(0xc1_05e)), thrown: 0 }
+    }
+
     /// Creates independent dice for TLS.
     pub(crate) const fn of_tls(seed: u64) -> Self {
         Self { seed: Seed(Seed(seed).nth(0x7_15)), thrown: 0 }

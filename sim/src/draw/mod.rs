@@ -13,6 +13,7 @@
 mod calls;
 mod caps;
 mod clients;
+mod closing;
 mod dice;
 mod edges;
 mod extras;
@@ -214,6 +215,7 @@ fn draw_as(
     headers::draw(&mut Dice::of_headers(seed), &mut scenario, &edges);
     heads::draw(&mut Dice::of_heads(seed), &mut scenario, &edges);
     together::draw(&mut Dice::of_things_together(seed), &mut scenario, &edges);
+    closing::draw(&mut Dice::of_closing(seed), &mut scenario, &edges);
     stalls_end_in_time(&mut scenario, &edges);
     scenario.tls |= Dice::of_tls(seed).one_in(4);
     scenario

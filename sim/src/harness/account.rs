@@ -175,6 +175,7 @@ fn of_client(client: &Client) -> String {
         | Traffic::SlowHttp2 { .. }
         | Traffic::Abandons { .. }
         | Traffic::InPieces(_)
+        | Traffic::SendsOn(_)
         | Traffic::BadHeader(_)
         | Traffic::Upgraded { .. } => format!("{:?}", client.traffic),
     }

@@ -71,6 +71,7 @@ const fn in_sequence(traffic: Traffic) -> Traffic {
         | Traffic::Stalls { .. }
         | Traffic::Pipelined { .. }
         | Traffic::InPieces(_)
+        | Traffic::SendsOn(_)
         | Traffic::Late { .. }
         | Traffic::Leaves { .. }
         | Traffic::Session { .. }

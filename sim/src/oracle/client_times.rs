@@ -73,6 +73,7 @@ pub(super) fn silent_connections_have_their_grace(history: &RunHistory<'_>) -> R
             | Traffic::Session { .. }
             | Traffic::Late { .. }
             | Traffic::InPieces(_)
+            | Traffic::SendsOn(_)
             | Traffic::Leaves { .. }
             | Traffic::Http2Windowless { .. }
             | Traffic::Http2Resets { .. }

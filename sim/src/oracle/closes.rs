@@ -2,7 +2,7 @@
 
 use super::{ObservedRequest, RequestResult, RunHistory};
 use crate::{
-    scenario::{Client, RequestKind, Traffic},
+    scenario::{Client, RequestKind, SendsOn, SentOn, Traffic},
     trace::Record,
 };
 use lameduck::{ConnectionStats, Report, lifecycle::Phase};
@@ -95,9 +95,17 @@ fn unanswered(history: &RunHistory<'_>) -> BTreeSet<(usize, u64)> {
         let is_lost = !matches!(observed.end, Some((_, RequestResult::Completed(..))));
         let key = (observed.client, observed.connection);
         let is_first = observed.earlier == 0;
+        // What it sends after the close crosses it, too.
+        let goes_on = history.client(observed).is_some_and(sends_letters_on);
+        let is_lost = is_lost || goes_on;
         all.entry(key).and_modify(|lost| *lost = is_lost || *lost && !is_first).or_insert(is_lost);
     }
     all.into_iter().filter(|(_, lost)| *lost).map(|(key, _)| key).collect()
+}
+
+/// Whether a client goes on sending after the host has closed its idle connection.
+const fn sends_letters_on(client: &Client) -> bool {
+    matches!(client.traffic, Traffic::SendsOn(SendsOn { what: SentOn::Letters, .. }))
 }
 
 /// Returns the client and the connection that an event of a client is about.

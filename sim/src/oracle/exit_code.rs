@@ -1,8 +1,8 @@
 //! The oracle for P13: exit code and report are accurate.
 
 use super::{
-    Exercise, Judgement, ObservedRequest, RunHistory, accounting, closes, outstanding,
-    stragglers::MOMENT,
+    Exercise, Judgement, ObservedRequest, RunHistory, accounting, closes, open_connections,
+    outstanding, stragglers::MOMENT,
 };
 use crate::{hooks::ActEnd, trace::Record};
 use lameduck::{
@@ -20,6 +20,7 @@ pub(super) fn the_exit_code_is_accurate(history: &RunHistory<'_>) -> Judgement {
     outstanding::only_what_goes_on_is_waited_for(history)?;
     accounting::report_matches_the_trace(history, report)?;
     closes::races_are_counted(history, report)?;
+    open_connections::open_ones_are_counted(history)?;
     closes::unannounced_closes_are_counted(history, report)?;
     accounting::the_exit_follows(history)?;
     let Some(task_failed) = history.a_task_failed() else { return Ok(Exercise::No) };

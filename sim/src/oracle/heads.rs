@@ -4,7 +4,7 @@
 use super::{Exercise, Judgement, ObservedRequest, RequestResult, RunHistory};
 use crate::{
     client::RequestSpec,
-    scenario::{HeadInPieces, RareRequest, RequestKind, Traffic, client_name},
+    scenario::{Client, HeadInPieces, RareRequest, RequestKind, Traffic, client_name},
     trace::Record,
 };
 use lameduck::lifecycle::Phase;
@@ -79,16 +79,27 @@ fn times(
         if closes || history.may_cross_an_idle_close(observed) {
             return None;
         }
-        // In one write with the request before, it may be found only when the connection gives up
-        // its task.
+        // In one write with a request that hyper serves, it may be found only when the connection
+        // gives up its task.
         begun = begun.max(at);
         // A part of a record, too.
-        if how.idle_ms.is_none() || how.in_one_record && history.scenario.tls {
+        let in_one_write = how.idle_ms.is_none() && !is_on_the_fast_path(history, before);
+        if in_one_write || how.in_one_record && history.scenario.tls {
             begun += history.world(PARK_AFTER);
         }
     }
     let last = how.is_whole.then_some((sent + lasts + near, (sent + lasts + far).max(begun)));
     Some(HeadTimes { first: (sent + near, begun), last })
+}
+
+/// Whether a request was certainly served without hyper, which finds a part of the next head in the
+/// same write at once.
+fn is_on_the_fast_path(history: &RunHistory<'_>, observed: &ObservedRequest) -> bool {
+    let has_no_fields = |client: &Client| client.fields.is_none();
+    history.request_kind(observed) == Some(&RequestKind::Fast)
+        && history.client(observed).is_some_and(has_no_fields)
+        && history.scenario.caps.is_empty()
+        && !history.scenario.tls
 }
 
 fn has_its_time(

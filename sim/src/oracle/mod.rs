@@ -22,6 +22,7 @@ mod heads;
 mod hooks;
 mod lifecycle;
 mod observed_request;
+mod open_connections;
 mod outstanding;
 mod probes;
 mod request_deadline;

@@ -2,7 +2,7 @@
 
 use super::{Exercise, Judgement, RequestResult, RunHistory, client_times};
 use crate::{
-    scenario::{Client, HeaderFault, RequestKind, Traffic, client_name},
+    scenario::{Client, HeaderFault, RequestKind, SendsOn, SentOn, Traffic, client_name},
     trace::Record,
 };
 use lameduck::lifecycle::Phase;
@@ -115,6 +115,9 @@ fn silent_clients_are_bounded(history: &RunHistory<'_>, span: Duration) -> Resul
         Traffic::HalfHead | Traffic::SilentHttp2 | Traffic::BadHeader(_) => {
             Some(GRACE + HEAD_GRACE)
         }
+        // A close with unread bytes goes on to read, for as long as a head may take.
+        Traffic::SendsOn(SendsOn { what: SentOn::Body, .. }) => Some(GRACE + HEAD_GRACE),
+        Traffic::SendsOn(_) => Some(GRACE),
         Traffic::Once(_)
         | Traffic::KeepAlive { .. }
         | Traffic::PerRequest { .. }
@@ -138,7 +141,9 @@ fn silent_clients_are_bounded(history: &RunHistory<'_>, span: Duration) -> Resul
     let all: Option<Vec<Duration>> = history.scenario.clients.iter().map(of_its_own).collect();
     let Some(longest) = all.and_then(|all| all.into_iter().max()) else { return Ok(()) };
     // Includes the response, and the client's close after it.
-    let most = longest + QUIESCE + history.under_way() * 4 + history.tolerance();
+    let trips = if history.scenario.tls { 8 } else { 4 };
+    let slack = if history.has_partial_io() { PARTIAL_IO } else { Duration::ZERO };
+    let most = longest + QUIESCE + history.under_way() * trips + slack + history.tolerance();
     let outside = history.scenario.clients.iter().all(|client| client.traffic.is_internal());
     if !outside && history.delivers() && history.scenario.tasks.is_empty() && span > most {
         return Err(format!(

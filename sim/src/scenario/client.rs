@@ -7,9 +7,9 @@ use super::{
 use crate::client::{
     ClientId, Connect, ExchangePacing, First, FramePart, Http1Client, RequestSpec, Retry, Stall,
     Step, abandoned, byte_less, connection_per_request, given_up, half_framed, head_in_pieces,
-    keep_alive, multiplexed, one_request, pause, pipelined, raw, resetting, session, silent_first,
-    silent_http2, slow_http2, stalled, stalled_http2, strangers, upgraded, uploading, windowless,
-    windowless_request,
+    keep_alive, multiplexed, one_request, pause, pipelined, raw, resetting, sends_on, session,
+    silent_first, silent_http2, slow_http2, stalled, stalled_http2, strangers, upgraded, uploading,
+    windowless, windowless_request,
 };
 use serde::{Deserialize, Serialize};
 use std::{iter, time::Duration};
@@ -238,6 +238,7 @@ impl Client {
                 }
             }
             Traffic::InPieces(how) => head_in_pieces(client_id, route, &ask, &then, how).await,
+            Traffic::SendsOn(how) => sends_on(client_id, route, &ask, how).await,
             Traffic::ByteLess => byte_less(client_id, route, client_id.patience()).await,
             Traffic::SilentHttp2 => silent_http2(client_id, route, client_id.patience()).await,
             Traffic::SlowHttp2 { bytes, every_ms, is_whole } => {

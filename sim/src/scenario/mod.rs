@@ -13,6 +13,7 @@ mod rare;
 mod request;
 mod request_kind;
 mod run;
+mod sends_on;
 mod times;
 mod traffic;
 
@@ -29,6 +30,7 @@ pub use request::{Request, Statuses};
 pub use request_kind::{Cooperation, RequestKind, StuckResponse, WrongLength};
 pub use run::{CLIENTS, Outcome, PROBER, SERVER, run, run_in_real_time, run_with};
 pub(crate) use run::{ServedApp, client_name, run_life};
+pub use sends_on::{SendsOn, SentOn};
 pub(crate) use times::{Time, TimeOf, times};
 pub use traffic::{Pacing, Stranger, Traffic};
 

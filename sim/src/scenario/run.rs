@@ -389,6 +389,7 @@ fn use_host<H: HostNetwork>(
             } else {
                 client.use_host(n, &client_id, &main, (&internal, &bare)).await;
             }
+            client_id.tell("is done", &[]);
         })
     }
 }

@@ -146,6 +146,9 @@ fn times_of_client<'a>(client: &'a mut Client, times: &mut Vec<Time<'a>>) {
             all.push((TimeOf::Pause, &mut how.every_ms));
             all.extend(how.idle_ms.as_mut().map(|ms| (TimeOf::Pause, ms)));
         }
+        Traffic::SendsOn(how) => {
+            all.extend([(TimeOf::Pause, &mut how.after_ms), (TimeOf::Pause, &mut how.every_ms)]);
+        }
         Traffic::Http2HalfFrame { after_ms, every_ms, .. } => {
             all.push((TimeOf::Pause, after_ms));
             // At once stays at once.

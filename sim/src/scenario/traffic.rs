@@ -1,6 +1,6 @@
 //! What a client does with its connections.
 
-use super::{Cooperation, HeadInPieces, HeaderFault};
+use super::{Cooperation, HeadInPieces, HeaderFault, SendsOn};
 use crate::client::{AfterRequest, ExchangePacing, Pace};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -166,6 +166,8 @@ pub enum Traffic {
         /// When it gives up. By then it may be connected.
         after_ms: u64,
     },
+    /// Sends one request, and goes on sending when its connection is at its end.
+    SendsOn(SendsOn),
     /// Errs in the PROXY header of its connection.
     BadHeader(HeaderFault),
     /// Upgrades the connection and sends a line at intervals until the server closes.
@@ -189,7 +191,7 @@ const fn one() -> u64 {
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
-const fn is_zero(number: &u64) -> bool {
+pub(super) const fn is_zero(number: &u64) -> bool {
     *number == 0
 }
 
@@ -307,6 +309,7 @@ impl Traffic {
             | Self::SilentHttp2
             | Self::SlowHttp2 { .. }
             | Self::Abandons { .. }
+            | Self::SendsOn(_)
             | Self::BadHeader(_)
             | Self::Upgraded { .. } => 1,
         }
@@ -365,6 +368,7 @@ impl Traffic {
                 | Self::Http2Stalls { .. }
                 | Self::Http2Upload { .. }
                 | Self::InPieces(_)
+                | Self::SendsOn(_)
                 | Self::Once(
                     Pacing::HeadPause(_) | Pacing::SlowUpload(..) | Pacing::SlowReader(..)
                 )

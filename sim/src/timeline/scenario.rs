@@ -237,6 +237,7 @@ const fn name(traffic: &Traffic) -> &'static str {
         Traffic::SlowHttp2 { .. } => "slow HTTP/2 preface",
         Traffic::Abandons { .. } => "gives up connecting",
         Traffic::InPieces(_) => "a head in pieces",
+        Traffic::SendsOn(_) => "sends on after its end",
         Traffic::BadHeader(HeaderFault::Missing) => "no PROXY header",
         Traffic::BadHeader(HeaderFault::Invalid) => "bad PROXY header",
         Traffic::BadHeader(HeaderFault::Half) => "half a PROXY header",

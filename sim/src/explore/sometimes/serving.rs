@@ -4,7 +4,8 @@ use super::{Coverage, Sometimes};
 use crate::{
     oracle::{ObservedRequest, RequestResult},
     scenario::{
-        HeadInPieces, OddRequest, RequestKind, Stranger, Traffic, WrongLength, client_name,
+        Client, HeadInPieces, OddRequest, RequestKind, SentOn, Stranger, Traffic, WrongLength,
+        client_name,
     },
 };
 use lameduck::lifecycle::Phase;
@@ -105,6 +106,21 @@ fn connections(all: &mut Vec<Sometimes>) {
     limit("a silent one made room while serving", |coverage| {
         coverage.made_room("ended", |traffic| *traffic == Traffic::ByteLess)
     });
+    for what in [SentOn::Body, SentOn::Letters, SentOn::EmptyLines] {
+        all.push(Sometimes::new(
+            format!("connections: a client goes on sending at the end: {what:?}"),
+            move |coverage| {
+                let sends = |client: &Client| {
+                    matches!(client.traffic, Traffic::SendsOn(how) if how.what == what)
+                };
+                coverage.history.scenario.clients.iter().any(sends)
+                    && coverage.clients_did("sends on")
+            },
+        ));
+    }
+    let mut limit = |what: &str, test: fn(&Coverage<'_>) -> bool| {
+        all.push(Sometimes::new(format!("connections: {what}"), test));
+    };
     limit("an idle one made room while serving", |coverage| {
         coverage.made_room("closed idle", |traffic| matches!(traffic, Traffic::KeepAlive { .. }))
     });

@@ -13,6 +13,8 @@ use std::{collections::BTreeSet, time::Duration};
 const ROOM: Duration = Duration::from_millis(250 + 250 + 100);
 /// Idle time after which a connection gives up its task, which may begin its wait again.
 const PARK_AFTER: Duration = Duration::from_secs(1);
+/// Time in which a free place is taken.
+const ACCEPTS: Duration = Duration::from_millis(20);
 /// Idle time before which no connection makes room.
 const GRACE: Duration = Duration::from_millis(250);
 
@@ -29,6 +31,7 @@ pub(super) fn limits_of_connections(history: &RunHistory<'_>) -> Result<usize, S
         silent_ones_make_room_first(history)?;
         idle_ones_have_their_grace(history)?;
         no_more_than_the_limit_work(history, most)?;
+        free_places_are_taken(history, most)?;
         evictions_are_counted(history)?;
         judged += 1;
     }
@@ -216,6 +219,44 @@ fn no_more_than_the_limit_work(history: &RunHistory<'_>, most: usize) -> Result<
             return Err(format!(
                 "{working} handlers were at work at {:?}, with a limit of {most} connections",
                 record.at
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Checks that a connection which waits in the kernel's queue is accepted as soon as another one
+/// has closed, if every connection has one request.
+fn free_places_are_taken(history: &RunHistory<'_>, most: usize) -> Result<(), String> {
+    let is_single = |client: &Client| client.traffic == Traffic::Once(Pacing::Prompt);
+    if history.scenario.tls || !history.scenario.clients.iter().all(is_single) {
+        return Ok(());
+    }
+    let draining = history.began(Phase::Draining).or(history.exit().map(|(at, _)| at));
+    let until = draining.unwrap_or(Duration::MAX);
+    let slack = history.under_way() * 2 + ACCEPTS + history.tolerance();
+    let begun = history.requests.iter().filter_map(|observed| {
+        let of = format!("{}/{}", client_name(observed.client), observed.number);
+        let begins = history.server("handler begins").find(|record| record.text("of") == Some(&of));
+        begins.map(|begins| (observed, begins.at))
+    });
+    let begun: Vec<(&ObservedRequest, Duration)> = begun.collect();
+    for (observed, begins) in &begun {
+        let before = begins.saturating_sub(slack);
+        if before <= observed.observed + slack || *begins >= until {
+            continue;
+        }
+        // A client closes its connection when it has its response.
+        let is_open = |(other, begins): &&(&ObservedRequest, Duration)| {
+            let is_over = other.end.as_ref().is_some_and(|(at, _)| *at + slack < before);
+            *begins <= before && !is_over
+        };
+        let open = begun.iter().filter(is_open).count();
+        if open < most {
+            return Err(format!(
+                "client-{} waited since {:?} for one of {most} places, of which {open} were taken \
+                 at {before:?}, and was served at {begins:?}",
+                observed.client, observed.observed
             ));
         }
     }

@@ -1,0 +1,115 @@
+//! Compares the number of open connections, which the host logs at each phase, with those that its
+//! clients hold (P13, P15).
+
+use super::{ObservedRequest, RequestResult, RunHistory};
+use crate::{
+    scenario::{Client, RequestKind, Traffic, client_name},
+    trace::Record,
+};
+use lameduck::lifecycle::Phase;
+use std::time::Duration;
+
+/// Longest time from the end of a client to the moment at which the host has closed all of its
+/// connections: the time in which a close with unread bytes goes on to read, and its checks.
+const CLOSES_BY: Duration = Duration::from_secs(3);
+
+/// Time for the accept of a connection.
+const ACCEPTS: Duration = Duration::from_millis(50);
+
+/// Checks that at each phase the host counts a connection as open if a request on it is served
+/// later, and counts none whose client has ended.
+pub(super) fn open_ones_are_counted(history: &RunHistory<'_>) -> Result<(), String> {
+    if !history.delivers() || !history.resets() || history.may_wait_for_room() {
+        return Ok(());
+    }
+    for (phase, place, at) in &history.phases {
+        let Some(counted) = history.records[*place].number("connections") else { continue };
+        // After the cancel wait all are closed, and what was written may still be under way.
+        let least = if *phase > Phase::Cancelling { 0 } else { served_later(history, *at) };
+        if counted < least {
+            return Err(format!(
+                "{least} connections were open at {at:?}, as {phase} began, and the host counts \
+                 {counted}"
+            ));
+        }
+        let most = opened(history, *at);
+        if counted > most {
+            return Err(format!(
+                "at most {most} connections can have been open at {at:?}, as {phase} began, and \
+                 the host counts {counted}"
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Returns the number of connections that were accepted before `at`, and on which a response began
+/// after it.
+fn served_later(history: &RunHistory<'_>, at: Duration) -> u64 {
+    let slack = history.under_way() * 2 + history.tolerance();
+    let is_open = |record: &&Record| {
+        let client = client_of(record).and_then(|n| Some((n, history.scenario.clients.get(n)?)));
+        let Some((n, client)) = client.filter(|(_, client)| is_counted(client)) else {
+            return false;
+        };
+        let is_served = |observed: &ObservedRequest| {
+            observed.client == n
+                && Some(observed.connection) == record.number("connection")
+                && observed.head.is_some_and(|(head, ..)| head > at + slack)
+        };
+        // A slow reader gets its head long after it was sent.
+        let upgrades = matches!(client.traffic, Traffic::Upgraded { .. });
+        !upgrades && client.traffic.is_patient() && history.requests.iter().any(is_served)
+    };
+    let before = |record: &&Record| record.at + slack + ACCEPTS < at;
+    let connected = history.records.iter().filter(|record| record.event == "connected");
+    connected.filter(before).filter(is_open).count() as u64
+}
+
+/// Returns the number of connections that were opened before `at`, without those of clients that
+/// have ended.
+fn opened(history: &RunHistory<'_>, at: Duration) -> u64 {
+    let of_client = |(n, client): (usize, &Client)| {
+        let name = client_name(n);
+        let all = || history.records.iter().filter(|record| *record.actor == *name);
+        let is_over = all().any(|record| {
+            let by = record.at + history.world(CLOSES_BY) + history.under_way() * 4;
+            record.event == "is done" && by + history.tolerance() < at
+        });
+        if !is_counted(client) || is_over && ends_with_its_connections(history, n, client) {
+            return 0;
+        }
+        let count = |event: &str| {
+            all().filter(|record| record.event == event && record.at <= at).count() as u64
+        };
+        // The host may have accepted one that is not connected from its client's point of view.
+        let begins = u64::from(matches!(client.traffic, Traffic::Abandons { .. }));
+        count("connected").max(count("tcp connected")).max(count("header begins")).max(begins)
+    };
+    history.scenario.clients.iter().enumerate().map(of_client).sum()
+}
+
+/// Whether the host can tell that the client has ended, and not only shut its side: no request of
+/// it is left.
+fn ends_with_its_connections(history: &RunHistory<'_>, n: usize, client: &Client) -> bool {
+    let is_plain = |kind: &RequestKind| {
+        !matches!(kind, RequestKind::Rare(_) | RequestKind::User(_) | RequestKind::Mismatch(_))
+    };
+    let is_complete = |observed: &ObservedRequest| {
+        matches!(observed.end, Some((_, RequestResult::Completed(..))))
+    };
+    let mut requests = history.requests.iter().filter(|observed| observed.client == n);
+    !client.traffic.leaves()
+        && is_plain(&client.request_kind)
+        && client.then.as_ref().is_none_or(is_plain)
+        && requests.all(is_complete)
+}
+
+/// Whether the connections of a client are those of the main server.
+const fn is_counted(client: &Client) -> bool {
+    !client.traffic.is_internal()
+}
+
+fn client_of(record: &Record) -> Option<usize> {
+    record.actor.strip_prefix("client-").and_then(|n| n.parse().ok())
+}
