@@ -1,5 +1,5 @@
-//! Readiness checks that pass and fail according to a script. Each run records `checked`, with
-//! `passes` = `yes` or `no`.
+//! Readiness checks that pass and fail according to a script. Each run records `check begins`, and
+//! at its end `checked`, with `passes` = `yes` or `no`.
 
 use crate::{app::Actor, client};
 use lameduck::ReadinessCheck;
@@ -22,17 +22,32 @@ pub struct CheckScript {
     /// Index of the first run that never returns.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hangs_from: Option<u64>,
+    /// Time limit of one run, by the host's clock; `None` for the default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_ms: Option<u64>,
 }
 
+/// Default time limit of a readiness check.
+const TIMEOUT: Duration = Duration::from_secs(1);
+
 impl CheckScript {
+    /// The time limit of one run, by the host's clock.
+    #[must_use]
+    pub fn timeout(&self) -> Duration {
+        self.timeout_ms.map_or(TIMEOUT, Duration::from_millis)
+    }
+
     pub(crate) fn check(&self, actor: &Actor) -> ReadinessCheck {
         let (script, actor) = (self.clone(), actor.clone());
         let runs = std::sync::Arc::new(std::sync::atomic::AtomicU64::new(0));
         let every = Duration::from_millis(self.every_ms);
+        let timeout = self.timeout();
         ReadinessCheck::new(self.name.clone(), move || {
             let (script, actor) = (script.clone(), actor.clone());
             let run = runs.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             async move {
+                let begins = [("check", script.name.as_str().into())];
+                actor.trace.record(&actor.name, "check begins", &begins);
                 if script.hangs_from.is_some_and(|from| run >= from) {
                     let fields = [("check", script.name.into())];
                     actor.trace.record(&actor.name, "check hangs", &fields);
@@ -50,5 +65,6 @@ impl CheckScript {
             }
         })
         .interval(every)
+        .timeout(timeout)
     }
 }

@@ -14,9 +14,10 @@ use crate::{
     hooks::HookScript,
     network::{HostNetwork, Process, Stalls},
     observe,
+    reloads::ReloadScript,
     signals::ScriptedSignals,
     spawner::ProcessSpawner,
-    spins,
+    spins, status_page,
     tasks::TaskScript,
     trace::Trace,
 };
@@ -58,6 +59,8 @@ pub struct HostRun {
     pub tasks: Vec<TaskScript>,
     /// The readiness checks.
     pub checks: Vec<CheckScript>,
+    /// Its reloads, by SIGHUP. Without them, SIGHUP stops the host.
+    pub reloads: Option<ReloadScript>,
     /// How much faster than the world the host's clock runs, in parts per million.
     pub clock_skew_ppm: i64,
     /// Whether the main server speaks TLS.
@@ -160,6 +163,9 @@ impl HostRun {
         for check in &self.checks {
             builder = builder.readiness_check(check.check(&actor));
         }
+        if let Some(reloads) = self.reloads {
+            builder = reloads.reload(&actor, builder);
+        }
         asks(builder.shutdown_handle());
         let process = build(builder, actor);
         let runtime =
@@ -256,7 +262,7 @@ fn record_report(name: &str, trace: &Trace, report: &Report) {
 
 /// Probes readiness, liveness and serving on the internal server of `process`, for ever, in every
 /// fifth round by `HEAD`. Every fourth round also probes whether the process has started, and every
-/// eighth reads the counts of the status page.
+/// eighth reads the status page.
 ///
 /// After a phase change the probes are `pauses.0` apart; while nothing changes, the pause grows to
 /// at most `pauses.1`. Each response is recorded: its status and the hash of its body, or `none`
@@ -300,9 +306,10 @@ pub async fn probe<H: HostNetwork>(
         if round % STATUS_ROUNDS == STATUS_ROUNDS - 1 {
             let route = Route::new(host.clone(), process.clone(), INTERNAL_PORT);
             let ask = RequestSpec::get("/status");
+            let asked = world_time(&trace);
             if probe_once(&reader, &route, &ask, &mut status_page).await.is_ok() {
                 let page = status_page.as_mut().map(Http1Client::take_last);
-                record_status(&trace, &page.unwrap_or_default().body);
+                status_page::record(&trace, asked, &page.unwrap_or_default().body);
             }
         }
         round = round.wrapping_add(1);
@@ -339,24 +346,6 @@ async fn probe_once<H: HostNetwork>(
             answer => return answer,
         }
     }
-}
-
-/// Records the counts of a status page, whose path is read after each eighth round of probes.
-fn record_status(trace: &Trace, page: &str) {
-    let Ok(page) = serde_json::from_str::<serde_json::Value>(page) else { return };
-    let number = |of: &serde_json::Value| of.as_u64().unwrap_or(u64::MAX);
-    let states = page["connections_by_state"].as_object().into_iter().flatten();
-    let states: u64 = states.map(|(_, count)| count.as_u64().unwrap_or(0)).sum();
-    let requests = &page["requests"];
-    let ended = ["finished", "timed_out", "aborted", "gone"].map(|end| number(&requests[end]));
-    let fields = [
-        ("open", number(&page["connections"]["open"]).into()),
-        ("states", states.into()),
-        ("started", number(&requests["started"]).into()),
-        ("in_flight", number(&page["in_flight"]).into()),
-        ("ended", ended.into_iter().fold(0, u64::saturating_add).into()),
-    ];
-    trace.record("prober", "status page", &fields);
 }
 
 /// Rounds of probes between two reads of the status page.

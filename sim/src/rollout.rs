@@ -136,6 +136,7 @@ impl Rollout {
                         hooks: Vec::new(),
                         tasks: Vec::new(),
                         checks: Vec::new(),
+                        reloads: None,
                         clock_skew_ppm: 0,
                         tls: false,
                         workers: NonZeroUsize::MIN,

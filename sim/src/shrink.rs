@@ -59,6 +59,7 @@ fn simpler(scenario: &Scenario) -> Vec<Scenario> {
         }
     };
     change(&|scenario| scenario.clock_skew_ppm = 0);
+    change(&|scenario| scenario.reloads = None);
     change(&|scenario| scenario.workers = 1);
     change(&|scenario| scenario.second_address = false);
     change(&|scenario| scenario.reordered = false);
@@ -203,6 +204,10 @@ fn numbers(scenario: &mut Scenario) -> Vec<&mut u64> {
         all.extend(hook.budget_ms.as_mut());
     }
     all.extend(scenario.tasks.iter_mut().map(|task| &mut task.then.after_ms));
+    if let Some(reloads) = &mut scenario.reloads {
+        all.push(&mut reloads.takes_ms);
+        all.extend(&mut reloads.at_ms);
+    }
     for check in &mut scenario.checks {
         all.extend([&mut check.takes_ms, &mut check.fails_from, &mut check.fails]);
     }

@@ -36,6 +36,13 @@ impl SignalSender {
         );
     }
 
+    /// Sends a SIGHUP to a service that reloads by it.
+    pub(crate) fn reload(&self) {
+        // A signal to a process that has exited is lost.
+        let _ = self.sender.send(Signal::Hangup);
+        self.trace.record(&self.actor, "reload requested", &[]);
+    }
+
     /// Records a stop request that is not a signal.
     pub(crate) fn note(&self, event: &'static str) {
         self.trace.record(&self.actor, event, &[]);

@@ -42,7 +42,7 @@ pub async fn sends_on<C: Connect>(
             client_id.tell("closed idle", &[connection.clone(), ("how", end.into())]);
         }
     }
-    client_id.tell("sends on", &[connection.clone()]);
+    client_id.tell("sends on", std::slice::from_ref(&connection));
     let sending = async {
         loop {
             pause(how.every()).await;

@@ -76,6 +76,11 @@ impl Dice {
         Self { seed: Seed(Seed(seed).nth(0xc1_05e)), thrown: 0 }
     }
 
+    /// Creates independent dice for what concerns the process and not its requests.
+    pub(super) const fn of_control(seed: u64) -> Self {
+        Self { seed: Seed(Seed(seed).nth(0xc0_4701)), thrown: 0 }
+    }
+
     /// Creates independent dice for TLS.
     pub(crate) const fn of_tls(seed: u64) -> Self {
         Self { seed: Seed(Seed(seed).nth(0x7_15)), thrown: 0 }

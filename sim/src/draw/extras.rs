@@ -134,6 +134,7 @@ fn check(dice: &mut Dice, n: u64) -> CheckScript {
         fails_from: dice.below(4),
         fails: dice.pick(&[0, 1, 2, 100]),
         hangs_from: dice.one_in(4).then(|| dice.below(6)),
+        timeout_ms: None,
     }
 }
 

@@ -14,6 +14,7 @@ mod calls;
 mod caps;
 mod clients;
 mod closing;
+mod control;
 mod dice;
 mod edges;
 mod extras;
@@ -216,6 +217,7 @@ fn draw_as(
     heads::draw(&mut Dice::of_heads(seed), &mut scenario, &edges);
     together::draw(&mut Dice::of_things_together(seed), &mut scenario, &edges);
     closing::draw(&mut Dice::of_closing(seed), &mut scenario, &edges);
+    control::draw(&mut Dice::of_control(seed), &mut scenario, &edges);
     stalls_end_in_time(&mut scenario, &edges);
     scenario.tls |= Dice::of_tls(seed).one_in(4);
     scenario

@@ -6,6 +6,7 @@
 
 mod calls;
 mod caps;
+mod control;
 mod coverage;
 mod headers;
 mod serving;
@@ -67,6 +68,7 @@ pub fn sometimes() -> &'static [Sometimes] {
         headers::headers(&mut all);
         caps::caps(&mut all);
         workers::workers(&mut all);
+        control::control(&mut all);
         surface(&mut all);
         all
     })

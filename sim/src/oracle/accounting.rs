@@ -4,7 +4,9 @@
 //! worst, or how much time a hook has. All of this is computed again, so that a mistake in the host
 //! is not repeated here.
 
-use super::{ErrorKind, INTERNAL_PATH, ObservedRequest, RequestResult, RunHistory, closes, hooks};
+use super::{
+    ErrorKind, INTERNAL_PATH, ObservedRequest, RequestResult, RunHistory, closes, hooks, log_lines,
+};
 use crate::{
     client::UNREAD_WINDOW,
     scenario::{Client, RequestKind, Traffic},
@@ -29,6 +31,7 @@ pub(super) fn report_matches_the_trace(
     spans_are_the_phases(history, report)?;
     the_bound_is_the_plans(history, report)?;
     failures_are_reported(history, report)?;
+    log_lines::the_error_is_the_first(history, report)?;
     closes::connections_are_counted(history, report)?;
     hooks::hook_verdicts_match_the_trace(history, report)
 }

@@ -134,6 +134,7 @@ pub(super) fn hook_verdicts_match_the_trace(
                         hook.name
                     ));
                 }
+                the_length_is_true(history, hook, begins, ends)?;
             }
             HookVerdict::StartDropped | HookVerdict::GivenUp(_) => {
                 // A hook that returns in the moment in which its time expires was too late.
@@ -188,6 +189,24 @@ pub(super) fn hook_verdicts_match_the_trace(
                 ));
             }
         }
+    }
+    Ok(())
+}
+
+/// Checks that the report says how long a hook ran that ended by itself.
+fn the_length_is_true(
+    history: &RunHistory<'_>,
+    hook: &lameduck::HookReport,
+    begins: Option<Duration>,
+    ends: Option<Duration>,
+) -> Result<(), String> {
+    let (Some(begins), Some(ends)) = (begins, ends) else { return Ok(()) };
+    let ran = history.host(ends) - history.host(begins);
+    if ran.abs_diff(hook.took) > history.rounding() {
+        return Err(format!(
+            "a stage of {} ran {ran:?}, but the report has {:?}",
+            hook.name, hook.took
+        ));
     }
     Ok(())
 }

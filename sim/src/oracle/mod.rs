@@ -9,9 +9,11 @@
 
 mod accounting;
 mod announcements;
+mod blocked;
 mod books;
 mod calls;
 mod cancellation;
+mod checks;
 mod client_times;
 mod closes;
 mod exit_code;
@@ -21,16 +23,19 @@ mod headers;
 mod heads;
 mod hooks;
 mod lifecycle;
+mod log_lines;
 mod observed_request;
 mod open_connections;
 mod outstanding;
 mod probes;
+mod reloads;
 mod request_deadline;
 mod requests;
 mod run_history;
 mod sealing;
 mod serving;
 mod shutdown;
+mod status;
 mod stragglers;
 mod streams;
 mod tls;
@@ -190,6 +195,17 @@ pub const ORACLES: &[Oracle] = &[
         promise: "P7",
         words: "long streams have a budget, and only they",
         judge: streams::streams_have_a_budget,
+    },
+    Oracle { promise: "P13", words: "the status page is true", judge: status::pages_are_true },
+    Oracle {
+        promise: "P13",
+        words: "the log says what a shutdown waits for, and since when",
+        judge: log_lines::lines_are_true,
+    },
+    Oracle {
+        promise: "P12",
+        words: "a SIGHUP reloads, and changes nothing else",
+        judge: reloads::hangups_are_followed_by_reloads,
     },
 ];
 

@@ -1,22 +1,20 @@
 //! Oracles for the probes: P2, P2b, P3.
 
-use super::{Exercise, Judgement, RunHistory};
+use super::{Exercise, Judgement, RunHistory, blocked, checks};
 use crate::{
+    checks::CheckScript,
     scenario::Traffic,
     trace::{Fnv64, Record},
 };
 use lameduck::lifecycle::{Phase, StopReason};
 use std::time::Duration;
 
-/// Default time limit of a readiness check.
-const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
-
 /// P2: readiness is 200 only while Serving, and always while Serving if the checks pass.
 pub(super) fn ready_means_ready(history: &RunHistory<'_>) -> Judgement {
     let serving = history.began(Phase::Serving);
     let left = history.left_serving();
     let late = history.tolerance();
-    let mut judged = 0;
+    let mut judged = checks::checks_run_on_time(history)?;
     for probe in probes(history, "/readiness") {
         let (observed, answered) = (observed(probe), probe.at);
         // The host made the response at some moment between the two times.
@@ -142,7 +140,13 @@ pub(super) fn serving_means_responding(history: &RunHistory<'_>) -> Judgement {
                     "/serving, requested at {observed:?}, was 200 while a check failed"
                 ));
             }
+            200 if must_serve && blocked::is_noticed(history, observed, answered) => {
+                return Err(format!(
+                    "/serving, requested at {observed:?}, was 200 while a worker was blocked"
+                ));
+            }
             200 => {}
+            503 if blocked::may_be_noticed(history, observed, answered) => {}
             503 if must_serve && checks == Some(true) => {
                 return Err(format!(
                     "/serving, requested at {observed:?}, was 503 before the listeners closed"
@@ -187,35 +191,47 @@ fn hash_of(text: &str) -> u64 {
 /// Whether all checks passed in their last run. Returns `None` if a check ran between the request
 /// and the response.
 fn checks_pass(history: &RunHistory<'_>, observed: Duration, answered: Duration) -> Option<bool> {
+    let mut checks = history.scenario.checks.iter();
+    checks
+        .try_fold(true, |all, check| Some(all & check_passes(history, check, observed, answered)?))
+}
+
+/// Whether a check passed in its last run. Returns `None` if it ran between the two times.
+pub(super) fn check_passes(
+    history: &RunHistory<'_>,
+    check: &CheckScript,
+    observed: Duration,
+    answered: Duration,
+) -> Option<bool> {
     let late = history.tolerance();
-    let mut all = true;
-    for check in &history.scenario.checks {
-        if history.host(Duration::from_millis(check.takes_ms)) > CHECK_TIMEOUT {
-            all = false;
-            continue;
-        }
-        let mut runs = history
-            .server("checked")
-            .filter(|record| record.text("check") == Some(check.name.as_str()));
-        if runs.clone().any(|record| record.at + late >= observed && record.at <= answered + late) {
+    let takes = history.host(Duration::from_millis(check.takes_ms));
+    if takes > check.timeout() + history.rounding() {
+        return Some(false);
+    }
+    if takes + history.rounding() >= check.timeout() {
+        return None;
+    }
+    let mut runs = history
+        .server("checked")
+        .filter(|record| record.text("check") == Some(check.name.as_str()));
+    if runs.clone().any(|record| record.at + late >= observed && record.at <= answered + late) {
+        return None;
+    }
+    let last = runs.rfind(|record| record.at < observed);
+    // The runs begin again with Serving.
+    let serving = history.began(Phase::Serving).unwrap_or(Duration::MAX);
+    let mut hangs = history
+        .server("check hangs")
+        .filter(|record| record.at >= serving && record.text("check") == Some(check.name.as_str()));
+    let mut passes = true;
+    if let Some(hangs) = hangs.find(|record| record.at <= answered) {
+        let fails = hangs.at + history.world(check.timeout());
+        if answered + history.rounding() >= fails && observed <= fails + history.rounding() {
             return None;
         }
-        let last = runs.rfind(|record| record.at < observed);
-        // The runs begin again with Serving.
-        let serving = history.began(Phase::Serving).unwrap_or(Duration::MAX);
-        let mut hangs = history.server("check hangs").filter(|record| {
-            record.at >= serving && record.text("check") == Some(check.name.as_str())
-        });
-        if let Some(hangs) = hangs.find(|record| record.at <= answered) {
-            let fails = hangs.at + history.world(CHECK_TIMEOUT);
-            if answered + history.rounding() >= fails && observed <= fails + history.rounding() {
-                return None;
-            }
-            all &= observed < fails;
-        }
-        all &= last.is_some_and(|record| record.text("passes") == Some("yes"));
+        passes = observed < fails;
     }
-    Some(all)
+    Some(passes && last.is_some_and(|record| record.text("passes") == Some("yes")))
 }
 
 /// P3: liveness is 200 until the internal server closes, which is last.
@@ -233,7 +249,7 @@ pub(super) fn alive_to_the_last(history: &RunHistory<'_>) -> Judgement {
         .unwrap_or(Duration::MAX);
     let closes = last_hook.map_or(cleaning_up, |last| last.max(cleaning_up));
     let bound = history.server("log").next().map_or(Duration::ZERO, |record| record.at);
-    let mut judged = 0;
+    let mut judged = blocked::blocked_workers_are_logged(history)?;
     for probe in probes(history, "/liveness") {
         match (probe.number("status"), probe.text("none")) {
             (Some(200), _)
@@ -244,7 +260,14 @@ pub(super) fn alive_to_the_last(history: &RunHistory<'_>) -> Judgement {
                     observed(probe)
                 ));
             }
+            (Some(200), _) if must_fail(history, probe) => {
+                return Err(format!(
+                    "/liveness, requested at {:?}, was 200 while a worker was blocked",
+                    observed(probe)
+                ));
+            }
             (Some(200), _) => judged += 1,
+            (Some(503), _) if may_fail(history, probe) => judged += 1,
             (Some(status), _) => {
                 return Err(format!("/liveness, requested at {:?}, was {status}", observed(probe)));
             }
@@ -259,6 +282,21 @@ pub(super) fn alive_to_the_last(history: &RunHistory<'_>) -> Judgement {
         }
     }
     Ok(Exercise::of(judged))
+}
+
+/// Whether a worker is blocked, all the time between request and response, while the process
+/// serves.
+fn must_fail(history: &RunHistory<'_>, probe: &Record) -> bool {
+    let left = history.left_serving().unwrap_or(Duration::MAX);
+    probe.at < left && blocked::is_noticed(history, observed(probe), probe.at)
+}
+
+/// Whether a worker may be blocked at some moment between request and response, while the process
+/// serves.
+fn may_fail(history: &RunHistory<'_>, probe: &Record) -> bool {
+    let left = history.left_serving().unwrap_or(Duration::MAX);
+    observed(probe) <= left + history.tolerance()
+        && blocked::may_be_noticed(history, observed(probe), probe.at)
 }
 
 /// Checks that the counts of a status page add up: each open connection is in one state, and each

@@ -34,7 +34,7 @@ pub use sends_on::{SendsOn, SentOn};
 pub(crate) use times::{Time, TimeOf, times};
 pub use traffic::{Pacing, Stranger, Traffic};
 
-use crate::{checks::CheckScript, hooks::HookScript, tasks::TaskScript};
+use crate::{checks::CheckScript, hooks::HookScript, reloads::ReloadScript, tasks::TaskScript};
 use lameduck::{
     Caps, Limits,
     lifecycle::{Plan, Signal},
@@ -81,6 +81,9 @@ pub struct Scenario {
     /// The readiness checks.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub checks: Vec<CheckScript>,
+    /// The reloads, by SIGHUP. Without them, SIGHUP is a stop request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reloads: Option<ReloadScript>,
     /// The stop requests. Without one the host never ends.
     pub stops: Vec<StopRequest>,
     /// The clients.
@@ -333,6 +336,7 @@ impl Scenario {
             hooks: Vec::new(),
             tasks: Vec::new(),
             checks: Vec::new(),
+            reloads: None,
             stops: vec![StopRequest { at_ms: 1_000, by: StopBy::Sigterm }],
             clients: Vec::new(),
             faults: Vec::new(),

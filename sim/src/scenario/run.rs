@@ -12,7 +12,9 @@ use crate::{
         Faults, HostNetwork, LinkChange, LinuxWorld, Overrun, Stalls, SynFilter, World,
         WorldConfig,
     },
-    observe, scripted_signals,
+    observe,
+    reloads::ReloadScript,
+    scripted_signals,
     signals::SignalSender,
     trace::Trace,
 };
@@ -163,24 +165,28 @@ where
     let subscriber = app.subscriber(trace.clone());
     world.spawn(SERVER, Awaited, {
         let (report, trace, stops) = (Arc::clone(&report), trace.clone(), scenario.stops.clone());
+        let reloads = scenario.reloads.clone();
         let subscriber = subscriber.clone();
         move |host| async move {
             let any_host: Arc<dyn AnyHost> = Arc::new(host.clone());
             let build = |builder, actor| build(builder, actor, any_host);
             let (handle, handed) = tokio::sync::oneshot::channel();
+            let asking_sender = sender.clone();
             let asking = async move {
                 if let Ok(handle) = handed.await {
-                    ask_to_stop(stops, sender, handle).await;
+                    ask_to_stop(stops, asking_sender, handle).await;
                 }
                 std::future::pending::<()>().await;
             };
             let network = host.with_faults(Arc::clone(&faults));
+            let reloading = request_reloads(reloads, sender);
             let asks = |asker| drop(handle.send(asker));
             let living =
                 life.live_with(host, network, build, signals, trace.clone(), asks, subscriber);
             let lived = tokio::select! {
                 biased;
                 () = asking => None,
+                () = reloading => None,
                 () = reset_all(resets, faults) => None,
                 () = stalls.run() => None,
                 lived = living => lived,
@@ -333,6 +339,7 @@ fn life(scenario: &Scenario) -> HostRun {
         hooks: scenario.hooks.clone(),
         tasks: scenario.tasks.clone(),
         checks: scenario.checks.clone(),
+        reloads: scenario.reloads.clone(),
         clock_skew_ppm: scenario.clock_skew_ppm,
         tls: scenario.tls,
         workers: NonZeroUsize::new(scenario.workers).unwrap_or(NonZeroUsize::MIN),
@@ -364,6 +371,19 @@ async fn ask_to_stop(
             }
         }
     }
+}
+
+/// Sends the SIGHUPs that request reloads. Never returns.
+async fn request_reloads(reloads: Option<ReloadScript>, signals: SignalSender) {
+    let mut at_ms = reloads.map(|reloads| reloads.at_ms).unwrap_or_default();
+    at_ms.sort_unstable();
+    let mut now_ms = 0;
+    for at_ms in at_ms {
+        client::pause(Duration::from_millis(at_ms - now_ms)).await;
+        now_ms = at_ms;
+        signals.reload();
+    }
+    std::future::pending::<()>().await;
 }
 
 /// Returns the job of a client. A separate function, so that the compiler can prove the future

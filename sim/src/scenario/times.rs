@@ -72,6 +72,10 @@ pub(crate) fn times(scenario: &mut Scenario) -> Vec<Time<'_>> {
         all.push((TimeOf::Work, &mut hook.stop.after_ms));
     }
     all.extend(scenario.tasks.iter_mut().map(|task| (TimeOf::Work, &mut task.then.after_ms)));
+    if let Some(reloads) = &mut scenario.reloads {
+        all.push((TimeOf::Work, &mut reloads.takes_ms));
+        all.extend(reloads.at_ms.iter_mut().map(|at_ms| (TimeOf::Begin, at_ms)));
+    }
     let mut all: Vec<Time<'_>> = all.into_iter().map(Time::once).collect();
     scenario.clients.iter_mut().for_each(|client| times_of_client(client, &mut all));
     all

@@ -52,6 +52,7 @@ async fn run<S: HttpService>(
         hooks: Vec::new(),
         tasks: Vec::new(),
         checks: Vec::new(),
+        reloads: None,
         clock_skew_ppm: 0,
         tls: false,
         workers: NonZeroUsize::MIN,

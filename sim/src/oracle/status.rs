@@ -1,0 +1,252 @@
+//! P13: the status page shows the state of the host in one moment.
+//!
+//! The page has its own time, `up_for_ms`. All else on it must be true at that time. In real time
+//! the page is not judged.
+
+use super::{Exercise, Judgement, RunHistory, blocked, probes};
+use crate::trace::Record;
+use lameduck::lifecycle::{Phase, StopReason, WATCHDOG_SLACK};
+use std::time::Duration;
+
+/// Spans on the page are whole milliseconds.
+const WHOLE: Duration = Duration::from_millis(1);
+
+/// P13: each status page is true.
+pub(super) fn pages_are_true(history: &RunHistory<'_>) -> Judgement {
+    let mut judged = 0;
+    let Some((_, _, begin)) = history.phases.first() else { return Ok(Exercise::No) };
+    if !history.tolerance().is_zero() {
+        return Ok(Exercise::No);
+    }
+    for record in history.records.iter().filter(|record| record.event == "status page") {
+        let page = Page { history, record, begin: history.host(*begin) };
+        page.judge().map_err(|why| format!("a status page was not true: {why}: {record}"))?;
+        judged += 1;
+    }
+    Ok(Exercise::of(judged))
+}
+
+/// A status page, and what is needed to judge it.
+struct Page<'a> {
+    history: &'a RunHistory<'a>,
+    record: &'a Record,
+    /// When the host began, by its clock.
+    begin: Duration,
+}
+
+impl Page<'_> {
+    fn judge(&self) -> Result<(), String> {
+        let asked = self.record.number("asked_us").map(Duration::from_micros).unwrap_or_default();
+        let [from, to] = [asked, self.record.at].map(|at| self.history.host(at));
+        let at = self.at();
+        if at + self.slack() < from || at > to + self.slack() {
+            return Err("its time is not between the request and the response".to_owned());
+        }
+        self.phases_are_true()?;
+        self.the_bound_is_true()?;
+        self.the_hook_is_true()?;
+        self.probes_follow()?;
+        self.work_is_counted()
+    }
+
+    fn ms(&self, name: &str) -> Option<Duration> {
+        self.record.number(name).map(Duration::from_millis)
+    }
+
+    fn is(&self, name: &str) -> bool {
+        self.record.text(name) == Some("yes")
+    }
+
+    /// The time of the page, by the host's clock.
+    fn at(&self) -> Duration {
+        self.begin + self.ms("up_for_ms").unwrap_or_default()
+    }
+
+    const fn slack(&self) -> Duration {
+        WHOLE.saturating_add(self.history.rounding())
+    }
+
+    /// Whether a moment of the world was before the page; `None` if it was near.
+    fn is_before(&self, moment: Duration) -> Option<bool> {
+        let moment = self.history.host(moment);
+        (moment.abs_diff(self.at()) > self.slack()).then_some(moment < self.at())
+    }
+
+    /// Each phase until now is listed, with its begin and its length.
+    fn phases_are_true(&self) -> Result<(), String> {
+        let listed = self.record.text("phases").unwrap_or_default().split(',');
+        let listed: Vec<(&str, Duration, Duration)> = listed
+            .filter_map(|phase| {
+                let mut words = phase.split(' ');
+                let name = words.next()?;
+                let mut ms = || Some(Duration::from_millis(words.next()?.parse().ok()?));
+                Some((name, ms()?, ms()?))
+            })
+            .collect();
+        let begun = |(_, _, at): &&(Phase, usize, Duration)| self.is_before(*at) != Some(false);
+        let phases: Vec<_> = self.history.phases.iter().take_while(begun).collect();
+        let surely = phases.iter().filter(|(_, _, at)| self.is_before(*at) == Some(true)).count();
+        if listed.len() < surely || listed.len() > phases.len() {
+            return Err(format!(
+                "it lists {} phases of {surely} to {}",
+                listed.len(),
+                phases.len()
+            ));
+        }
+        for (n, ((name, after, lasted), (phase, _, at))) in listed.iter().zip(&phases).enumerate() {
+            let at = self.history.host(*at);
+            let next = phases.get(n + 1).filter(|_| n + 1 < listed.len());
+            let ends = next.map_or(self.at(), |(_, _, next)| self.history.host(*next));
+            let is_true = *name == phase.name()
+                && after.abs_diff(at.saturating_sub(self.begin)) <= self.slack()
+                && lasted.abs_diff(ends.saturating_sub(at)) <= self.slack() * 2;
+            if !is_true {
+                return Err(format!("{name} began {after:?} after the start and took {lasted:?}"));
+            }
+        }
+        let (name, _, lasted) = listed.last().copied().unwrap_or_default();
+        let is_last = self.record.text("phase") == Some(name);
+        match self.ms("phase_for_ms") {
+            Some(span) if is_last && span.abs_diff(lasted) <= WHOLE => Ok(()),
+            _ => Err("its phase is not the last of its phases".to_owned()),
+        }
+    }
+
+    /// The time until the process must exit is there from the first phase of the shutdown on.
+    fn the_bound_is_true(&self) -> Result<(), String> {
+        let armed = self.history.server("watchdog armed").next();
+        let due = armed.and_then(|armed| armed.number("at_us")).map(Duration::from_micros);
+        let left = due.map(|due| due.saturating_sub(WATCHDOG_SLACK).saturating_sub(self.at()));
+        let said = self.ms("must_exit_within_ms");
+        // A cancelled start hook has a short time, in which the phase stays the same.
+        let armed = armed.map(|armed| armed.at);
+        let next = self.history.left_serving().or(self.history.began(Phase::CleaningUp));
+        let is_armed = armed.and_then(|at| self.is_before(at));
+        let is_published = next.and_then(|at| self.is_before(at));
+        match (said, left) {
+            (Some(said), Some(left)) if said.abs_diff(left) <= self.slack() * 2 => {}
+            (Some(said), _) => return Err(format!("the exit is due in {said:?}, not in {left:?}")),
+            (None, _) => {}
+        }
+        if said.is_some() && (armed.is_none() || is_armed == Some(false)) {
+            return Err("the exit is due, but no stop was requested".to_owned());
+        }
+        if said.is_none() && is_published == Some(true) {
+            return Err("a stop was requested, but the exit is not due".to_owned());
+        }
+        Ok(())
+    }
+
+    /// The hook is the one that runs.
+    fn the_hook_is_true(&self) -> Result<(), String> {
+        let said = self.record.text("hook").zip(self.record.text("stage"));
+        let since = self.ms("hook_for_ms").map(|span| self.at().saturating_sub(span));
+        let records = self.history.records.iter().enumerate();
+        let mut begins = records.filter(|(_, record)| record.event == "hook begins");
+        let Some(said) = said else {
+            let runs = begins.find(|(place, begins)| self.hook_runs(*place, begins));
+            return match runs {
+                Some((_, record)) => Err(format!("it has no hook, but one runs: {record}")),
+                None => Ok(()),
+            };
+        };
+        let is_it = |record: &Record| {
+            let began = self.history.host(record.at);
+            record.text("hook").zip(record.text("stage")) == Some(said)
+                && since.is_some_and(|since| since.abs_diff(began) <= self.slack() * 2)
+        };
+        // One that is given up at once does not begin.
+        let is_new = since.is_some_and(|since| self.at() - since <= self.slack());
+        if is_new || begins.any(|(_, record)| is_it(record)) {
+            return Ok(());
+        }
+        Err(format!("the hook {said:?} did not begin at {since:?}"))
+    }
+
+    /// Whether the hook that begins here surely runs at the time of the page.
+    fn hook_runs(&self, place: usize, begins: &Record) -> bool {
+        let hook = begins.text("hook");
+        let over = |record: &&Record| record.event != "hook begins" && record.text("hook") == hook;
+        let ends = self.history.records[place + 1..].iter().find(over).map(|record| record.at);
+        let exit = self.history.exit().map(|(at, _)| at);
+        self.is_before(begins.at) == Some(true)
+            && ends.or(exit).is_some_and(|at| self.is_before(at) == Some(false))
+    }
+
+    /// The probes follow from phase, checks and workers.
+    fn probes_follow(&self) -> Result<(), String> {
+        let checks = self.record.text("checks").unwrap_or_default();
+        let checks: Vec<&str> = checks.split(',').filter(|check| !check.is_empty()).collect();
+        let all_pass = checks.iter().all(|check| check.ends_with(" yes"));
+        let phase = self.record.text("phase").unwrap_or_default();
+        let [serving, lame_duck] = [Phase::Serving, Phase::LameDuck].map(|is| phase == is.name());
+        let report = self.history.outcome.report.as_ref();
+        let reason = report.and_then(|report| report.reason);
+        let is_external = reason.is_some_and(StopReason::is_external);
+        let is_wedged = self.record.number("blocked").is_some();
+        let responds = all_pass && !is_wedged;
+        for (probe, due) in [
+            ("ready", serving && all_pass),
+            ("serving", responds && (serving || lame_duck && is_external)),
+            ("live", !(serving && is_wedged)),
+        ] {
+            if self.is(probe) != due && (report.is_some() || probe != "serving") {
+                return Err(format!("{probe} does not follow from the rest"));
+            }
+        }
+        if checks.len() != self.history.scenario.checks.len() {
+            return Err("it has not all checks".to_owned());
+        }
+        let world = self.history.world(self.at());
+        let (from, to) = (world.saturating_sub(self.slack()), world + self.slack());
+        let is_judged = serving || lame_duck;
+        if is_judged && is_wedged && !blocked::may_be_noticed(self.history, from, to)
+            || is_judged && !is_wedged && blocked::is_noticed(self.history, from, to)
+        {
+            return Err("a blocked worker is not shown, or one that runs".to_owned());
+        }
+        for (script, said) in self.history.scenario.checks.iter().zip(checks) {
+            let passes = said == format!("{} yes", script.name);
+            let due = probes::check_passes(self.history, script, from, to);
+            if is_judged && due.is_some_and(|due| due != passes) {
+                return Err(format!("the check {} is wrong", script.name));
+            }
+        }
+        Ok(())
+    }
+
+    /// What surely runs at the time of the page is counted.
+    fn work_is_counted(&self) -> Result<(), String> {
+        if self.history.uses_another_app() {
+            return Ok(());
+        }
+        let is_task =
+            |record: &Record| !record.text("task").is_some_and(|of| of.starts_with("left"));
+        let tasks = self.running("task", |record| record.text("task").is_some() && is_task(record));
+        let work = self.running("task", |record| !is_task(record));
+        let handlers = self.running("handler", |_| true);
+        let upgraded = self.running("conversation", |_| true);
+        for (what, least) in
+            [("tasks", tasks), ("work", work), ("in_flight", handlers), ("upgraded", upgraded)]
+        {
+            if self.record.number(what) < Some(least) {
+                return Err(format!("it has fewer {what} than the {least} that run"));
+            }
+        }
+        Ok(())
+    }
+
+    /// The number of tasks, handlers or conversations that surely run at the time of the page.
+    fn running(&self, of: &'static str, which: impl Fn(&Record) -> bool) -> u64 {
+        let (begins, ends) = match of {
+            "task" => ("task begins", "task ends"),
+            "handler" => ("handler begins", "handler ends"),
+            _ => ("conversation begins", "conversation ends"),
+        };
+        let began = |record: &&Record| which(record) && self.is_before(record.at) == Some(true);
+        let may_have_ended =
+            |record: &&Record| which(record) && self.is_before(record.at) != Some(false);
+        let begun = self.history.server(begins).filter(began).count() as u64;
+        begun.saturating_sub(self.history.server(ends).filter(may_have_ended).count() as u64)
+    }
+}
