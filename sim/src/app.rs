@@ -200,8 +200,13 @@ async fn respond(
             events(number(&query, "n"), parameter(&query, "end"))
         }
         "/ignores" => {
-            if parameter(&query, "watch").is_some() {
-                watch(request.body().context(), guard.actor.clone(), guard.handler);
+            let context = request.body().context();
+            match number(&query, "watch") {
+                Some(after) => watch_later(context, guard.actor.clone(), guard.handler, after),
+                None if parameter(&query, "watch").is_some() => {
+                    watch(context, guard.actor.clone(), guard.handler);
+                }
+                None => {}
             }
             ignores(request, &query).await
         }
@@ -272,6 +277,17 @@ fn watch(context: &RequestContext, actor: Actor, handler: u64) {
     let token = context.cancellation_token();
     drop(tokio::spawn(async move {
         token.cancelled().await;
+        actor.trace.record(&actor.name, "context cancelled", &[("handler", handler.into())]);
+    }));
+}
+
+/// Records the same, from `after` milliseconds on. The token is there only from then on.
+#[expect(clippy::disallowed_methods, reason = "nobody waits for who only looks on")]
+fn watch_later(context: &RequestContext, actor: Actor, handler: u64, after: u64) {
+    let context = context.clone();
+    drop(tokio::spawn(async move {
+        client::pause(Duration::from_millis(after)).await;
+        context.cancelled().await;
         actor.trace.record(&actor.name, "context cancelled", &[("handler", handler.into())]);
     }));
 }

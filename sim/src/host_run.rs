@@ -1,8 +1,9 @@
 //! One run of the real host in a simulated world, from its start to its exit code.
 //!
-//! Records under the process's name: log events of the host (`phase`, `log`); after the run
-//! `report`, `phase span` (by the host's clock), `tally`, `connections`, `abort`, `hook report`;
-//! `cap` for each cap that was reached; and last `exit`. The prober records `probe`.
+//! Records under the process's name: log events of the host (`phase`, `log`); `request ended`, the
+//! outcome of a request; after the run `report`, `phase span` (by the host's clock), `tally`,
+//! `connections`, `abort`, `hook report`; `cap` for each cap that was reached; and last `exit`. The
+//! prober records `probe`.
 
 use crate::{
     app::Actor,
@@ -166,6 +167,7 @@ impl HostRun {
         if let Some(reloads) = self.reloads {
             builder = reloads.reload(&actor, builder);
         }
+        builder = record_outcomes(builder, &actor);
         asks(builder.shutdown_handle());
         let process = build(builder, actor);
         let runtime =
@@ -189,6 +191,24 @@ impl HostRun {
         trace.record(&self.name, "exit", &[("code", u64::from(code).into())]);
         report
     }
+}
+
+/// Records the outcome of each request, unless the service observes them itself.
+fn record_outcomes(builder: Builder, actor: &Actor) -> Builder {
+    let actor = actor.clone();
+    builder.on_outcome(move |ended| {
+        let mut fields = vec![
+            ("outcome", ended.outcome.name().into()),
+            ("method", ended.method.as_str().into()),
+            ("path", ended.path.into()),
+            ("version", format!("{:?}", ended.version).into()),
+            ("bytes", ended.body_bytes.into()),
+            ("duration_us", micros(ended.duration).into()),
+            ("phase", ended.phase.name().into()),
+        ];
+        fields.extend(ended.status.map(|status| ("status", u64::from(status.as_u16()).into())));
+        actor.trace.record(&actor.name, "request ended", &fields);
+    })
 }
 
 fn record_report(name: &str, trace: &Trace, report: &Report) {

@@ -267,6 +267,7 @@ fn numbers(scenario: &mut Scenario) -> Vec<&mut u64> {
             Traffic::Leaves { after_ms: ms, .. }
             | Traffic::Http2Upload { every_ms: ms, .. }
             | Traffic::SlowHttp2 { every_ms: ms, .. }
+            | Traffic::SlowHello { every_ms: ms, .. }
             | Traffic::Abandons { after_ms: ms }
             | Traffic::Upgraded { every_ms: ms, .. } => {
                 all.push(ms);

@@ -64,6 +64,7 @@ fn counts(page: &Json, fields: &mut Vec<(&'static str, Value)>) {
     let requests = &page["requests"];
     let ended = ["finished", "timed_out", "aborted", "gone"].map(|end| number(&requests[end]));
     let waiting = &page["waiting_for"]["by_kind"];
+    let requests_waited_for = ["request", "stream"].map(|kind| number(&waiting[kind]));
     fields.extend([
         ("open", number(&page["connections"]["open"]).into()),
         ("states", states.into()),
@@ -71,6 +72,7 @@ fn counts(page: &Json, fields: &mut Vec<(&'static str, Value)>) {
         ("started", number(&requests["started"]).into()),
         ("in_flight", number(&page["in_flight"]).into()),
         ("ended", ended.into_iter().fold(0, u64::saturating_add).into()),
+        ("waiting", requests_waited_for.into_iter().fold(0, u64::saturating_add).into()),
         ("tasks", number(&waiting["task"]).into()),
         ("work", number(&waiting["work"]).into()),
     ]);

@@ -98,8 +98,8 @@ pub(super) async fn call<C: Connect>(
 }
 
 /// Sends all requests at once on one connection, and reads only the response heads. After `leave`
-/// it drops the responses, which resets unfinished streams. Then it waits for the server to end the
-/// connection.
+/// it drops the responses, which resets unfinished streams. Then it sends one of the requests again,
+/// reads its response, and waits for the server to end the connection.
 pub async fn given_up<C: Connect>(
     client_id: &ClientId,
     connect: &C,
@@ -141,6 +141,11 @@ pub async fn given_up<C: Connect>(
         });
     }
     while requests.join_next().await.is_some() {}
+    // What was reset must not concern a later request.
+    if let Some(ask) = asks.first().filter(|_| leave < client_id.patience()) {
+        let earlier = asks.len() as u64;
+        one(client_id, &mut link.sender.clone(), ask, link.connection, earlier).await;
+    }
     link.stay(client_id).await;
     drop(link);
     tasks.end().await;

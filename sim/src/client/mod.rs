@@ -53,7 +53,8 @@ pub use proxied::ProxiedRoute;
 pub use sends_on::sends_on;
 pub(crate) use session::session;
 pub use silent::{
-    Step, abandoned, byte_less, raw, silent_http2, slow_http2, strangers, windowless_request,
+    Step, abandoned, byte_less, raw, silent_http2, slow_hello, slow_http2, strangers,
+    windowless_request,
 };
 pub use stalled::{Stall, stalled};
 pub use tls::{RecordParts, TlsIo, TlsRoute, server_config};

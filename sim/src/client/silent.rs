@@ -1,6 +1,6 @@
 //! Clients that send nothing, or what a script says.
 
-use super::{ClientId, Connect, http1};
+use super::{ClientId, Connect, http1, tls::client_hello};
 use bytes::Bytes;
 use std::time::Duration;
 use tokio::{
@@ -37,6 +37,33 @@ pub async fn slow_http2<C: Connect>(
     is_whole: bool,
 ) {
     let hello = if is_whole { HTTP2_HELLO } else { &HTTP2_HELLO[..PREFACE_BYTES - 1] };
+    in_pieces(client_id, connect, hello, bytes, every).await;
+}
+
+/// Sends the ClientHello of a TLS handshake in pieces of `bytes`, each but the first after a pause,
+/// and nothing more. Without `is_whole` its last byte never comes. Reads until the server ends the
+/// connection.
+pub async fn slow_hello<C: Connect>(
+    client_id: &ClientId,
+    connect: &C,
+    bytes: usize,
+    every: Duration,
+    is_whole: bool,
+) {
+    let mut hello = client_hello();
+    if !is_whole {
+        hello.pop();
+    }
+    in_pieces(client_id, connect, &hello, bytes, every).await;
+}
+
+async fn in_pieces<C: Connect>(
+    client_id: &ClientId,
+    connect: &C,
+    hello: &[u8],
+    bytes: usize,
+    every: Duration,
+) {
     let Ok(io) = http1::connect(client_id, connect).await else { return };
     let connection = client_id.connected();
     let (mut read, mut write) = tokio::io::split(io);

@@ -14,7 +14,7 @@ pub use in_parts::RecordParts;
 
 use super::{ClientId, Connect};
 use rustls::{
-    ClientConfig, ServerConfig,
+    ClientConfig, ClientConnection, ServerConfig,
     client::Resumption,
     pki_types::ServerName,
     sign::{CertifiedKey, SingleCertAndKey},
@@ -63,6 +63,17 @@ fn client_config() -> Arc<ClientConfig> {
         Arc::new(config)
     });
     CONFIG.clone()
+}
+
+/// Returns the first message of a client.
+pub(super) fn client_hello() -> Vec<u8> {
+    let mut hello = Vec::new();
+    let name = ServerName::try_from(NAME).map_err(io::Error::other);
+    let client = name
+        .and_then(|name| ClientConnection::new(client_config(), name).map_err(io::Error::other));
+    // Neither the name nor the configuration is invalid.
+    let _ = client.and_then(|mut client| client.write_tls(&mut hello));
+    hello
 }
 
 /// A route whose connections speak TLS. `tcp connected` is recorded before the handshake, and

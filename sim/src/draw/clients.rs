@@ -141,6 +141,7 @@ fn client(dice: &mut Dice, scenario: &Scenario, edges: &Edges, kinds: &[Kind]) -
         | Traffic::InternalStrangers { .. }
         | Traffic::SilentHttp2
         | Traffic::SlowHttp2 { .. }
+        | Traffic::SlowHello { .. }
         | Traffic::Abandons { .. }
         | Traffic::InPieces(_)
         | Traffic::SendsOn(_)

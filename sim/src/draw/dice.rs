@@ -86,6 +86,16 @@ impl Dice {
         Self { seed: Seed(Seed(seed).nth(0x7_15)), thrown: 0 }
     }
 
+    /// Creates independent dice for TLS handshakes.
+    pub(super) const fn of_handshakes(seed: u64) -> Self {
+        Self { seed: Seed(Seed(seed).nth(0x4a_4d5)), thrown: 0 }
+    }
+
+    /// Creates independent dice for contexts that are watched late.
+    pub(super) const fn of_contexts(seed: u64) -> Self {
+        Self { seed: Seed(Seed(seed).nth(0xc0_47e7)), thrown: 0 }
+    }
+
     /// Creates independent dice for the faults of downstreams.
     pub(crate) const fn of_downstreams(seed: u64) -> Self {
         Self { seed: Seed(Seed(seed).nth(0xd0_57_ea)), thrown: 0 }

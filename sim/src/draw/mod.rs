@@ -14,10 +14,12 @@ mod calls;
 mod caps;
 mod clients;
 mod closing;
+mod contexts;
 mod control;
 mod dice;
 mod edges;
 mod extras;
+mod handshakes;
 mod headers;
 mod heads;
 mod latecomers;
@@ -219,7 +221,9 @@ fn draw_as(
     closing::draw(&mut Dice::of_closing(seed), &mut scenario, &edges);
     control::draw(&mut Dice::of_control(seed), &mut scenario, &edges);
     stalls_end_in_time(&mut scenario, &edges);
+    contexts::draw(&mut Dice::of_contexts(seed), &mut scenario, &edges);
     scenario.tls |= Dice::of_tls(seed).one_in(4);
+    handshakes::draw(&mut Dice::of_handshakes(seed), &mut scenario, &edges);
     scenario
 }
 

@@ -37,6 +37,7 @@ pub(super) fn draw(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
             | RareRequest::LateTimeout { .. }
             | RareRequest::RouteTimeout(_)
             | RareRequest::Watched(_)
+            | RareRequest::WatchedLate { .. }
             | RareRequest::ShortStream(_)
             | RareRequest::DropPanics(_)
             | RareRequest::Call(_)

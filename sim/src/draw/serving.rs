@@ -4,8 +4,8 @@
 
 use super::{Dice, Edges, edges::start_takes};
 use crate::scenario::{
-    Client, Fault, OddRequest, Pacing, RareRequest, RequestKind, Scenario, Stranger, StuckResponse,
-    Traffic, WrongLength,
+    Client, Cooperation, Fault, OddRequest, Pacing, RareRequest, RequestKind, Scenario, Stranger,
+    StuckResponse, Traffic, WrongLength,
 };
 
 /// Timeouts, in milliseconds. All are shorter than the drain waits for progress.
@@ -191,6 +191,9 @@ fn at_the_connection_limit(dice: &mut Dice, scenario: &mut Scenario, edges: &Edg
             let request_kind = RequestKind::Slow(dice.pick(&[100, 400, 1_500]));
             scenario.clients.push(Client::once(begin + dice.below(3), request_kind));
         }
+        if dice.one_in(2) {
+            some_are_upgraded(dice, scenario, most);
+        }
         return;
     }
     let working = u64::from(most > 1 && dice.one_in(2));
@@ -212,6 +215,17 @@ fn at_the_connection_limit(dice: &mut Dice, scenario: &mut Scenario, edges: &Edg
     }
     if dice.one_in(2) {
         requests_as_room_is_made(dice, scenario, begin);
+    }
+}
+
+/// Some of the clients upgrade their connections, which keep their places until the drain.
+fn some_are_upgraded(dice: &mut Dice, scenario: &mut Scenario, most: u64) {
+    let count = usize::try_from(dice.between(1, most)).unwrap_or(1);
+    let cooperation = Cooperation::Heeds;
+    for client in scenario.clients.iter_mut().take(count) {
+        client.request_kind = RequestKind::Fast;
+        client.traffic =
+            Traffic::Upgraded { every_ms: 100, cooperation, is_long: false, pushes: false };
     }
 }
 

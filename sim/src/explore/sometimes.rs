@@ -349,6 +349,18 @@ fn extras(all: &mut Vec<Sometimes>) {
     state("request: an event stream that ended with the drain", |coverage| {
         coverage.completed_target("/events")
     });
+    state("request: a context that is watched only after its cancellation", |coverage| {
+        let cancelling = coverage.history.began(Phase::Cancelling).unwrap_or(Duration::MAX);
+        coverage.history.server("handler begins").any(|begins| {
+            let target = begins.text("target").unwrap_or_default();
+            let after = target
+                .strip_prefix("/ignores?watch=")
+                .and_then(|query| query.split('&').next()?.parse().map(Duration::from_millis).ok());
+            let mut cancelled = coverage.history.server("context cancelled");
+            after.is_some_and(|after| begins.at + after > cancelling)
+                && cancelled.any(|record| record.number("handler") == begins.number("handler"))
+        })
+    });
     state("request: its own deadline", |coverage| {
         coverage.history.requests.iter().any(|observed| {
             observed.target.contains("within=")

@@ -70,7 +70,7 @@ pub const SURFACE: &[(&str, Seen)] = &[
     ("Limits::keep_alive", Seen::Setting),
     ("Limits::http2_streams_max", Seen::Setting),
     ("Limits::half_close", Seen::Nowhere("tests/host sets it")),
-    ("Limits::tls_handshake_timeout", Seen::Nowhere("the default applies; tests/host sets it")),
+    ("Limits::tls_handshake_timeout", Seen::Setting),
     ("Limits::connection_age_max", Seen::Setting),
     ("Limits::caps", Seen::Setting),
     ("Body::context", Seen::Always),

@@ -173,6 +173,7 @@ fn of_client(client: &Client) -> String {
         | Traffic::InternalStrangers { .. }
         | Traffic::SilentHttp2
         | Traffic::SlowHttp2 { .. }
+        | Traffic::SlowHello { .. }
         | Traffic::Abandons { .. }
         | Traffic::InPieces(_)
         | Traffic::SendsOn(_)

@@ -60,6 +60,7 @@ const fn in_sequence(traffic: Traffic) -> Traffic {
         | Traffic::BadHeader(_)
         | Traffic::SilentHttp2
         | Traffic::SlowHttp2 { .. }
+        | Traffic::SlowHello { .. }
         | Traffic::Abandons { .. }) => silent,
         Traffic::Once(_)
         | Traffic::Http2Leaves { .. }

@@ -225,6 +225,7 @@ pub(super) fn outcomes_are_counted(
                     | Traffic::HalfHead
                     | Traffic::SilentHttp2
                     | Traffic::SlowHttp2 { .. }
+                    | Traffic::SlowHello { .. }
                     | Traffic::BadHeader(_)
             )
     };
@@ -324,6 +325,7 @@ fn unread_is_not_finished(history: &RunHistory<'_>, report: &Report) -> Result<(
             .is_some_and(|client| matches!(client.traffic, Traffic::Http2Leaves { .. }))
             && history.request_kind(observed).is_some_and(large)
             && observed.head.is_some_and(|(_, status, _)| status == 200)
+            && !matches!(observed.end, Some((_, RequestResult::Completed(..))))
     });
     let unread = unread.count() as u64;
     if report.requests.finished + unread > report.requests.started {

@@ -25,6 +25,7 @@ pub(super) fn balance(history: &RunHistory<'_>) -> Result<(), String> {
     every_response_is_of_its_request(history)?;
     dates_are_true(history)?;
     ends_follow_the_last_response(history)?;
+    goaways_name_what_began(history)?;
     responses_come_soon(history)
 }
 
@@ -180,6 +181,29 @@ fn ends_follow_the_last_response(history: &RunHistory<'_>) -> Result<(), String>
         if is_exact && end.at > by {
             return Err(format!(
                 "a connection had to end by {by:?} after its last response: {end}"
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Checks that no GOAWAY calls a request unprocessed whose handler began: its client would send it
+/// again. The n-th request of a connection has the stream 2n - 1, or a later one.
+fn goaways_name_what_began(history: &RunHistory<'_>) -> Result<(), String> {
+    let (asked, _) = asked(history);
+    let mut begun: BTreeMap<(usize, u64), u64> = BTreeMap::new();
+    for record in history.server("handler begins") {
+        if let Some(asked) = record.text("of").and_then(|of| asked.get(of)) {
+            *begun.entry(asked.on).or_default() += 1;
+        }
+    }
+    for goaway in history.records.iter().filter(|record| record.event == "goaway") {
+        let client = goaway.actor.strip_prefix("client-").and_then(|n| n.parse().ok());
+        let Some(on) = client.zip(goaway.number("connection")) else { continue };
+        let least = begun.get(&on).map_or(0, |begun| begun * 2 - 1);
+        if goaway.number("last_stream").is_none_or(|last| last < least) {
+            return Err(format!(
+                "handlers of the streams up to {least} or later began, and the client got {goaway}"
             ));
         }
     }

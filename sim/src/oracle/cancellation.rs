@@ -43,7 +43,9 @@ pub(super) fn cancel_after_drain(history: &RunHistory<'_>) -> Judgement {
             ));
         }
         let early = history.requests_cancelled().is_some_and(|at| record.at >= at);
-        if !stalled && !breaks && !early && !matches!(phase, "cancelling" | "cleaning_up") {
+        // The cut belongs to the cancel wait, also if a worker carries it out later.
+        let late = phase == "cancelling";
+        if !stalled && !breaks && !early && !late {
             return Err(format!(
                 "{} was aborted in {phase}",
                 record.text("path").unwrap_or_default()

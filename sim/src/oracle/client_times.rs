@@ -85,6 +85,7 @@ pub(super) fn silent_connections_have_their_grace(history: &RunHistory<'_>) -> R
             | Traffic::InternalStrangers { .. }
             | Traffic::SilentHttp2
             | Traffic::SlowHttp2 { .. }
+            | Traffic::SlowHello { .. }
             | Traffic::Abandons { .. }
             | Traffic::BadHeader(_)
             | Traffic::Upgraded { .. }

@@ -22,6 +22,13 @@ pub(super) fn connections_are_counted(
     if connections.open() > 0 {
         return Err(format!("{} connections were open at the exit", connections.open()));
     }
+    let ends = [connections.closed, connections.upgraded_closed];
+    if ends != [connections.accepted, connections.upgraded] {
+        return Err(format!(
+            "{} connections and {} upgraded ones began, but the host counts {ends:?} that ended",
+            connections.accepted, connections.upgraded
+        ));
+    }
     let is_conversation = history.server("conversation begins").count() as u64;
     if is_conversation > connections.upgraded {
         return Err(format!(

@@ -113,6 +113,13 @@ pub(super) fn contexts_end_with_their_handlers(history: &RunHistory<'_>) -> Resu
                  until {ends:?}"
             ));
         }
+        if let Some(query) = target.strip_prefix("/ignores?watch=")
+            && let Some((after, ms)) = query.split_once("&ms=")
+            && let (Ok(after), Ok(ms)) = (after.parse(), ms.parse())
+        {
+            let times = (Duration::from_millis(after), Duration::from_millis(ms));
+            late_watchers_are_notified(history, begins, times, (ends, cancelled))?;
+        }
         let work = target.strip_prefix("/ignores?watch=yes&ms=").and_then(|ms| ms.parse().ok());
         let (Some(work), Some(ends)) = (work.map(Duration::from_millis), ends) else { continue };
         let is_dropped = ends + slack < begins.at + work;
@@ -122,6 +129,42 @@ pub(super) fn contexts_end_with_their_handlers(history: &RunHistory<'_>) -> Resu
                 "{target} was dropped at {ends:?}, but its context was cancelled at {cancelled:?}"
             ));
         }
+    }
+    Ok(())
+}
+
+/// Checks that a context that is watched only `after` its handler began is cancelled with the
+/// handlers, or when its own handler is dropped, whichever is earlier, and not before.
+fn late_watchers_are_notified(
+    history: &RunHistory<'_>,
+    begins: &Record,
+    (after, work): (Duration, Duration),
+    (ends, cancelled): (Option<Duration>, Option<Duration>),
+) -> Result<(), String> {
+    let slack = history.rounding() + history.tolerance();
+    let dropped = ends.filter(|ends| *ends + slack < begins.at + work);
+    let cancelling = history.began(Phase::Cancelling);
+    let cause = dropped.into_iter().chain(cancelling).min();
+    let early = cancelled.is_some_and(|at| cause.is_none_or(|cause| at + slack < cause));
+    let Some(due) = cause.map(|cause| cause.max(begins.at + after)) else {
+        return if early {
+            Err(format!("{begins} was cancelled at {cancelled:?}"))
+        } else {
+            Ok(())
+        };
+    };
+    // The workers end with the stop hooks.
+    let cleaning_up = history.began(Phase::CleaningUp).or(history.exit().map(|(at, _)| at));
+    let is_judged =
+        due + slack < cleaning_up.unwrap_or(Duration::MAX) && !history.is_disturbed((due, due));
+    let late = cancelled.is_none_or(|at| at > due + slack);
+    if early || late && is_judged {
+        return Err(format!(
+            "the context of {} was watched from {:?} on and had to be cancelled at {due:?}, and \
+             was at {cancelled:?}",
+            begins.text("target").unwrap_or_default(),
+            begins.at + after
+        ));
     }
     Ok(())
 }
@@ -165,7 +208,7 @@ pub(super) fn own_timeouts_are_kept(history: &RunHistory<'_>) -> Result<(), Stri
             .map(|record| record.at);
         let slack = history.rounding() + ms(1) + history.tolerance();
         // The client of a watched one may leave.
-        let early = !query.contains("watch=yes")
+        let early = !query.contains("watch=")
             && ends.is_some_and(|ends| ends + slack < due.min(done).min(until));
         let late = ends.is_none_or(|ends| ends > due.min(done) + slack);
         if early || late && due.min(done) + slack < until {

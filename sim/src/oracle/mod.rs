@@ -19,6 +19,7 @@ mod closes;
 mod exit_code;
 mod half_close;
 mod handler_times;
+mod handshakes;
 mod headers;
 mod heads;
 mod hooks;
@@ -26,6 +27,7 @@ mod lifecycle;
 mod log_lines;
 mod observed_request;
 mod open_connections;
+mod outcomes;
 mod outstanding;
 mod probes;
 mod reloads;
@@ -206,6 +208,16 @@ pub const ORACLES: &[Oracle] = &[
         promise: "P12",
         words: "a SIGHUP reloads, and changes nothing else",
         judge: reloads::hangups_are_followed_by_reloads,
+    },
+    Oracle {
+        promise: "P6",
+        words: "a TLS handshake has one time limit, and delays no other",
+        judge: handshakes::handshakes_have_their_time,
+    },
+    Oracle {
+        promise: "P5",
+        words: "the app observes the outcome of each request",
+        judge: outcomes::outcomes_are_observed,
     },
 ];
 

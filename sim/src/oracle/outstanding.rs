@@ -14,17 +14,29 @@ pub(super) fn only_what_goes_on_is_waited_for(history: &RunHistory<'_>) -> Resul
         return Ok(());
     }
     for record in history.server("phase").chain(history.server("log")) {
-        for (method, path) in requests_named(record) {
+        for WaitedFor { method, path, kind, age } in requests_named(record) {
+            is_of_a_handler(history, record, path, age)?;
             let may_go_on = |observed: &&ObservedRequest| {
                 let own = observed.target.split('?').next() == Some(path);
                 let over = matches!(&observed.end, Some((at, RequestResult::Completed(..)))
                     if *at + SOON + history.tolerance() < record.at);
                 own && !over && observed.observed <= record.at
             };
-            let is_known = method != "GET" || path != "/upgrade";
+            let is_known = !is_upgrade(method, path);
             if is_known && !history.requests.iter().any(|observed| may_go_on(&observed)) {
                 return Err(format!(
                     "{method} {path} was named as waited for at {:?}, and had ended",
+                    record.at
+                ));
+            }
+            let has_head = |observed: &ObservedRequest| {
+                let since = |at: Duration| at + SOON + history.tolerance() < record.at;
+                observed.head.is_some_and(|(at, ..)| since(at))
+            };
+            let mut going_on = history.requests.iter().filter(may_go_on).peekable();
+            if kind == "request" && going_on.peek().is_some() && going_on.all(has_head) {
+                return Err(format!(
+                    "{method} {path} was named as a request without a head at {:?}, and had one",
                     record.at
                 ));
             }
@@ -33,13 +45,48 @@ pub(super) fn only_what_goes_on_is_waited_for(history: &RunHistory<'_>) -> Resul
     Ok(())
 }
 
-/// Returns method and path of the requests in a list such as `GET /slow (request, 20ms)`.
-fn requests_named(record: &Record) -> impl Iterator<Item = (&str, &str)> {
+fn is_upgrade(method: &str, path: &str) -> bool {
+    method == "GET" && path == "/upgrade"
+}
+
+/// Checks that a handler of this path began at that time.
+fn is_of_a_handler(
+    history: &RunHistory<'_>,
+    record: &Record,
+    path: &str,
+    age: Duration,
+) -> Result<(), String> {
+    let is_it = |begins: &Record| {
+        let lasts = history.host(record.at).saturating_sub(history.host(begins.at));
+        begins.text("target").and_then(|target| target.split('?').next()) == Some(path)
+            && lasts.abs_diff(age) <= Duration::from_millis(1) + history.rounding()
+    };
+    if history.server("handler begins").any(is_it) {
+        return Ok(());
+    }
+    Err(format!(
+        "{path} was named as waited for since {age:?} at {:?}, and no handler of it was that old",
+        record.at
+    ))
+}
+
+/// A request or a stream that a log line names.
+struct WaitedFor<'a> {
+    method: &'a str,
+    path: &'a str,
+    kind: &'a str,
+    age: Duration,
+}
+
+/// Returns the requests in a list such as `GET /slow (request, 20ms)`.
+fn requests_named(record: &Record) -> impl Iterator<Item = WaitedFor<'_>> {
     let named = record.text("waiting_for").unwrap_or_default();
     named.split("), ").filter_map(|entry| {
-        let (request, kind) = entry.split_once(" (")?;
-        let is_request = kind.starts_with("request,") || kind.starts_with("stream,");
+        let (request, of_kind) = entry.split_once(" (")?;
         // A long list is cut.
-        request.split_once(' ').filter(|(_, path)| is_request && !path.contains('…'))
+        let (method, path) = request.split_once(' ').filter(|(_, path)| !path.contains('…'))?;
+        let (kind, age) = of_kind.split_once(", ")?;
+        let age = age.split_once("ms")?.0.parse().map(Duration::from_millis).ok()?;
+        matches!(kind, "request" | "stream").then_some(WaitedFor { method, path, kind, age })
     })
 }

@@ -299,8 +299,9 @@ fn may_fail(history: &RunHistory<'_>, probe: &Record) -> bool {
         && blocked::may_be_noticed(history, observed(probe), probe.at)
 }
 
-/// Checks that the counts of a status page add up: each open connection is in one state, and each
-/// request that was started is in flight or has one outcome.
+/// Checks that the counts of a status page add up: each open connection is in one state, each
+/// request that was started is in flight or has one outcome, and each one in flight is waited for
+/// as a request or as a stream.
 fn counts_add_up(history: &RunHistory<'_>) -> Result<(), String> {
     // Threads count while the page is written.
     if !history.tolerance().is_zero() {
@@ -310,6 +311,7 @@ fn counts_add_up(history: &RunHistory<'_>) -> Result<(), String> {
         let number = |name| page.number(name).unwrap_or(0);
         number("open") == number("states")
             && number("started") == number("in_flight") + number("ended")
+            && number("in_flight") == number("waiting")
     };
     let mut pages = history.records.iter().filter(|record| record.event == "status page");
     match pages.find(|page| !adds_up(page)) {

@@ -24,7 +24,10 @@ pub(super) fn nothing_is_accepted_after_the_seal(history: &RunHistory<'_>) -> Re
         let client = record.actor.strip_prefix("client-").and_then(|n| n.parse::<usize>().ok());
         let Some(client) = client.and_then(|n| history.scenario.clients.get(n)) else { continue };
         // With a header or TLS a client is connected only after these.
-        let bare = matches!(client.traffic, Traffic::BadHeader(_) | Traffic::Abandons { .. });
+        let bare = matches!(
+            client.traffic,
+            Traffic::BadHeader(_) | Traffic::Abandons { .. } | Traffic::SlowHello { .. }
+        );
         let event = match (client.header, history.scenario.tls && !bare) {
             (Some(_), _) => "header begins",
             (None, true) => "tcp connected",

@@ -135,6 +135,7 @@ fn silent_clients_are_bounded(history: &RunHistory<'_>, span: Duration) -> Resul
         | Traffic::Http2Stalls { .. }
         | Traffic::Stalls { .. }
         | Traffic::SlowHttp2 { .. }
+        | Traffic::SlowHello { .. }
         | Traffic::Abandons { .. }
         | Traffic::Upgraded { .. } => None,
     };

@@ -8,8 +8,8 @@ use crate::client::{
     ClientId, Connect, ExchangePacing, First, FramePart, Http1Client, RequestSpec, Retry, Stall,
     Step, abandoned, byte_less, connection_per_request, given_up, half_framed, head_in_pieces,
     keep_alive, multiplexed, one_request, pause, pipelined, raw, resetting, sends_on, session,
-    silent_first, silent_http2, slow_http2, stalled, stalled_http2, strangers, upgraded, uploading,
-    windowless, windowless_request,
+    silent_first, silent_http2, slow_hello, slow_http2, stalled, stalled_http2, strangers,
+    upgraded, uploading, windowless, windowless_request,
 };
 use serde::{Deserialize, Serialize};
 use std::{iter, time::Duration};
@@ -244,6 +244,10 @@ impl Client {
             Traffic::SlowHttp2 { bytes, every_ms, is_whole } => {
                 let every = Duration::from_millis(every_ms);
                 slow_http2(client_id, route, bytes, every, is_whole).await;
+            }
+            Traffic::SlowHello { bytes, every_ms, is_whole } => {
+                let every = Duration::from_millis(every_ms);
+                slow_hello(client_id, bare, bytes, every, is_whole).await;
             }
             Traffic::Abandons { after_ms } => {
                 abandoned(client_id, bare, Duration::from_millis(after_ms)).await;

@@ -115,6 +115,8 @@ pub struct LimitsMs {
     pub first_byte_timeout: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub header_timeout: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls_handshake_timeout: Option<u64>,
     pub send_timeout: Option<u64>,
     pub body_timeout: Option<u64>,
     pub keep_alive: Option<u64>,
@@ -142,6 +144,7 @@ impl LimitsMs {
             .connections_max(self.connections_max.unwrap_or(defaults.connections_max))
             .first_byte_timeout(span(self.first_byte_timeout, defaults.first_byte_timeout))
             .header_timeout(span(self.header_timeout, defaults.header_timeout))
+            .tls_handshake_timeout(span(self.tls_handshake_timeout, defaults.tls_handshake_timeout))
             .send_timeout(span(self.send_timeout, defaults.send_timeout))
             .body_timeout(span(self.body_timeout, defaults.body_timeout))
             .keep_alive(span(self.keep_alive, defaults.keep_alive))

@@ -24,6 +24,14 @@ pub enum RareRequest {
     /// A handler that ignores everything for this many milliseconds, and whose context is watched
     /// by a separate task.
     Watched(u64),
+    /// A handler that ignores everything for `ms` milliseconds, and whose context is watched by a
+    /// separate task from `after` milliseconds on.
+    WatchedLate {
+        /// When the task begins to watch.
+        after: u64,
+        /// How long the handler needs.
+        ms: u64,
+    },
     /// An event stream of the class `StreamShutdown::EndSpread` whose handler ends it after this
     /// number of events.
     ShortStream(u64),
@@ -65,6 +73,9 @@ impl RareRequest {
                 RequestSpec::get(format!("/ignores?route={}", or_none(within)))
             }
             Self::Watched(ms) => RequestSpec::get(format!("/ignores?watch=yes&ms={ms}")),
+            Self::WatchedLate { after, ms } => {
+                RequestSpec::get(format!("/ignores?watch={after}&ms={ms}"))
+            }
             Self::ShortStream(events) => RequestSpec::get(format!("/events?n={events}&end=spread")),
             Self::DropPanics(ms) => RequestSpec::get(format!("/ignores?drop=panics&ms={ms}")),
             Self::Padded(frames, extra) => {

@@ -53,6 +53,7 @@ pub(crate) fn times(scenario: &mut Scenario) -> Vec<Time<'_>> {
         &mut limits.keep_alive,
         &mut limits.connection_age_max,
         &mut limits.header_timeout,
+        &mut limits.tls_handshake_timeout,
     ];
     all.extend(timeouts.into_iter().flatten().map(|timeout| (TimeOf::Timeout, timeout)));
     for fault in &mut scenario.faults {
@@ -101,6 +102,9 @@ fn times_of_client<'a>(client: &'a mut Client, times: &mut Vec<Time<'a>>) {
             RequestKind::Rare(RareRequest::LateTimeout { after, within }) => {
                 all.push((TimeOf::Work, after));
                 all.extend(within.as_mut().map(|ms| (TimeOf::Timeout, ms)));
+            }
+            RequestKind::Rare(RareRequest::WatchedLate { after, ms }) => {
+                all.extend([(TimeOf::Work, after), (TimeOf::Work, ms)]);
             }
             RequestKind::Rare(RareRequest::RouteTimeout(within)) => {
                 all.extend(within.as_mut().map(|ms| (TimeOf::Timeout, ms)));
@@ -166,6 +170,7 @@ fn times_of_client<'a>(client: &'a mut Client, times: &mut Vec<Time<'a>>) {
         | Traffic::Leaves { after_ms: ms, .. }
         | Traffic::Upgraded { every_ms: ms, .. }
         | Traffic::SlowHttp2 { every_ms: ms, .. }
+        | Traffic::SlowHello { every_ms: ms, .. }
         | Traffic::Abandons { after_ms: ms }
         | Traffic::Session { every_ms: ms, .. }
         | Traffic::Once(

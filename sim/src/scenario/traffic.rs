@@ -161,6 +161,15 @@ pub enum Traffic {
         /// Whether the last byte of the preface comes, and all that follows it.
         is_whole: bool,
     },
+    /// Begins a TLS handshake, in pieces, and does not complete it.
+    SlowHello {
+        /// Bytes of a piece.
+        bytes: usize,
+        /// Pause before each piece but the first.
+        every_ms: u64,
+        /// Whether the last byte of the ClientHello comes.
+        is_whole: bool,
+    },
     /// Begins to connect, and gives up.
     Abandons {
         /// When it gives up. By then it may be connected.
@@ -308,6 +317,7 @@ impl Traffic {
             | Self::InternalStrangers { .. }
             | Self::SilentHttp2
             | Self::SlowHttp2 { .. }
+            | Self::SlowHello { .. }
             | Self::Abandons { .. }
             | Self::SendsOn(_)
             | Self::BadHeader(_)

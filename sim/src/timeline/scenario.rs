@@ -235,6 +235,7 @@ const fn name(traffic: &Traffic) -> &'static str {
         Traffic::HalfHead => "a partial head",
         Traffic::SilentHttp2 => "silent HTTP/2",
         Traffic::SlowHttp2 { .. } => "slow HTTP/2 preface",
+        Traffic::SlowHello { .. } => "slow TLS handshake",
         Traffic::Abandons { .. } => "gives up connecting",
         Traffic::InPieces(_) => "a head in pieces",
         Traffic::SendsOn(_) => "sends on after its end",

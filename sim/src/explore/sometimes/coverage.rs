@@ -57,6 +57,19 @@ impl<'a> Coverage<'a> {
             && self.history.began(Phase::CleaningUp).is_some()
     }
 
+    /// Whether a client that did not complete its handshake lost its connection at such a time.
+    pub(super) fn gave_up_a_handshake(&self, at: impl Fn(Duration) -> bool) -> bool {
+        let clients = self.history.scenario.clients.iter().enumerate();
+        let mut slow =
+            clients.filter(|(_, client)| matches!(client.traffic, Traffic::SlowHello { .. }));
+        self.history.scenario.tls
+            && slow.any(|(n, _)| {
+                self.history.records.iter().any(|record| {
+                    record.event == "ended" && at(record.at) && *record.actor == *client_name(n)
+                })
+            })
+    }
+
     pub(super) fn lasted(&self, phase: Phase, at_least: Duration) -> bool {
         self.history.span(phase).is_some_and(|span| span >= at_least)
     }

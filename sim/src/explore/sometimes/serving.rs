@@ -54,6 +54,15 @@ fn tls(all: &mut Vec<Sometimes>) {
                     && record.at > draining
             })
     }));
+    all.push(Sometimes::new("tls: a handshake given up while serving", |coverage| {
+        let left = coverage.history.left_serving().unwrap_or(Duration::MAX);
+        coverage.gave_up_a_handshake(|at| at < left)
+    }));
+    all.push(Sometimes::new("tls: a handshake given up in the drain", |coverage| {
+        let draining = coverage.history.began(Phase::Draining).unwrap_or(Duration::MAX);
+        let cleaning_up = coverage.history.began(Phase::CleaningUp).unwrap_or(Duration::MAX);
+        coverage.gave_up_a_handshake(|at| at > draining && at < cleaning_up)
+    }));
 }
 
 fn timeouts(all: &mut Vec<Sometimes>) {
@@ -176,6 +185,11 @@ fn connections(all: &mut Vec<Sometimes>) {
     let mut limit = |what: &str, test: fn(&Coverage<'_>) -> bool| {
         all.push(Sometimes::new(format!("connections: {what}"), test));
     };
+    limit("all upgraded, at the limit", |coverage| {
+        let most = coverage.history.scenario.limits.connections_max;
+        let upgraded = coverage.history.server("conversation begins").count();
+        most.is_some_and(|most| upgraded >= most)
+    });
     limit("a GOAWAY while serving, for its time", |coverage| {
         coverage.history.scenario.limits.keep_alive.is_some()
             && coverage.closed_while_serving("goaway")

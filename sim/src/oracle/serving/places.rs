@@ -200,21 +200,28 @@ fn evictions_are_counted(history: &RunHistory<'_>) -> Result<(), String> {
     Ok(())
 }
 
-/// Checks that no more handlers are at work than connections may be open, if every connection has
-/// one request.
+/// Checks that no more handlers and upgraded connections are at work than connections may be open,
+/// if every connection has one request.
 fn no_more_than_the_limit_work(history: &RunHistory<'_>, most: usize) -> Result<(), String> {
-    if clients(history).any(|(_, client)| client.traffic != Traffic::Once(Pacing::Prompt)) {
+    let has_one = |client: &Client| {
+        matches!(client.traffic, Traffic::Once(Pacing::Prompt) | Traffic::Upgraded { .. })
+    };
+    if !clients(history).all(|(_, client)| has_one(client)) {
         return Ok(());
     }
     // The drain empties the kernel's queue, whatever the limit is (P5a).
     let draining = history.began(Phase::Draining).unwrap_or(Duration::MAX);
-    let mut working = 0_usize;
+    let (mut handlers, mut conversations) = (BTreeSet::new(), BTreeSet::new());
     for record in history.records.iter().take_while(|record| record.at < draining) {
+        let Some(handler) = record.number("handler") else { continue };
         match record.event {
-            "handler begins" => working += 1,
-            "handler ends" => working = working.saturating_sub(1),
+            "handler begins" => drop(handlers.insert(handler)),
+            "handler ends" => drop(handlers.remove(&handler)),
+            "conversation begins" => drop(conversations.insert(handler)),
+            "conversation ends" => drop(conversations.remove(&handler)),
             _ => continue,
         }
+        let working = handlers.union(&conversations).count();
         if working > most {
             return Err(format!(
                 "{working} handlers were at work at {:?}, with a limit of {most} connections",
