@@ -38,7 +38,7 @@ impl Profiler for SamplingProfiler {
         if TAKING.swap(true, Ordering::AcqRel) {
             return finish(Err(ProfileError::Busy));
         }
-        let turn = Turn;
+        let turn = TurnGuard;
         let spawned = thread::Builder::new().name("lameduck-profil".into()).spawn(move || {
             let taken = take(profile);
             drop(turn);
@@ -56,9 +56,9 @@ impl Profiler for SamplingProfiler {
 }
 
 /// Lets the next profile begin when it is dropped.
-struct Turn;
+struct TurnGuard;
 
-impl Drop for Turn {
+impl Drop for TurnGuard {
     fn drop(&mut self) {
         TAKING.store(false, Ordering::Release);
     }

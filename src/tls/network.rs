@@ -16,7 +16,7 @@ use tokio::sync::Semaphore;
 /// Handshake steps of one listener that run before other tasks of its worker have their turn. A
 /// step is up to a millisecond of computation (RSA), so a burst of handshakes would otherwise delay
 /// every request by its length.
-const TURNS: usize = 1;
+const HANDSHAKE_STEPS: usize = 1;
 
 /// Adds TLS to a network. The internal server and Unix sockets have none.
 #[derive(Debug)]
@@ -70,7 +70,7 @@ impl<R: Reservation> Reservation for TlsReservation<R> {
         let Self { reservation, config } = self;
         let tls = || {
             let config = config.clone()?;
-            Some(ListenerTls { config, turns: Arc::new(Semaphore::new(TURNS)) })
+            Some(ListenerTls { config, turns: Arc::new(Semaphore::new(HANDSHAKE_STEPS)) })
         };
         let listeners = reservation.listen().await?;
         let listeners = listeners.into_iter();

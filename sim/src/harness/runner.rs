@@ -30,7 +30,7 @@ pub(super) const TASKS_LEFT: &str = "tasks left";
 /// One in this many seeds runs on the other network.
 const OTHER_EVERY: u64 = 5;
 /// Number of yields after which every task that ends with the process has ended.
-const TURNS: usize = 64;
+const YIELDS: usize = 64;
 
 /// Whether a seed runs on the network that is less close to Linux.
 pub(super) const fn is_on_other_network(seed: u64) -> bool {
@@ -76,7 +76,7 @@ fn play_on<W: World, S: HttpService>(scenario: &Scenario, setup: Setup<S>) -> Ou
         }
         async move {
             let mut left = usize::MAX;
-            for _ in 0..TURNS {
+            for _ in 0..YIELDS {
                 left = service_tasks::<W>().saturating_sub(before);
                 if left == 0 {
                     break;

@@ -158,7 +158,7 @@ where
         // Its exact times do not survive the ticks of the other world.
         order: (scenario.reordered && W::GRAIN.is_zero()).then_some(Seed(scenario.seed)),
         stalls: Some(Arc::clone(&stalls)),
-        ..life(scenario)
+        ..host_run(scenario)
     };
     let faults = Arc::new(faults(scenario, &trace, &stalls));
     let resets = resets(scenario);
@@ -330,7 +330,7 @@ fn config(scenario: &Scenario) -> WorldConfig {
     config
 }
 
-fn life(scenario: &Scenario) -> HostRun {
+fn host_run(scenario: &Scenario) -> HostRun {
     HostRun {
         name: SERVER.to_owned(),
         plan: scenario.plan(),

@@ -50,7 +50,7 @@ impl Collector for OfHost {
         let mut page = Page(encoder);
         let status = &*self.0;
         let now = status.clock.now();
-        life(&mut page, status, now)?;
+        phases(&mut page, status, now)?;
         requests(&mut page, &status.main)?;
         connections(&mut page, &status.main)?;
         certificate(&mut page, status)?;
@@ -60,7 +60,7 @@ impl Collector for OfHost {
     }
 }
 
-fn life(page: &mut Page<'_>, status: &HostStatus, now: Moment) -> Result {
+fn phases(page: &mut Page<'_>, status: &HostStatus, now: Moment) -> Result {
     let versions =
         [("app_version", &*status.main.config.app_version), ("version", env!("CARGO_PKG_VERSION"))];
     page.info(things("build", "Versions of the app and of lameduck; the value is 1"), versions)?;

@@ -82,14 +82,14 @@ enum What {
 }
 
 impl TurmoilWorld {
-    /// Runs `life` on the host called `host`, from the beginning of time and again after each
+    /// Runs `run` on the host called `host`, from the beginning of time and again after each
     /// [`bounce_at`](Self::bounce_at). The world does not wait for it.
-    pub fn spawn_restarting<F, J>(&mut self, host: &str, life: F)
+    pub fn spawn_restarting<F, J>(&mut self, host: &str, run: F)
     where
         F: Fn(TurmoilHost) -> J + 'static,
         J: Future<Output = ()> + Send + 'static,
     {
-        self.add(host, Attendance::Background, Rc::new(move |host| Some(Box::pin(life(host)))));
+        self.add(host, Attendance::Background, Rc::new(move |host| Some(Box::pin(run(host)))));
     }
 
     /// Crashes a host: all its tasks end and its connections are closed.

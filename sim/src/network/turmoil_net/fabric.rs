@@ -96,12 +96,12 @@ impl Fabric {
         Some(result)
     }
 
-    /// Runs `look`, which sends nothing, on a socket of `host`. Returns `None` after the end of the
+    /// Runs `inspect`, which sends nothing, on a socket of `host`. Returns `None` after the end of the
     /// world.
-    pub(super) fn look<R>(&self, host: HostId, look: impl FnOnce() -> R) -> Option<R> {
+    pub(super) fn inspect<R>(&self, host: HostId, inspect: impl FnOnce() -> R) -> Option<R> {
         let guard = self.guard.upgrade()?;
         guard.set_current(host);
-        Some(look())
+        Some(inspect())
     }
 
     /// Wakes the pump.

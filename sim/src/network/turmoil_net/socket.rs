@@ -30,15 +30,15 @@ pub(super) struct HostHandle {
 }
 
 impl HostHandle {
-    /// Runs `look`, which sends nothing.
-    fn look<R>(&self, look: impl FnOnce() -> R) -> io::Result<R> {
-        self.fabric.look(self.id, look).ok_or_else(|| io::ErrorKind::NotConnected.into())
+    /// Runs `inspect`, which sends nothing.
+    fn inspect<R>(&self, inspect: impl FnOnce() -> R) -> io::Result<R> {
+        self.fabric.inspect(self.id, inspect).ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
 
     /// Runs an operation that sends something only if it is ready. A pending operation does not
     /// wake the pump.
     fn attempt<R>(&self, operation: impl FnOnce() -> Poll<R>) -> io::Result<Poll<R>> {
-        let polled = self.look(operation)?;
+        let polled = self.inspect(operation)?;
         if polled.is_ready() {
             self.fabric.wake_pump();
         }
@@ -52,7 +52,7 @@ impl HostHandle {
         all: &mut ReadBuf<'_>,
         read: impl FnOnce(&mut ReadBuf<'_>) -> Poll<io::Result<()>>,
     ) -> Poll<io::Result<()>> {
-        let polled = self.look(|| read(all))?;
+        let polled = self.inspect(|| read(all))?;
         if all.filled().len() >= RECEIVE_BUFFER / 2 {
             self.fabric.wake_pump();
         }
@@ -215,7 +215,7 @@ impl Transport for TurmoilNetStream {
             return Peek::Data;
         }
         let mut byte = [0];
-        let found = self.host.look(|| {
+        let found = self.host.inspect(|| {
             let mut buffer = ReadBuf::new(&mut byte);
             inner.poll_peek(&mut Context::from_waker(Waker::noop()), &mut buffer)
         });
@@ -260,7 +260,7 @@ impl Transport for TurmoilNetStream {
     }
 
     fn unacknowledged(&self) -> Option<usize> {
-        let table = self.host.look(|| turmoil_net::netstat(self.local.ip())).ok()?;
+        let table = self.host.inspect(|| turmoil_net::netstat(self.local.ip())).ok()?;
         let ours = |entry: &&turmoil_net::NetstatEntry| {
             entry.peer == Some(self.peer) && entry.local.port() == self.local.port()
         };
@@ -340,7 +340,7 @@ impl Listener for TurmoilNetListener {
         let Some(inner) = inner.as_ref() else {
             return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
         };
-        match self.socket.host.look(|| inner.poll_accept(cx))? {
+        match self.socket.host.inspect(|| inner.poll_accept(cx))? {
             Poll::Pending => Poll::Pending,
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
             Poll::Ready(Ok((stream, peer))) => {
@@ -368,7 +368,7 @@ impl Listener for TurmoilNetListener {
     /// Linux does.
     fn handshakes(&self) -> Option<usize> {
         let local = self.socket.reachable_at();
-        let table = self.socket.host.look(|| turmoil_net::netstat(local.ip())).ok()?;
+        let table = self.socket.host.inspect(|| turmoil_net::netstat(local.ip())).ok()?;
         let under_way = |entry: &&turmoil_net::NetstatEntry| {
             entry.state == Some(turmoil_net::NetstatState::SynReceived)
                 && entry.local.port() == local.port()

@@ -18,7 +18,7 @@ use tokio::sync::Notify;
 /// One event in this many is late.
 const LATE_ONE_IN: u64 = 4;
 /// Number of scheduler turns by which it is late.
-const TURNS: usize = 6;
+const YIELDS: usize = 6;
 
 /// Delays events. A world has one.
 #[derive(Debug)]
@@ -43,7 +43,7 @@ impl ReadinessDelay {
     pub(super) async fn run(self: Arc<Self>) {
         loop {
             self.some_are_late.notified().await;
-            for _ in 0..TURNS {
+            for _ in 0..YIELDS {
                 tokio::task::yield_now().await;
             }
             let late =
