@@ -1,6 +1,6 @@
 //! Draws what concerns the process, and not its requests: reloads, time limits of checks, and
-//! workers that are blocked for so long that the liveness probe fails. It uses its own dice, so that the rest of the scenario
-//! does not depend on it.
+//! workers that are blocked for so long that the liveness probe fails. It uses its own dice, so
+//! that the rest of the scenario does not depend on it.
 
 use super::{Dice, Edges, edges::start_takes};
 use crate::{

@@ -28,9 +28,10 @@ pub fn sentence(run: &Value) -> String {
     let text = |name: &str| run[name].as_str().unwrap_or_default().to_owned();
     let noise = |name: &str| run["noise"][name].as_f64().unwrap_or(0.0);
     format!(
-        "Commit {}{}, {} rounds of {} s, {} idle connections, {} cores ({}), Linux {}, {}, {}, {}. Noise: the same 20 ms of \
-         arithmetic, timed {} times through the run, took up to {:.0} % more than its median of {:.1} ms (nine of ten at most \
-         {:.0} % more); {:.1} % of a core was stolen by the machine below. The run took {:.0} minutes.",
+        "Commit {}{}, {} rounds of {} s, {} idle connections, {} cores ({}), Linux {}, {}, {}, {}. \
+         Noise: the same 20 ms of arithmetic, timed {} times through the run, took up to {:.0} % \
+         more than its median of {:.1} ms (nine of ten at most {:.0} % more); {:.1} % of a core was \
+         stolen by the machine below. The run took {:.0} minutes.",
         text("commit"),
         if run["changed"] == true { " and uncommitted changes" } else { "" },
         run["rounds"],
@@ -55,7 +56,8 @@ pub fn sentence(run: &Value) -> String {
 pub fn caption(run: &Value) -> String {
     let text = |name: &str| run[name].as_str().unwrap_or_default();
     format!(
-        "one core for the server, another for its clients · medians of {} rounds · commit {} · Linux {}",
+        "one core for the server, another for its clients · medians of {} rounds · commit {} · \
+         Linux {}",
         run["rounds"],
         text("commit"),
         kernel(run)
