@@ -200,9 +200,12 @@ impl Page<'_> {
         let world = self.history.world(self.at());
         let (from, to) = (world.saturating_sub(self.slack()), world + self.slack());
         let is_judged = serving || lame_duck;
-        if is_judged && is_wedged && !blocked::may_be_noticed(self.history, from, to)
-            || is_judged && !is_wedged && blocked::is_noticed(self.history, from, to)
-        {
+        let is_true = if is_wedged {
+            blocked::may_be_noticed(self.history, from, to)
+        } else {
+            !blocked::is_noticed(self.history, from, to)
+        };
+        if is_judged && !is_true {
             return Err("a blocked worker is not shown, or one that runs".to_owned());
         }
         for (script, said) in self.history.scenario.checks.iter().zip(checks) {
