@@ -328,7 +328,7 @@ mod tests {
             calls += 1;
             candidate.clients.contains(cause)
         });
-        assert_eq!(least.clients, [cause.clone()]);
+        assert_eq!(least.clients, std::slice::from_ref(cause));
         let round = super::simpler(&scenario).len();
         assert!(calls < 3 * round, "{calls} calls for a round of {round}");
     }
