@@ -230,7 +230,7 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
         slot: &ConnectionSlot,
         now: Moment,
     ) -> Transition<T, S> {
-        if self.state == Http1State::Busy {
+        if self.state == Http1State::Busy || self.connection.io.is_write_blocked() {
             self.connection.io.request_peek();
         }
         self.state = Http1State::Busy;
@@ -249,7 +249,7 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
         }
         let sample = ProgressSample {
             moved: [0, connection.io.written()],
-            unacknowledged: connection.io.unacknowledged(),
+            unacknowledged: connection.io.unacknowledged_of_all(),
         };
         let since = self.stall_timer.last_progress(sample, now);
         let until = server.gives_up(since, ClientTimeout::Send);

@@ -362,7 +362,7 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
         };
         let sample = ProgressSample {
             moved: [connection.responses.delivered(), written],
-            unacknowledged: connection.io.unacknowledged(),
+            unacknowledged: connection.io.unacknowledged_of_all(),
         };
         let since = self.stall_timer.last_progress(sample, now);
         (since, worker.server().gives_up(since, ClientTimeout::Send) + grace)
@@ -383,7 +383,8 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
             self.last_bytes.reset();
             return false;
         };
-        let since = self.last_bytes.last_progress(ProgressSample { moved, unacknowledged: 0 }, now);
+        let sample = ProgressSample { moved, unacknowledged: None };
+        let since = self.last_bytes.last_progress(sample, now);
         now >= worker.server().gives_up(since, ClientTimeout::Send)
     }
 

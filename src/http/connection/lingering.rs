@@ -213,7 +213,7 @@ impl<T: Transport> Lingering<T> {
         if unacknowledged <= FIN_BYTES || self.response == Owed::No {
             return Acknowledgement::Done;
         }
-        let sample = ProgressSample { moved: [0, 0], unacknowledged: unacknowledged as u64 };
+        let sample = ProgressSample { moved: [0, 0], unacknowledged: Some(unacknowledged as u64) };
         let since = self.stall_timer.last_progress(sample, now);
         if now < server.gives_up(since, ClientTimeout::Send) {
             return Acknowledgement::Awaited;

@@ -13,8 +13,9 @@ pub(super) struct StallTimer(Option<(ProgressSample, Moment)>);
 pub(super) struct ProgressSample {
     /// Each grows as the client makes progress.
     pub(super) moved: [u64; 2],
-    /// Bytes that the client has not acknowledged. A decrease is progress, an increase is not.
-    pub(super) unacknowledged: u64,
+    /// Bytes that the client has not acknowledged, if the kernel was queried since the last write.
+    /// A decrease is progress.
+    pub(super) unacknowledged: Option<u64>,
 }
 
 impl StallTimer {
@@ -27,7 +28,13 @@ impl StallTimer {
     /// progress.
     pub(super) fn last_progress(&mut self, sample: ProgressSample, now: Moment) -> Moment {
         let (last, at) = self.0.get_or_insert((sample, now));
-        if sample.moved != last.moved || sample.unacknowledged < last.unacknowledged {
+        let has_acknowledged = match (last.unacknowledged, sample.unacknowledged) {
+            (Some(before), Some(unacknowledged)) => unacknowledged < before,
+            // What it acknowledged before the first query is unknown. So its time begins here.
+            (None, Some(_)) => true,
+            (_, None) => false,
+        };
+        if sample.moved != last.moved || has_acknowledged {
             *at = now;
         }
         *last = sample;
@@ -83,18 +90,36 @@ mod tests {
     #[test]
     fn every_sign_is_progress_and_more_that_is_unacknowledged_is_none() {
         let mut stall_timer = StallTimer::default();
-        let mut sample = ProgressSample { moved: [0, 0], unacknowledged: 10 };
+        let mut sample = ProgressSample { moved: [0, 0], unacknowledged: Some(10) };
         assert_eq!(stall_timer.last_progress(sample, at(0)), at(0));
         sample.moved[0] = 1;
         assert_eq!(stall_timer.last_progress(sample, at(5)), at(5));
         sample.moved[1] = 1;
         assert_eq!(stall_timer.last_progress(sample, at(10)), at(10));
-        sample.unacknowledged = 9;
+        sample.unacknowledged = Some(9);
         assert_eq!(stall_timer.last_progress(sample, at(15)), at(15));
-        sample.unacknowledged = 11;
+        sample.unacknowledged = Some(11);
         assert_eq!(stall_timer.last_progress(sample, at(19)), at(15));
         stall_timer.reset();
         assert_eq!(stall_timer.last_progress(sample, at(20)), at(20));
+    }
+
+    // A first query was compared with a number from before the bytes that waited, or with none. A
+    // client that received a part of them, and had a short timeout, was cut (P15).
+    #[test]
+    fn what_was_acknowledged_before_the_first_query_is_unknown() {
+        let mut stall_timer = StallTimer::default();
+        let mut sample = ProgressSample { moved: [0, 5], unacknowledged: None };
+        assert_eq!(stall_timer.last_progress(sample, at(0)), at(0));
+        assert_eq!(stall_timer.last_progress(sample, at(1)), at(0));
+        sample.unacknowledged = Some(90);
+        assert_eq!(stall_timer.last_progress(sample, at(2)), at(2));
+        assert_eq!(stall_timer.last_progress(sample, at(3)), at(2));
+        sample = ProgressSample { moved: [0, 6], unacknowledged: None };
+        assert_eq!(stall_timer.last_progress(sample, at(4)), at(4));
+        sample.unacknowledged = Some(95);
+        assert_eq!(stall_timer.last_progress(sample, at(5)), at(5));
+        assert_eq!(stall_timer.last_progress(sample, at(9)), at(5));
     }
 
     #[test]

@@ -26,6 +26,8 @@ pub(crate) struct IoState {
     blocked: AtomicBool,
     /// Bytes that the peer had not acknowledged when the kernel was last queried.
     unacknowledged: AtomicU64,
+    /// Nothing was written since that query.
+    unacknowledged_is_current: AtomicBool,
     /// The io shall query the kernel for whether the client is still connected.
     peek_requested: AtomicBool,
     /// That query shall also read the number of unacknowledged bytes.
@@ -64,6 +66,7 @@ impl IoState {
             write_blocked: AtomicBool::new(false),
             blocked: AtomicBool::new(false),
             unacknowledged: AtomicU64::new(0),
+            unacknowledged_is_current: AtomicBool::new(false),
             peek_requested: AtomicBool::new(false),
             unacknowledged_requested: AtomicBool::new(false),
             final_read: AtomicU8::new(FinalRead::NotWanted as u8),
@@ -95,11 +98,13 @@ impl IoState {
 
     pub(super) fn on_written(&self, bytes: usize) {
         self.write_blocked.store(false, Relaxed);
+        self.unacknowledged_is_current.store(false, Relaxed);
         self.written.store(self.written() + bytes as u64, Relaxed);
     }
 
     pub(super) fn on_unacknowledged(&self, bytes: usize) {
         self.unacknowledged.store(bytes as u64, Relaxed);
+        self.unacknowledged_is_current.store(true, Relaxed);
     }
 
     /// hyper's write buffer is empty.
@@ -184,6 +189,11 @@ impl IoState {
 
     pub(crate) fn unacknowledged(&self) -> u64 {
         self.unacknowledged.load(Relaxed)
+    }
+
+    /// Bytes that the peer had not acknowledged at the last query, unless more was written since.
+    pub(crate) fn unacknowledged_of_all(&self) -> Option<u64> {
+        self.unacknowledged_is_current.load(Relaxed).then(|| self.unacknowledged())
     }
 
     pub(crate) fn has_received(&self) -> bool {

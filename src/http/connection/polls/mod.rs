@@ -18,7 +18,8 @@ use self::{
     script::End,
     world::{Stage, World},
 };
-use std::fmt::Write as _;
+use crate::http::server::limits::Limits;
+use std::{fmt::Write as _, time::Duration};
 
 /// How a connection comes into a state.
 struct State {
@@ -346,6 +347,34 @@ async fn the_kernel_is_queried_once_about_a_last_response() {
         world.settle().await;
         assert_eq!(world.wire().how_it_ended(), End::Fin);
         assert_eq!(world.wire().queries, 1, "{method}");
+    }
+}
+
+// A client received a part of its response between two checks, which made no room for more of it in
+// the kernel. What it had not acknowledged at the first check was compared with a number from before
+// the response. With a send timeout of less than two checks the client was cut (P15).
+#[tokio::test]
+async fn a_client_that_receives_a_part_between_two_checks_has_its_time() {
+    const HTTP2_LARGE: &[u8] =
+        b"\x00\x00\x0d\x01\x05\x00\x00\x00\x01\x82\x86\x04\x06/large\x01\x01a";
+    let http2 = [PREFACE, HTTP2_LARGE].concat();
+    let fast = b"GET /large HTTP/1.1\r\nhost: a\r\n\r\n";
+    let hyper = b"POST /large HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n";
+    for request in [&fast[..], hyper, &http2] {
+        let mut world = World::with_limits(Limits::default().send_timeout(Duration::from_secs(1)));
+        world.start().await;
+        world.wire().stop_receiving(20_000);
+        world.wire().send(request);
+        world.settle().await;
+        for second in 1..5 {
+            world.wire().acknowledge(1_000);
+            world.wait(1).await;
+            let end = world.wire().how_it_ended();
+            assert_eq!(end, End::Open, "{second}: {}", request.escape_ascii());
+        }
+        world.wait(1).await;
+        assert_eq!(world.wire().how_it_ended(), End::Reset, "{}", request.escape_ascii());
+        assert_eq!(world.requests().gone, 1);
     }
 }
 

@@ -123,6 +123,11 @@ impl Wire {
         self.acknowledged = Some(self.written.len());
     }
 
+    /// The peer receives `bytes` of what was written, which makes no room in the kernel.
+    pub(super) fn acknowledge(&mut self, bytes: usize) {
+        self.acknowledged = self.acknowledged.map(|acknowledged| acknowledged + bytes);
+    }
+
     /// Returns what each write carried.
     pub(super) fn parts(&self) -> Vec<&[u8]> {
         let begins = [0].into_iter().chain(self.writes.iter().copied());
