@@ -12,8 +12,8 @@ use lameduck::runtime::{
 use lameduck_sim::{
     Trace,
     network::{
-        Attendance::Awaited, HostNetwork, LinkChange, TurmoilNetWorld, TurmoilWorld, World,
-        WorldConfig,
+        Attendance::Awaited, HostNetwork, LinkChange, LinuxWorld, TurmoilNetWorld, TurmoilWorld,
+        World, WorldConfig,
     },
 };
 use std::{future::poll_fn, io::ErrorKind, pin::Pin, sync::mpsc, task::Poll};
@@ -435,6 +435,30 @@ fn a_peek_shows_what_the_kernel_holds() {
         sleep(ms(100)).await;
     });
     world.run(LIMIT).unwrap();
+}
+
+#[test]
+fn a_read_takes_all_that_has_arrived() {
+    // On real sockets each read returned 16 KB of what had arrived. The kernel announces no space
+    // before its small buffer is empty, which took a client four reads. So the host saw no progress
+    // of a slow reader, and gave it up.
+    fn reads_all<W: World>() {
+        let (mut world, _) = world::<W>(1);
+        world.spawn("server", Awaited, async |host: W::Host| {
+            let mut stream = accept(&mut listen(&host, 80).await).await;
+            stream.write_all(&[0; 40_000]).await.unwrap();
+            sleep(ms(500)).await;
+        });
+        world.spawn("client", Awaited, async |host: W::Host| {
+            sleep(ms(50)).await;
+            let mut stream = host.connect("server", 80).await.unwrap();
+            sleep(ms(300)).await;
+            assert_eq!(stream.read(&mut [0; 50_000]).await.unwrap(), 40_000);
+        });
+        world.run(LIMIT).unwrap();
+    }
+    reads_all::<TurmoilNetWorld>();
+    reads_all::<LinuxWorld>();
 }
 
 #[test]

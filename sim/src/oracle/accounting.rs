@@ -6,6 +6,7 @@
 
 use super::{
     ErrorKind, INTERNAL_PATH, ObservedRequest, RequestResult, RunHistory, closes, hooks, log_lines,
+    serving,
 };
 use crate::{
     client::UNREAD_WINDOW,
@@ -207,6 +208,7 @@ pub(super) fn outcomes_are_counted(
     };
     // A client whose response was cut right after the head may not have received the head.
     let torn = history.requests.iter().filter(torn).count() as u64;
+    let torn = torn - serving::late_readers(history, report);
     if torn > aborts(true) {
         return Err(format!(
             "{torn} responses were reset after their head, but the report has {}",

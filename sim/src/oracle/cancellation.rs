@@ -17,11 +17,12 @@ const PROGRESS_WAIT_US: u64 = 5_000_000;
 /// P10: the root context is cancelled after the drain, and stop hooks run after the handlers.
 pub(super) fn cancel_after_drain(history: &RunHistory<'_>) -> Judgement {
     let cancelling = history.began(Phase::Cancelling);
+    let slack = history.tolerance().min(history.early());
     let mut judged = 0;
     for record in
         history.server("handler cancelled").filter(|record| record.text("by") == Some("root"))
     {
-        if cancelling.is_none_or(|cancelling| record.at < cancelling) {
+        if cancelling.is_none_or(|cancelling| record.at + slack < cancelling) {
             return Err(format!(
                 "a handler was cancelled at {:?}, before the drain ended",
                 record.at

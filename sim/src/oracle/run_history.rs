@@ -76,9 +76,12 @@ impl<'a> RunHistory<'a> {
         if self.tolerance().is_zero() {
             return Some(line);
         }
-        // In real time the line follows the cancellation, which is not early.
+        // In real time the line follows the cancellation. That is not early, but a delay of the
+        // drain's begin is taken from the requests' part of it (P7).
         let draining = self.began_as_a_phase(Phase::Draining)?;
-        Some(line.min(draining + self.scenario.plan().drain))
+        let plan = self.scenario.plan();
+        let late = self.span(Phase::LameDuck)?.saturating_sub(plan.lame_duck);
+        Some(line.min(draining + plan.drain.saturating_sub(late)))
     }
 
     fn began_as_a_phase(&self, phase: Phase) -> Option<Duration> {

@@ -7,7 +7,7 @@ use crate::{
     scenario::{Client, Pacing, RequestKind, Traffic, client_name},
     trace::Record,
 };
-use lameduck::lifecycle::Phase;
+use lameduck::{Report, lifecycle::Phase};
 use std::time::Duration;
 
 /// Longest time between two checks of a busy client.
@@ -202,28 +202,52 @@ fn stalled_readers_are_cut(history: &RunHistory<'_>) -> Result<usize, String> {
 /// Checks that a client which reads slowly, and never pauses for its timeout, gets the whole
 /// response.
 fn slow_readers_are_not_cut(history: &RunHistory<'_>) -> Result<usize, String> {
-    let Some(timeout) = send_timeout(history) else { return Ok(0) };
     let until = served_until(history);
     let mut judged = 0;
     for observed in &history.requests {
-        let (Some(RequestKind::Bytes(_)), Some(Traffic::Once(Pacing::SlowReader(_, pause)))) =
-            (history.request_kind(observed), history.client(observed).map(|client| client.traffic))
-        else {
-            continue;
-        };
-        // Its progress shows a round trip after each read, and at the next sweep.
-        let pause = Duration::from_millis(pause) + history.under_way() * 2 + history.rounding();
+        let Some((progress, timeout)) = slow_reader(history, observed) else { continue };
         let lost = matches!(&observed.end, Some((at, RequestResult::Failed(_))) if *at < until);
-        if lost && observed.head.is_some() && pause < timeout {
+        if lost && observed.head.is_some() && progress < timeout {
             return Err(format!(
-                "client-{} read every {pause:?}, had {timeout:?} for each, and lost its response: \
-                 {:?}",
+                "client-{} read every {progress:?}, had {timeout:?} for each, and lost its \
+                 response: {:?}",
                 observed.client, observed.end
             ));
         }
         judged += 1;
     }
     Ok(judged)
+}
+
+/// Returns the longest time between two signs of progress of a slow reader, and its timeout, if the
+/// scenario has one.
+fn slow_reader(
+    history: &RunHistory<'_>,
+    observed: &ObservedRequest,
+) -> Option<(Duration, Duration)> {
+    let Some(RequestKind::Bytes(_)) = history.request_kind(observed) else { return None };
+    let Traffic::Once(Pacing::SlowReader(_, pause)) = history.client(observed)?.traffic else {
+        return None;
+    };
+    // Its progress shows a round trip after each read, and at the next sweep.
+    let progress = Duration::from_millis(pause) + history.under_way() * 2 + history.rounding();
+    Some((progress, send_timeout(history)?))
+}
+
+/// Returns the number of slow readers that lost their response, where a busy machine may have made
+/// them later than their timeout. The host counts each as a timeout of its client, and its request
+/// as gone. In simulated time none is late.
+pub(super) fn late_readers(history: &RunHistory<'_>, report: &Report) -> u64 {
+    if history.tolerance().is_zero() {
+        return 0;
+    }
+    let is_late = |observed: &&ObservedRequest| {
+        slow_reader(history, observed).is_some_and(|(progress, timeout)| progress >= timeout)
+            && observed.head.is_some_and(|(_, status, _)| status == 200)
+            && observed.failure() == Some("reset-in-body")
+    };
+    let late = history.requests.iter().filter(is_late).count() as u64;
+    late.min(report.connections.send_timeouts).min(report.requests.gone)
 }
 
 /// Returns the longest time until two checks have found that a client acknowledged nothing. Each

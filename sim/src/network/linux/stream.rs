@@ -115,6 +115,27 @@ impl Shared {
     }
 }
 
+impl State {
+    /// Moves all bytes that have arrived into `buffer`, as a read from a socket does. Returns
+    /// whether there were any.
+    fn take_arrived(&mut self, now: Instant, buffer: &mut ReadBuf<'_>) -> bool {
+        let before = buffer.filled().len();
+        while let Some((at, Parcel::Bytes(bytes))) = self.down.front_mut()
+            && *at <= now
+            && buffer.remaining() > 0
+        {
+            let part = bytes.len().min(buffer.remaining());
+            buffer.put_slice(&bytes[..part]);
+            bytes.advance(part);
+            self.down_bytes -= part;
+            if bytes.is_empty() {
+                self.down.pop_front();
+            }
+        }
+        buffer.filled().len() > before
+    }
+}
+
 impl Break for Shared {
     /// The network resets the connection, at both ends.
     #[expect(clippy::disallowed_methods, reason = "this world has real time")]
@@ -303,14 +324,18 @@ impl AsyncRead for LinuxStream {
     ) -> Poll<io::Result<()>> {
         let me = self.get_mut();
         loop {
-            let mut state = me.shared.lock();
-            let State { down, down_bytes, reader, .. } = &mut *state;
-            let Some((at, parcel)) = down.front_mut() else {
+            let (mut state, now) = (me.shared.lock(), now());
+            if state.take_arrived(now, buffer) {
+                me.shared.room.notify_one();
+                return Poll::Ready(Ok(()));
+            }
+            let State { down, reader, .. } = &mut *state;
+            let Some((at, parcel)) = down.front() else {
                 *reader = Some(cx.waker().clone());
                 return Poll::Pending;
             };
             let at = *at;
-            if at > now() {
+            if at > now {
                 // The network may still reset the connection.
                 *reader = Some(cx.waker().clone());
                 drop(state);
@@ -318,21 +343,11 @@ impl AsyncRead for LinuxStream {
                 ready!(me.timer.as_mut().poll(cx));
                 continue;
             }
-            match parcel {
-                Parcel::Fin => {}
-                Parcel::Reset => return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),
-                Parcel::Bytes(bytes) => {
-                    let part = bytes.len().min(buffer.remaining());
-                    buffer.put_slice(&bytes[..part]);
-                    bytes.advance(part);
-                    *down_bytes -= part;
-                    if bytes.is_empty() {
-                        down.pop_front();
-                    }
-                    me.shared.room.notify_one();
-                }
-            }
-            return Poll::Ready(Ok(()));
+            return match parcel {
+                Parcel::Reset => Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),
+                // The buffer has no room for the bytes.
+                Parcel::Bytes(_) | Parcel::Fin => Poll::Ready(Ok(())),
+            };
         }
     }
 }
