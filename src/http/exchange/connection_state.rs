@@ -275,3 +275,33 @@ impl ConnectionState {
         self.upgrade.begin(token, self.server().track(Kind::Upgrade, origin));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{super::http2_input::FrameScanner, super::sniff::PREFACE, *};
+    use crate::http::TestHost;
+
+    // A client that reads nothing and resets each of its requests could let hyper hold many times
+    // as many requests as it may have streams: none of them is in flight until hyper has read all
+    // that has arrived (P15).
+    #[test]
+    fn hyper_reads_no_more_requests_than_streams_of_a_client_that_does_not_read() {
+        const HEADERS: [u8; 10] = [0, 0, 1, 1, 5, 0, 0, 0, 1, 0x82];
+        let worker = TestHost::new().context().0.connection.worker.clone();
+        let address = Address::Unix(None);
+        let local = Arc::new(address.clone());
+        let slot = ConnectionSlot::new(Moment::EPOCH, address, local, Announcement::OPENED_BEFORE);
+        let connection = ConnectionState::new(Protocol::Http2, worker, &slot);
+        let max = connection.server().config.limits.http2_streams_max;
+        let preface = [&PREFACE[..], &[0, 0, 0, 4, 0, 0, 0, 0, 0]].concat();
+        let sent = [preface, HEADERS.repeat(max as usize + 1)].concat();
+        connection.io.before_write();
+        assert_eq!(connection.requests_left(), max);
+        assert!(!connection.must_hold_reads());
+        let read = connection.io.inflow.on_read(&mut FrameScanner::new(), &sent, max);
+        assert_eq!(read, sent.len() - 1, "all but the rest of the last request");
+        assert!(connection.must_hold_reads());
+        connection.io.inflow.on_requests_passed();
+        assert!(!connection.must_hold_reads(), "they were reset");
+    }
+}

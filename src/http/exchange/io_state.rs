@@ -243,3 +243,25 @@ impl IoState {
         self.io_dropped.load(Acquire)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // A process that was suspended closed connections whose requests had arrived meanwhile. One
+    // read of the kernel precedes the end of a wait; a second one would be endless (P5b).
+    #[test]
+    fn a_timeout_takes_effect_after_one_read_that_found_nothing() {
+        let io = IoState::new();
+        assert!(io.may_have_unread());
+        assert!(io.is_final_read_wanted());
+        assert!(!io.may_have_unread(), "hyper does not read");
+        io.on_final_read(true);
+        assert!(io.may_have_unread());
+        assert!(io.is_final_read_wanted());
+        io.on_final_read(false);
+        assert!(!io.may_have_unread());
+        io.on_read(b"a part of the head");
+        assert!(io.may_have_unread(), "the next wait has its own read");
+    }
+}

@@ -187,3 +187,31 @@ fn may_have_content(status: StatusCode) -> bool {
         && status != StatusCode::RESET_CONTENT
         && status != StatusCode::NOT_MODIFIED
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // A handler's `connection: keep-alive` was taken for `close`: the connection ended after a
+    // response that did not announce it, and the client's next request was lost (P4).
+    #[test]
+    fn only_one_connection_field_with_close_announces_the_close() {
+        for (values, after) in [
+            (&[][..], Some(KeepAlive::Yes)),
+            (&["close"], Some(KeepAlive::No)),
+            (&["keep-alive"], None),
+            (&["upgrade"], None),
+            (&["close", "close"], None),
+            (&["close", "keep-alive"], None),
+        ] {
+            let mut response = Response::new(());
+            for value in values {
+                response.headers_mut().append(header::CONNECTION, HeaderValue::from_static(value));
+            }
+            let mut out = Vec::new();
+            let date = b"date: x\r\n\r\n";
+            let encoded = encode(&mut out, &mut response, 2, KeepAlive::Yes, date);
+            assert_eq!(encoded, after, "{values:?}: {}", out.escape_ascii());
+        }
+    }
+}

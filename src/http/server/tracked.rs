@@ -235,3 +235,23 @@ impl fmt::Display for WorkOrigin {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Work that had ended was named as what the shutdown waits for, in the log, in `/status` and in
+    // the report, and its entry was never freed (P13, P15).
+    #[test]
+    fn tracked_work_is_listed_until_it_ends() {
+        let list = Arc::<WorkList>::default();
+        let track = || TrackedWork::new(&list, Kind::Work, WorkOrigin::Unknown, Moment::EPOCH);
+        let [first, second] = [track(), track()];
+        assert_eq!(list.entries().len(), 2);
+        drop(first);
+        let [left] = &list.entries()[..] else { panic!("one is left") };
+        assert!(Arc::ptr_eq(left, &second.work));
+        drop(second);
+        assert!(list.entries().is_empty());
+    }
+}

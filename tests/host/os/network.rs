@@ -1,17 +1,28 @@
 //! P14: a port belongs to one process, unless it is shared on purpose. P2: it is reserved before it
 //! listens.
 
-use crate::support::os::{accept, any_port, bounded, listen, listen_one, tcp};
+use crate::support::{
+    App,
+    app::Workers,
+    builder,
+    os::{accept, any_port, bounded, listen, listen_one, tcp},
+};
+use axum::Router;
 use futures_util::future::{Either, select};
 use lameduck::{
+    Hook,
+    lifecycle::Signal,
     os::{OsNetwork, ReusePort, SocketOptions},
     runtime::{Address, ListenAddress, Listener, Network, Reservation, ServerRole},
 };
 use std::{
-    future::poll_fn,
-    io::{ErrorKind, Read},
+    future::{pending, poll_fn},
+    io::{self, ErrorKind, Read},
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream},
+    sync::mpsc,
+    time::Duration,
 };
+use tokio::sync::oneshot;
 
 fn same(address: &Address) -> ListenAddress {
     ListenAddress::Tcp(tcp(address))
@@ -135,6 +146,39 @@ async fn a_dropped_reservation_gives_its_port_back() {
     let address = same(&reservation.local());
     drop(reservation);
     OsNetwork::default().reserve(&address, ServerRole::Main, 1).unwrap();
+}
+
+// The main port of a start that was abandoned stayed bound until its last stop hook had ended. A
+// successor could not start meanwhile (P14).
+#[test]
+fn an_abandoned_start_gives_its_port_back_before_its_stop_hooks_end() {
+    const WAIT: Duration = Duration::from_secs(10);
+    let (starting, start_waits) = mpsc::channel();
+    let (stopping, stop_waits) = mpsc::channel();
+    let (finish, finished) = oneshot::channel::<()>();
+    let slow = Hook::pair(
+        "slow",
+        || async { Ok::<_, io::Error>(()) },
+        move |()| async move {
+            stopping.send(()).unwrap();
+            finished.await.map_err(io::Error::other)
+        },
+    );
+    let waiting = Hook::on_start("waiting", move || async move {
+        starting.send(()).unwrap();
+        pending::<io::Result<()>>().await
+    });
+    let host = builder().hook(slow).hook(waiting).serve(Router::new());
+    let app = App::spawn(host, Workers::Task);
+    start_waits.recv_timeout(WAIT).unwrap();
+    let address = ListenAddress::Tcp(app.main);
+    let reserve = || OsNetwork::default().reserve(&address, ServerRole::Main, 1);
+    assert_eq!(reserve().unwrap_err().kind(), ErrorKind::AddrInUse);
+    app.signal(Signal::Terminate);
+    stop_waits.recv_timeout(WAIT).unwrap();
+    reserve().unwrap();
+    finish.send(()).unwrap();
+    assert_eq!(app.report().code(), 0);
 }
 
 #[tokio::test]

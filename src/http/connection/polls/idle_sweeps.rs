@@ -1,8 +1,10 @@
 //! Sweeps of the idle set, while one takes longer than the next deadline is away.
 
 use super::{
+    GET,
     clock::ManualClock,
-    script::{Script, script},
+    output::http1,
+    script::{Script, lock, script},
     world::{Routes, worker_context},
 };
 use crate::{
@@ -27,27 +29,35 @@ use std::{
     io,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
     task::{Context, Poll},
 };
 
-/// A poller of connections that never have anything to read. Counts the queries to the kernel.
+/// A poller of connections that have nothing to read until the test says so. Counts the queries to
+/// the kernel.
 #[derive(Default)]
 struct Silent {
     queries: Arc<AtomicUsize>,
+    are_readable: Arc<AtomicBool>,
+    keys: Vec<usize>,
 }
 
 impl IdlePoller for Silent {
     type Io = Script;
     type Idle = Script;
 
-    fn insert(&mut self, io: Script, _: usize) -> Result<Script, Script> {
+    fn insert(&mut self, io: Script, key: usize) -> Result<Script, Script> {
+        self.keys.push(key);
         Ok(io)
     }
 
-    fn poll_ready(&mut self, _: &mut Context<'_>, _: &mut Vec<usize>) -> Poll<()> {
-        Poll::Pending
+    fn poll_ready(&mut self, _: &mut Context<'_>, found: &mut Vec<usize>) -> Poll<()> {
+        if !self.are_readable.load(Relaxed) {
+            return Poll::Pending;
+        }
+        found.extend(&self.keys);
+        Poll::Ready(())
     }
 
     fn query_shut(&mut self) -> bool {
@@ -60,23 +70,30 @@ impl IdlePoller for Silent {
     }
 }
 
-/// Connections that were idle before the drain, and their worker's clock.
+/// Idle connections, and their worker's clock.
 struct Idle {
     clock: Arc<ManualClock>,
     worker: Arc<WorkerContext<Routes>>,
     set: IdleSet<Silent, Routes>,
     queries: Arc<AtomicUsize>,
+    are_readable: Arc<AtomicBool>,
 }
 
 impl Idle {
     /// Begins the drain with these connections. Whether each is known to have received its last
     /// response is `delivered`.
     fn draining(connections: impl IntoIterator<Item = Script>, delivered: bool) -> Self {
+        let idle = Self::serving(connections, delivered);
+        idle.worker.server().publish(Phase::Draining, idle.clock.now());
+        idle
+    }
+
+    /// The same before a stop.
+    fn serving(connections: impl IntoIterator<Item = Script>, delivered: bool) -> Self {
         let clock = Arc::new(ManualClock::new());
         let worker = worker_context(&clock);
-        let server = worker.shared.server.clone();
         let poller = Silent::default();
-        let queries = poller.queries.clone();
+        let (queries, are_readable) = (poller.queries.clone(), poller.are_readable.clone());
         let mut set = IdleSet::new(worker.clone(), Some(poller));
         for io in connections {
             let info = IdleInfo {
@@ -92,8 +109,7 @@ impl Idle {
             set.handoff().push(io, info).unwrap();
         }
         assert!(set.drain_handoff());
-        server.publish(Phase::Draining, clock.now());
-        Self { clock, worker, set, queries }
+        Self { clock, worker, set, queries, are_readable }
     }
 
     fn sweep(&mut self) -> Moment {
@@ -150,8 +166,8 @@ async fn a_deadline_that_passes_while_others_are_handled_is_handled_after_them()
 async fn one_query_is_the_answer_for_all_that_are_closing() {
     const CROWD: usize = 2_000;
     let (stuck, wire) = script();
-    wire.lock().unwrap().stop_receiving(0);
-    wire.lock().unwrap().written.extend(b"a response");
+    lock(&wire).stop_receiving(0);
+    lock(&wire).written.extend(b"a response");
     let crowd = (0..CROWD).map(|_| script().0).chain([stuck]);
     let mut idle = Idle::draining(crowd, false);
     // Half of the connections get their FIN now, the others while the first are watched.
@@ -189,4 +205,34 @@ async fn a_close_frees_a_place_at_once() {
     idle.sweep_all();
     assert!(idle.set.is_empty());
     assert!(freed.poll().is_ready());
+}
+
+/// At a stop each idle connection got a task once more, although its client had acknowledged all,
+/// or the kernel was queried although it had said so before (P8).
+#[tokio::test]
+async fn a_connection_whose_response_has_arrived_is_closed_without_a_task() {
+    for (delivered, queries) in [(false, 1), (true, 0)] {
+        let (io, wire) = script();
+        lock(&wire).written.extend(b"a response");
+        let mut idle = Idle::draining([io], delivered);
+        idle.sweep_all();
+        idle.clock.advance(RACE_WATCH);
+        assert_eq!(idle.sweep_all(), Moment::NEVER);
+        assert!(idle.set.is_empty());
+        assert_eq!(idle.set.drain_resumed().count(), 0);
+        assert_eq!(lock(&wire).queries, queries);
+    }
+}
+
+/// In a burst of new connections the requests on idle ones waited for the end of the burst.
+#[tokio::test]
+async fn idle_connections_are_served_after_each_batch_of_new_ones() {
+    let (io, wire) = script();
+    let mut idle = Idle::serving([io], true);
+    idle.set.serve_ready_now().await;
+    assert!(lock(&wire).written.is_empty());
+    lock(&wire).send(GET);
+    idle.are_readable.store(true, Relaxed);
+    idle.set.serve_ready_now().await;
+    assert_eq!(http1(&lock(&wire).written), "200");
 }

@@ -66,6 +66,22 @@ async fn the_last_response_of_a_connection_leaves_with_those_before_it() {
     assert_eq!(world.requests().started, 3, "no request follows the last response");
 }
 
+// The kernel took only a part of the last response, and hyper continued with the rest. A request
+// after it must not be served: its response would follow an announced close (RFC 9112 §9.6).
+#[tokio::test]
+async fn no_request_follows_a_last_response_that_waits_for_the_client() {
+    let close = b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
+    let mut world = World::new();
+    world.start().await;
+    world.wire().stop_receiving(10);
+    world.wire().send(&[GET, close, GET].concat());
+    world.settle().await;
+    world.wire().make_room(usize::MAX);
+    world.settle().await;
+    assert_eq!(http1(&world.wire().written), "200 200c");
+    assert_eq!((world.requests().started, world.requests().finished), (2, 2));
+}
+
 // Each response is finished once the kernel has it, not once it has all that were gathered.
 #[tokio::test]
 async fn of_responses_that_were_written_in_part_those_that_left_are_finished() {

@@ -5,7 +5,7 @@ use std::{
     collections::VecDeque,
     io,
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, Waker},
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -52,6 +52,12 @@ pub(super) enum End {
     Open,
     Fin,
     Reset,
+}
+
+/// Locks, also after a panic. Otherwise a failed assertion that held the lock would make the
+/// destructor of the transport panic, too, which aborts all tests.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 pub(super) fn script() -> (Script, Arc<Mutex<Wire>>) {
@@ -163,7 +169,7 @@ impl Wire {
 
 impl Script {
     fn wire(&self) -> MutexGuard<'_, Wire> {
-        self.0.lock().unwrap()
+        lock(&self.0)
     }
 }
 

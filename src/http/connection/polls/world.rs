@@ -2,7 +2,7 @@
 
 use super::{
     clock::ManualClock,
-    script::{End, Script, Wire, script},
+    script::{End, Script, Wire, lock, script},
 };
 use crate::http::{
     connection::{idle_handoff::IdleHandoff, task::Connection, worker_context::WorkerContext},
@@ -10,7 +10,7 @@ use crate::http::{
     server::{
         announcement::Announcement,
         connection_slot::ConnectionSlot,
-        idle_policy::EvictionGrace,
+        idle_policy::{Awaited, EvictionGrace},
         limits::Limits,
         outcome::{EndedRequest, OutcomeObserver},
         server_metrics::{ConnectionStats, RequestStats},
@@ -85,6 +85,7 @@ impl hyper::service::Service<Request<Body>> for Routes {
                 },
                 "/large" => whole(&[b'x'; 50_000]),
                 "/middling" => whole(&[b'x'; 6_000]),
+                "/halves" => Halves { left: 2, is_ready: true }.boxed_unsync(),
                 "/stuck" => Stuck.boxed_unsync(),
                 "/panics" => Panics.boxed_unsync(),
                 "/late" => {
@@ -113,6 +114,38 @@ impl http_body::Body for Stuck {
 
     fn size_hint(&self) -> SizeHint {
         SizeHint::with_exact(5)
+    }
+}
+
+/// A body of eight bytes, of which the second half is ready one poll after the first. Its length is
+/// that of what is left.
+struct Halves {
+    left: u64,
+    is_ready: bool,
+}
+
+impl http_body::Body for Halves {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        if self.left == 0 {
+            return Poll::Ready(None);
+        }
+        if !self.is_ready {
+            self.is_ready = true;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        (self.left, self.is_ready) = (self.left - 1, false);
+        Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(b"half")))))
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(4 * self.left)
     }
 }
 
@@ -225,7 +258,7 @@ impl World {
         let seen = observed.clone();
         let observer = OutcomeObserver::new(move |request: &EndedRequest<'_>| {
             let status = request.status.map(|status| status.as_u16());
-            seen.lock().unwrap().push((status, request.body_bytes));
+            lock(&seen).push((status, request.body_bytes));
         });
         let worker = worker_with(&clock, limits, eviction_grace, release.clone(), Some(observer));
         let server = worker.shared.server.clone();
@@ -246,7 +279,7 @@ impl World {
     }
 
     pub(super) fn wire(&self) -> MutexGuard<'_, Wire> {
-        self.wire.lock().unwrap()
+        lock(&self.wire)
     }
 
     /// Polls the connection for the first time.
@@ -270,6 +303,11 @@ impl World {
         self.slot.idle().is_some()
     }
 
+    /// What the connection waits for, if it may make room for another.
+    pub(super) fn awaited(&self) -> Option<Awaited> {
+        self.slot.evictable().map(|idle| idle.awaited)
+    }
+
     pub(super) fn is_woken(&self) -> bool {
         self.task.as_ref().is_some_and(Spawn::is_woken)
     }
@@ -283,7 +321,7 @@ impl World {
     }
 
     pub(super) fn observed(&self) -> Vec<(Option<u16>, u64)> {
-        self.observed.lock().unwrap().clone()
+        lock(&self.observed).clone()
     }
 
     fn poll(&mut self) {

@@ -1,0 +1,95 @@
+//! Connections that make room for others, and which may.
+
+use super::{GET, HTTP2_FIRST, HTTP2_SECOND, HTTP2_WAITS, PREFACE, script::End, world::World};
+use crate::http::server::idle_policy::Awaited;
+
+// A connection was chosen to make room in the instant in which its next request arrived. It was
+// closed right after that response, without an announcement: the client's next request was lost
+// (P5b, P15).
+#[tokio::test]
+async fn a_request_keeps_a_connection_that_was_chosen_to_make_room() {
+    const POST: &[u8] = b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n";
+    let http2 = [PREFACE, HTTP2_FIRST].concat();
+    for (first, next) in
+        [(GET, GET), (GET, POST), (POST, GET), (POST, POST), (&http2, HTTP2_SECOND)]
+    {
+        let mut world = World::new();
+        world.start().await;
+        world.wire().send(first);
+        world.settle().await;
+        world.evict();
+        world.wire().send(next);
+        world.settle().await;
+        assert_eq!(world.requests().finished, 2);
+        assert_eq!(world.wire().how_it_ended(), End::Open, "after {:?}", next.escape_ascii());
+        world.evict();
+        world.settle().await;
+        assert!(first == http2 || world.wire().how_it_ended() == End::Fin, "it was idle then");
+    }
+}
+
+// On the internal server a connection makes room in the middle of its response, too. What is cut by
+// that must not look complete, and what is not ends with a FIN (P5d, P15).
+#[tokio::test]
+async fn a_response_is_reset_if_its_connection_makes_room() {
+    const POST: &[u8] = b"POST /large HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n";
+    const STREAMS: &[u8] = b"GET /streams HTTP/1.1\r\nhost: a\r\n\r\n";
+    const HALF: &[u8] = b"GET / HTTP/1.1\r\nho";
+    for (input, room, end) in [
+        (POST, 20_000, End::Reset),
+        (STREAMS, usize::MAX, End::Reset),
+        (HALF, usize::MAX, End::Fin),
+    ] {
+        let mut world = World::internal();
+        world.start().await;
+        world.wire().stop_receiving(room);
+        world.wire().send(input);
+        world.settle().await;
+        world.evict();
+        world.settle().await;
+        assert!(world.has_ended(), "{}", input.escape_ascii());
+        assert_eq!(world.wire().how_it_ended(), end, "{}", input.escape_ascii());
+        let requests = world.requests();
+        assert_eq!(requests.started, requests.gone + requests.aborted);
+    }
+}
+
+// hyper skips the rest of a body that its handler did not read in a later poll, of which nothing
+// else would notify the connection: it was busy for a second, and could not make room (P15).
+#[tokio::test]
+async fn a_connection_is_idle_after_a_body_that_was_not_read() {
+    for body in ["", "12345"] {
+        let mut world = World::new();
+        world.start().await;
+        let head = format!("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: {}\r\n\r\n", body.len());
+        world.wire().send(format!("{head}{body}").as_bytes());
+        world.settle().await;
+        assert_eq!(world.requests().finished, 1);
+        assert!(world.is_idle(), "after {:?}", head + body);
+    }
+}
+
+// On the internal server a connection makes room in the middle of a request, earlier if its client
+// delays it than if its handler runs. If the one was taken for the other, strangers that receive
+// nothing kept their places longer than a probe that is being served (P16).
+#[tokio::test]
+async fn a_busy_connection_waits_for_its_handler_or_for_its_client() {
+    const WAITS: &[u8] = b"GET /waits HTTP/1.1\r\nhost: a\r\n\r\n";
+    const HALF: &[u8] = b"POST /reads HTTP/1.1\r\nhost: a\r\ncontent-length: 10\r\n\r\n12345";
+    for (request, during, after) in [
+        (WAITS, Awaited::Handler, Awaited::Client),
+        (HTTP2_WAITS, Awaited::Handler, Awaited::Client),
+        (HALF, Awaited::Client, Awaited::Client),
+    ] {
+        let mut world = World::internal();
+        world.start().await;
+        world.wire().send(request);
+        world.settle().await;
+        assert_eq!(world.awaited(), Some(during), "{}", request.escape_ascii());
+        // The client receives nothing of the response.
+        world.wire().stop_receiving(0);
+        world.release_handler();
+        world.settle().await;
+        assert_eq!(world.awaited(), Some(after), "{}", request.escape_ascii());
+    }
+}
