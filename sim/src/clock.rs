@@ -13,7 +13,7 @@ use std::{
     future::Future,
     pin::Pin,
     task::{Context, Poll},
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, SystemTime},
 };
 
 /// 2030-01-01T00:00:00Z, the wall time at which every clock begins.
@@ -114,10 +114,6 @@ impl Clock for SimClock {
 
     fn wall(&self) -> SystemTime {
         SystemTime::UNIX_EPOCH + WALL_AT_EPOCH + self.now().since_epoch()
-    }
-
-    fn epoch(&self) -> Instant {
-        self.epoch.into_std()
     }
 }
 

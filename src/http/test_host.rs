@@ -34,7 +34,7 @@ use std::{
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     task::{Context, Poll},
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 /// Creates [`RequestContext`]s for unit tests of handlers. The test controls the phase, the time
@@ -237,16 +237,11 @@ fn serving_server(
 #[derive(Debug)]
 struct ManualClock {
     nanos: AtomicU64,
-    epoch: Instant,
 }
 
 impl ManualClock {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "an epoch has to be some instant; no moment is measured from it"
-    )]
-    fn new() -> Self {
-        Self { nanos: AtomicU64::new(0), epoch: Instant::now() }
+    const fn new() -> Self {
+        Self { nanos: AtomicU64::new(0) }
     }
 
     fn advance(&self, span: Duration) -> Moment {
@@ -268,10 +263,6 @@ impl Clock for ManualClock {
 
     fn wall(&self) -> SystemTime {
         UNIX_EPOCH + self.now().since_epoch()
-    }
-
-    fn epoch(&self) -> Instant {
-        self.epoch
     }
 }
 

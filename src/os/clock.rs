@@ -15,7 +15,7 @@ use std::{
     future::Future,
     pin::Pin,
     task::{Context, Poll},
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, SystemTime},
 };
 
 /// tokio's clock. Its epoch is the moment of its creation.
@@ -98,10 +98,6 @@ impl Clock for TokioClock {
     fn wall(&self) -> SystemTime {
         SystemTime::now()
     }
-
-    fn epoch(&self) -> Instant {
-        self.epoch.into_std()
-    }
 }
 
 pin_project! {
@@ -168,6 +164,5 @@ mod tests {
         assert_eq!(clock.now(), Moment::EPOCH);
         tokio::time::advance(Duration::from_secs(3)).await;
         assert_eq!(clock.now().since_epoch(), Duration::from_secs(3));
-        assert_eq!(clock.epoch() + Duration::from_secs(3), tokio::time::Instant::now().into_std());
     }
 }

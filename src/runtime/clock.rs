@@ -1,14 +1,9 @@
 //! Injected time.
 
 use crate::lifecycle::Moment;
-use std::{
-    fmt,
-    future::Future,
-    pin::Pin,
-    time::{Instant, SystemTime},
-};
+use std::{fmt, future::Future, pin::Pin, time::SystemTime};
 
-/// The only source of time. All code that waits or takes timestamps uses it, hyper included.
+/// The only source of time. All code that waits or takes timestamps uses it. hyper does neither.
 pub trait Clock: fmt::Debug + Send + Sync + 'static {
     /// The current time. Never goes back.
     fn now(&self) -> Moment;
@@ -20,9 +15,6 @@ pub trait Clock: fmt::Debug + Send + Sync + 'static {
 
     /// The time of day, for the `Date` header and logs.
     fn wall(&self) -> SystemTime;
-
-    /// This clock's epoch as an [`Instant`], for libraries that use `Instant`.
-    fn epoch(&self) -> Instant;
 }
 
 /// A sleep that can be reset without a new allocation.

@@ -15,7 +15,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 /// A clock whose time of day is set by the test.
@@ -36,10 +36,6 @@ impl Clock for SetByHand {
 
     fn wall(&self) -> SystemTime {
         UNIX_EPOCH + Duration::from_secs(self.wall.load(Relaxed))
-    }
-
-    fn epoch(&self) -> Instant {
-        self.clock.epoch()
     }
 }
 

@@ -26,7 +26,6 @@
 mod http1;
 mod http2;
 mod http2_streams;
-mod hyper_timer;
 pub(super) mod idle_handoff;
 pub(super) mod idle_set;
 mod lingering;

@@ -1,6 +1,6 @@
 //! State shared by the connections of one worker, in addition to the server's state.
 
-use super::{http2_streams::StreamExecutor, hyper_timer::HyperTimer};
+use super::http2_streams::StreamExecutor;
 use crate::http::{
     exchange::{http_service::HttpService, service::CalledRequest},
     server::{
@@ -106,8 +106,9 @@ impl<S: HttpService> WorkerContext<S> {
         let streams =
             StreamExecutor::new(self.connection_tasks.clone(), self.runtime.clone(), called);
         let mut http2 = http2::Builder::new(streams);
+        // hyper has no timer here. It needs one only for its keep-alive pings and for windows that
+        // adapt, which are off.
         http2
-            .timer(HyperTimer(self.server().clock.clone()))
             .auto_date_header(false)
             .max_concurrent_streams(limits.http2_streams_max)
             .initial_stream_window_size(window)

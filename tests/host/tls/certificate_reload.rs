@@ -15,7 +15,7 @@ use std::{
     pin::Pin,
     sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     task::{Context, Poll},
-    time::{Instant, SystemTime},
+    time::SystemTime,
 };
 
 /// A directory whose files are replaced as Kubernetes does: by another target of a symlink.
@@ -144,10 +144,6 @@ impl Clock for FastClock {
 
     fn wall(&self) -> SystemTime {
         self.0.wall()
-    }
-
-    fn epoch(&self) -> Instant {
-        self.0.epoch()
     }
 }
 

@@ -1,5 +1,6 @@
 //! A clock that the test advances.
 
+use super::script::lock;
 use crate::{
     lifecycle::Moment,
     runtime::{Clock, Sleep},
@@ -12,26 +13,24 @@ use std::{
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     task::{Context, Poll, Waker},
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 #[derive(Clone, Debug)]
 pub(super) struct ManualClock {
     nanos: Arc<AtomicU64>,
     sleepers: Arc<Mutex<Vec<Waker>>>,
-    epoch: Instant,
 }
 
 impl ManualClock {
-    #[expect(clippy::disallowed_methods, reason = "no moment is measured from this epoch")]
     pub(super) fn new() -> Self {
-        Self { nanos: Arc::default(), sleepers: Arc::default(), epoch: Instant::now() }
+        Self { nanos: Arc::default(), sleepers: Arc::default() }
     }
 
     /// Moves the clock forward, and wakes all sleeps. Each checks its own time.
     pub(super) fn advance(&self, span: Duration) {
         self.nanos.store((self.now() + span).as_nanos(), Relaxed);
-        let sleepers = std::mem::take(&mut *self.sleepers.lock().unwrap());
+        let sleepers = std::mem::take(&mut *lock(&self.sleepers));
         sleepers.into_iter().for_each(Waker::wake);
     }
 }
@@ -48,10 +47,6 @@ impl Clock for ManualClock {
     fn wall(&self) -> SystemTime {
         UNIX_EPOCH + self.now().since_epoch()
     }
-
-    fn epoch(&self) -> Instant {
-        self.epoch
-    }
 }
 
 struct ManualSleep {
@@ -66,7 +61,7 @@ impl Future for ManualSleep {
         if self.clock.now() >= self.at {
             return Poll::Ready(());
         }
-        self.clock.sleepers.lock().unwrap().push(cx.waker().clone());
+        lock(&self.clock.sleepers).push(cx.waker().clone());
         Poll::Pending
     }
 }
