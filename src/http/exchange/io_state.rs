@@ -248,8 +248,9 @@ impl IoState {
 mod tests {
     use super::*;
 
-    // A process that was suspended closed connections whose requests had arrived meanwhile. One
-    // read of the kernel precedes the end of a wait; a second one would be endless (P5b).
+    // A process that was suspended closed connections whose requests had arrived meanwhile (P5b).
+    // The kernel is read once before a wait ends. If each read was followed by another, no silent
+    // client would be given up (P6).
     #[test]
     fn a_timeout_takes_effect_after_one_read_that_found_nothing() {
         let io = IoState::new();
