@@ -434,7 +434,8 @@ async fn an_http2_connection_stays_open_after_a_refused_request() {
     world.start().await;
     world.wire().send(&[PREFACE, TWO_FIELDS].concat());
     world.settle().await;
-    world.wait(limits.header_timeout.as_secs() + 2).await;
+    let time = limits.header_timeout + Duration::from_secs(2);
+    world.wait(time.as_secs()).await;
     assert_eq!(http2(&world.wire().written), "H1 D1.");
     assert_eq!(world.wire().how_it_ended(), End::Open);
     assert_eq!(world.requests().started, 0, "it was refused");
