@@ -2,6 +2,7 @@
 
 use crate::support::{
     App, Client, app::Workers, builder, now, pause, quick_plan, settings, until, until_holds,
+    wire::is_refused,
 };
 use axum::{Router, routing::get};
 use lameduck::{
@@ -222,11 +223,12 @@ fn what_a_hook_holds_does_not_replace_the_error_of_a_failed_start() {
     #[cfg(feature = "tls-ring")]
     let certificate = holding_a_bomb(Host::builder(settings().tls_files("/no/crt", "/no/key")));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    for (builder, error) in [
+    let starts = [
         (callback, "on_bound panicked"),
         #[cfg(feature = "tls-ring")]
         (certificate, "cannot speak TLS"),
-    ] {
+    ];
+    for (builder, error) in starts {
         let report = runtime.block_on(plain(builder).run());
         let said = report.error.as_ref().map(ToString::to_string).unwrap_or_default();
         assert!(report.code() == 1 && said.contains(error), "{report:?}");
@@ -276,11 +278,7 @@ fn a_start_hook_that_fails_or_panics_ends_the_start_and_earlier_ones_are_stopped
             [Phase::Starting, Phase::CleaningUp, Phase::Stopped],
             "P1: a stop before Serving skips"
         );
-        assert!(
-            crate::support::wire::is_refused(app.main)
-                && crate::support::wire::is_refused(app.internal),
-            "P14: nothing left running"
-        );
+        assert!(is_refused(app.main) && is_refused(app.internal), "P14: nothing left running");
     }
 }
 
@@ -293,10 +291,7 @@ fn a_stop_during_the_start_drops_the_running_hook_and_stops_those_before_it() {
     assert_eq!(app.probe("/livez").status, 200);
     assert_eq!(app.probe("/readyz").status, 503);
     assert_eq!(app.probe("/startupz").status, 503);
-    assert!(
-        crate::support::wire::is_refused(app.main),
-        "P2: the main port is reserved, and does not listen yet"
-    );
+    assert!(is_refused(app.main), "P2: the main port is reserved, and does not listen yet");
     app.signal(Signal::Terminate);
     let report = app.report();
     assert_eq!(diary.entries(), ["start early", "stop early"]);

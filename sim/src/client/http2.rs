@@ -98,8 +98,8 @@ pub(super) async fn call<C: Connect>(
 }
 
 /// Sends all requests at once on one connection, and reads only the response heads. After `leave`
-/// it drops the responses, which resets unfinished streams. Then it sends one of the requests again,
-/// reads its response, and waits for the server to end the connection.
+/// it drops the responses, which resets unfinished streams. Then it sends one of the requests
+/// again, reads its response, and waits for the server to end the connection.
 pub async fn given_up<C: Connect>(
     client_id: &ClientId,
     connect: &C,

@@ -96,8 +96,8 @@ impl Fabric {
         Some(result)
     }
 
-    /// Runs `inspect`, which sends nothing, on a socket of `host`. Returns `None` after the end of the
-    /// world.
+    /// Runs `inspect`, which sends nothing, on a socket of `host`. Returns `None` after the end of
+    /// the world.
     pub(super) fn inspect<R>(&self, host: HostId, inspect: impl FnOnce() -> R) -> Option<R> {
         let guard = self.guard.upgrade()?;
         guard.set_current(host);
