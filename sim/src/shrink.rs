@@ -317,8 +317,8 @@ mod tests {
         assert!(shrunk > 20, "{shrunk}");
     }
 
-    // Each simplification started the search again at its first candidate: a service that is slow to
-    // simulate took minutes until its failure was reported.
+    // Each simplification started the search again at its first candidate: a service that is slow
+    // to simulate took minutes until its failure was reported.
     #[test]
     fn a_search_takes_few_rounds() {
         let scenario = draw(3);

@@ -168,8 +168,8 @@ fn the_internal_close_is_ended(
     Ok(())
 }
 
-/// Whether a further signal may have ended the wait for workers, which comes before the close of the
-/// internal server. In simulated time they are released at once.
+/// Whether a further signal may have ended the wait for workers, which comes before the close of
+/// the internal server. In simulated time they are released at once.
 fn may_wait_for_workers(history: &RunHistory<'_>, at: Duration) -> bool {
     let hooks = history.server("hook ends").map(|record| record.at).filter(|end| *end <= at);
     let since = hooks.chain(history.began(Phase::CleaningUp)).max().unwrap_or_default();

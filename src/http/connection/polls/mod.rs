@@ -327,8 +327,8 @@ async fn the_kernel_is_queried_once_about_a_last_response() {
 }
 
 // A client received a part of its response between two checks, which made no room for more of it in
-// the kernel. What it had not acknowledged at the first check was compared with a number from before
-// the response. With a send timeout of less than two checks the client was cut (P15).
+// the kernel. What it had not acknowledged at the first check was compared with a number from
+// before the response. With a send timeout of less than two checks the client was cut (P15).
 #[tokio::test]
 async fn a_client_that_receives_a_part_between_two_checks_has_its_time() {
     const HTTP2_LARGE: &[u8] =
@@ -351,6 +351,29 @@ async fn a_client_that_receives_a_part_between_two_checks_has_its_time() {
         world.wait(1).await;
         assert_eq!(world.wire().how_it_ended(), End::Reset, "{}", request.escape_ascii());
         assert_eq!(world.requests().gone, 1);
+    }
+}
+
+// A client that receives its last response slowly must not be given up like one that receives
+// nothing (P15).
+#[tokio::test]
+async fn a_client_that_receives_its_last_response_slowly_has_its_time() {
+    for method in ["GET", "POST"] {
+        let mut world = World::with_limits(Limits::default().send_timeout(Duration::from_secs(2)));
+        world.start().await;
+        world.enter(Stage::LameDuck).await;
+        world.wire().stop_receiving(60_000);
+        let rest = " /large HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n";
+        world.wire().send(format!("{method}{rest}").as_bytes());
+        world.settle().await;
+        assert!(world.wire().written.len() > 50_000, "the kernel has all of it");
+        for second in 1..8 {
+            world.wire().acknowledge(1_000);
+            world.wait(1).await;
+            assert!(!world.has_ended(), "{method}, after {second} s");
+        }
+        world.wait(4).await;
+        assert!(world.has_ended(), "{method}");
     }
 }
 

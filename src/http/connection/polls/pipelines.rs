@@ -101,6 +101,23 @@ async fn of_responses_that_were_written_in_part_those_that_left_are_finished() {
     assert_eq!(world.requests().finished, 4);
 }
 
+// A response of which a part has left must not stay in flight when the connection breaks: the drain
+// would wait for it.
+#[tokio::test]
+async fn of_responses_that_were_written_in_part_the_others_are_gone_with_the_connection() {
+    let mut world = World::new();
+    world.start().await;
+    let one = after(&[GET]).await.wire().written.len();
+    world.wire().stop_receiving(2 * one + 1);
+    world.wire().send(&[GET; 4].concat());
+    world.settle().await;
+    world.wire().reset();
+    world.settle().await;
+    let requests = world.requests();
+    assert_eq!((requests.started, requests.finished, requests.gone), (4, 2, 2));
+    assert!(world.has_ended());
+}
+
 #[tokio::test]
 async fn gathered_responses_are_gone_if_the_connection_breaks_before_they_are_written() {
     let mut world = World::new();
