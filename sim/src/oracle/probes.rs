@@ -218,14 +218,19 @@ pub(super) fn check_passes(
         return None;
     }
     let last = runs.rfind(|record| record.at < observed);
-    // The runs begin again with Serving.
+    // The runs begin again with Serving. One that hung before has a result only if its time ended.
     let serving = history.began(Phase::Serving).unwrap_or(Duration::MAX);
-    let mut hangs = history
+    let hangs = history
         .server("check hangs")
-        .filter(|record| record.at >= serving && record.text("check") == Some(check.name.as_str()));
+        .filter(|record| record.text("check") == Some(check.name.as_str()) && record.at <= answered)
+        .map(|record| (record.at, record.at + history.world(check.timeout())));
+    let meets_serving = |fails: Duration| fails.abs_diff(serving) <= history.rounding() + late;
+    if hangs.clone().any(|(at, fails)| at < serving && meets_serving(fails)) {
+        return None;
+    }
+    let mut hangs = hangs.filter(|(at, fails)| *at >= serving || *fails < serving);
     let mut passes = true;
-    if let Some(hangs) = hangs.find(|record| record.at <= answered) {
-        let fails = hangs.at + history.world(check.timeout());
+    if let Some((_, fails)) = hangs.next() {
         if answered + history.rounding() >= fails && observed <= fails + history.rounding() {
             return None;
         }
