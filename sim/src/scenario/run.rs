@@ -12,9 +12,7 @@ use crate::{
         Faults, HostNetwork, LinkChange, LinuxWorld, Overrun, Stalls, SynFilter, World,
         WorldConfig,
     },
-    observe,
-    reloads::ReloadScript,
-    scripted_signals,
+    observe, scripted_signals,
     signals::SignalSender,
     trace::Trace,
 };
@@ -35,7 +33,7 @@ pub const CLIENTS: &str = "clients";
 pub const PROBER: &str = "prober";
 
 /// How long a client waits for anything.
-pub(super) const PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const MAX_WAIT: Duration = Duration::from_secs(60);
 
 /// Longest pause between the probes while nothing changes.
 const PROBE_PAUSE_MAX: Duration = Duration::from_secs(2);
@@ -165,7 +163,7 @@ where
     let subscriber = app.subscriber(trace.clone());
     world.spawn(SERVER, Awaited, {
         let (report, trace, stops) = (Arc::clone(&report), trace.clone(), scenario.stops.clone());
-        let reloads = scenario.reloads.clone();
+        let reloads = scenario.reloads.as_ref().map(|reloads| reloads.at_ms.clone());
         let subscriber = subscriber.clone();
         move |host| async move {
             let any_host: Arc<dyn AnyHost> = Arc::new(host.clone());
@@ -179,27 +177,27 @@ where
                 std::future::pending::<()>().await;
             };
             let network = host.with_faults(Arc::clone(&faults));
-            let reloading = request_reloads(reloads, sender);
+            let reloading = act_at(reloads.unwrap_or_default(), move || sender.reload());
             let asks = |asker| drop(handle.send(asker));
-            let living =
+            let running =
                 life.live_with(host, network, build, signals, trace.clone(), asks, subscriber);
-            let lived = tokio::select! {
+            let ended = tokio::select! {
                 biased;
                 () = asking => None,
                 () = reloading => None,
-                () = reset_all(resets, faults) => None,
+                () = act_at(resets, || faults.reset_all()) => None,
                 () = stalls.run() => None,
-                lived = living => lived,
+                ended = running => ended,
             };
             at_exit(trace).await;
             client::pause(W::LINGER.unwrap_or_default()).await;
-            *report.lock().unwrap_or_else(PoisonError::into_inner) = lived;
+            *report.lock().unwrap_or_else(PoisonError::into_inner) = ended;
         }
     });
     let attendance = if W::LINGER.is_none() { Awaited } else { Background };
     for (n, client) in scenario.clients.iter().enumerate() {
         let client_id = ClientId::new(client_name(n), trace.clone())
-            .with_patience(PATIENCE)
+            .with_max_wait(MAX_WAIT)
             .with_bodies(matches!(app, ServedApp::User(_)));
         let port = if client.expects_header() {
             PROXIED_PORT
@@ -285,9 +283,9 @@ fn stalls(scenario: &Scenario, trace: &Trace) -> Stalls {
     Stalls::new(trace.clone(), scenario.faults.iter().filter_map(stall).collect())
 }
 
-/// Returns the times at which all connections are reset, in order.
+/// Returns the times at which all connections are reset.
 fn resets(scenario: &Scenario) -> Vec<u64> {
-    let mut resets: Vec<u64> = scenario
+    scenario
         .faults
         .iter()
         .filter_map(|fault| match fault {
@@ -299,17 +297,17 @@ fn resets(scenario: &Scenario) -> Vec<u64> {
             | Fault::AcceptAborted
             | Fault::Downstream { .. } => None,
         })
-        .collect();
-    resets.sort_unstable();
-    resets
+        .collect()
 }
 
-async fn reset_all(resets: Vec<u64>, faults: Arc<Faults>) {
+/// Calls `act` at each of these times. Never returns.
+async fn act_at(mut times_ms: Vec<u64>, mut act: impl FnMut()) {
+    times_ms.sort_unstable();
     let mut now_ms = 0;
-    for at_ms in resets {
+    for at_ms in times_ms {
         client::pause(Duration::from_millis(at_ms - now_ms)).await;
         now_ms = at_ms;
-        faults.reset_all();
+        act();
     }
     std::future::pending::<()>().await;
 }
@@ -371,19 +369,6 @@ async fn ask_to_stop(
             }
         }
     }
-}
-
-/// Sends the SIGHUPs that request reloads. Never returns.
-async fn request_reloads(reloads: Option<ReloadScript>, signals: SignalSender) {
-    let mut at_ms = reloads.map(|reloads| reloads.at_ms).unwrap_or_default();
-    at_ms.sort_unstable();
-    let mut now_ms = 0;
-    for at_ms in at_ms {
-        client::pause(Duration::from_millis(at_ms - now_ms)).await;
-        now_ms = at_ms;
-        signals.reload();
-    }
-    std::future::pending::<()>().await;
 }
 
 /// Returns the job of a client. A separate function, so that the compiler can prove the future
