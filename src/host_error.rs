@@ -86,10 +86,10 @@ impl HostError {
         Self { kind, message, with_causes, cause: Cause(Some(Arc::new(error))) }
     }
 
-    /// Adds a remark to the text with the causes.
-    pub(crate) fn add_remark(&mut self, remark: &str) {
+    /// Adds a note to the text with the causes.
+    pub(crate) fn add_note(&mut self, note: &str) {
         self.with_causes.push_str(": ");
-        self.with_causes.push_str(remark);
+        self.with_causes.push_str(note);
     }
 
     /// The step that failed.

@@ -383,7 +383,7 @@ fn with_limit_named(mut report: Report) -> Report {
         let causes = std::iter::successors(error.source(), |&cause| cause.source());
         let limit = causes.filter_map(|cause| cause.downcast_ref()).find_map(reached_limit);
         if let Some(limit) = limit {
-            error.add_remark(&limit);
+            error.add_note(&limit);
         }
     }
     report

@@ -19,7 +19,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-const PATIENCE: Duration = Duration::from_secs(5);
+const MAX_WAIT: Duration = Duration::from_secs(5);
 /// A shorter wait, for protocols that a server may not speak.
 const HTTP2_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -148,7 +148,7 @@ struct Probe<'a> {
 
 impl Probe<'_> {
     fn client(&self) -> Result<Client, String> {
-        Client::connect(self.server.address, PATIENCE)
+        Client::connect(self.server.address, MAX_WAIT)
             .map_err(|error| format!("cannot connect to {}: {error}", self.server.address))
     }
 
@@ -256,7 +256,7 @@ impl Probe<'_> {
     }
 
     fn over_tls(&self, path: &str) -> Result<(), String> {
-        match tls::status_of(self.server.address, &route(path, 100), PATIENCE) {
+        match tls::status_of(self.server.address, &route(path, 100), MAX_WAIT) {
             Ok(200) => Ok(()),
             Ok(status) => Err(format!("GET {path} responded {status} over TLS, expected 200")),
             Err(error) => {

@@ -155,10 +155,10 @@ impl Client {
 pub fn status_of(
     address: SocketAddr,
     path: &str,
-    patience: Duration,
+    max_wait: Duration,
 ) -> Result<u16, Option<String>> {
-    let mut transport = http1::Client::connect(address, patience).map_err(|_| None)?;
-    transport.set_deadline(Instant::now() + patience);
+    let mut transport = http1::Client::connect(address, max_wait).map_err(|_| None)?;
+    transport.set_deadline(Instant::now() + max_wait);
     let mut client = Client::begin(transport).map_err(Some)?;
     let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
     client.request(&request).map(|response| response.status).map_err(|end| Some(end.to_string()))

@@ -19,7 +19,7 @@ use std::{
 };
 
 /// Longest silence of a server before the client gives up.
-pub const PATIENCE: Duration = Duration::from_secs(8);
+pub const MAX_WAIT: Duration = Duration::from_secs(8);
 
 /// Time between the readiness of the server and the first thing that a scenario does. A start that
 /// goes on after the first response, as that of a supervisor next to its workers, is judged by the
@@ -182,7 +182,7 @@ impl<'a> Trial<'a> {
     pub fn connect(&mut self, label: &str) -> Result<Client, Abort> {
         let track = self.recorder.track(label);
         let address = self.server()?.address;
-        let mut client = Client::connect_tracked(address, PATIENCE, track)
+        let mut client = Client::connect_tracked(address, MAX_WAIT, track)
             .map_err(|error| Abort::Broken(format!("{label}: cannot connect: {error}")))?;
         client.set_deadline(self.last_moment());
         Ok(client)
@@ -195,7 +195,7 @@ impl<'a> Trial<'a> {
     pub fn try_connect(&mut self, track: Track) -> Result<io::Result<Client>, Abort> {
         let address = self.server()?.address;
         let end = self.last_moment();
-        Ok(Client::connect_tracked(address, PATIENCE, track).map(|mut client| {
+        Ok(Client::connect_tracked(address, MAX_WAIT, track).map(|mut client| {
             client.set_deadline(end);
             client
         }))
@@ -237,7 +237,7 @@ impl<'a> Trial<'a> {
     pub fn keep_http2(&mut self, label: &str) -> Result<http2::Client, Abort> {
         let track = self.recorder.track(label);
         let address = self.server()?.address;
-        let mut client = http2::Client::connect_tracked(address, PATIENCE, track)?;
+        let mut client = http2::Client::connect_tracked(address, MAX_WAIT, track)?;
         client.connection().set_deadline(self.last_moment());
         let path = self.target.paths.plain.clone();
         let stream = client.request("GET", "localhost", &path)?;
@@ -250,7 +250,7 @@ impl<'a> Trial<'a> {
     /// Reads wait at most until this moment: some time after SIGKILL.
     fn last_moment(&self) -> Instant {
         let begin = self.stopped.unwrap_or_else(Instant::now);
-        begin + self.target.grace + PATIENCE
+        begin + self.target.grace + MAX_WAIT
     }
 
     /// Stops the process group with SIGSTOP, as if the machine was busy with something else.

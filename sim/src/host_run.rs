@@ -172,11 +172,11 @@ impl HostRun {
         let process = build(builder, actor);
         let runtime =
             Runtime { clock, network, signals, spawner: spawner.clone(), seed: self.seed };
-        let living = process.run_in(runtime).with_subscriber(subscriber);
+        let running = process.run_in(runtime).with_subscriber(subscriber);
         let report = tokio::select! {
             biased;
             () = spins.cancelled() => panic!("{}", spins::message(&self.name)),
-            report = living => Some(report),
+            report = running => Some(report),
             () = watchdog_fired.cancelled() => None,
         };
         spawner.process_exited();
@@ -294,7 +294,7 @@ pub async fn probe<H: HostNetwork>(
     pauses: (Duration, Duration),
 ) {
     let untraced_client =
-        ClientId::new("prober", Trace::new()).with_patience(Duration::from_secs(1));
+        ClientId::new("prober", Trace::new()).with_max_wait(Duration::from_secs(1));
     let reader = untraced_client.clone().with_bodies(true);
     let mut lines = PROBED.map(|names| (names, None));
     let mut status_page = None;

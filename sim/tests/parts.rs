@@ -167,7 +167,7 @@ fn a_client_tells_the_ways_to_fail_apart() {
         let _silent = accept(&mut listener).await;
         sleep(ms(60_000)).await;
     });
-    let me = ClientId::new("client", trace.clone()).with_patience(ms(10_000));
+    let me = ClientId::new("client", trace.clone()).with_max_wait(ms(10_000));
     world.spawn("client", Awaited, async move |host| {
         let route = Route::new(host.clone(), "server", 80);
         for how in [

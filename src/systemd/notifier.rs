@@ -49,7 +49,7 @@ pub(super) struct Notifier {
 impl Notifier {
     /// Returns a notifier that sends to `socket`, and feeds a watchdog with the timeout `watchdog`.
     pub(super) fn new(socket: NotifySocket, watchdog: Option<Duration>) -> Self {
-        let feed_every = watchdog.map(|patience| (patience / 2).max(Duration::from_millis(1)));
+        let feed_every = watchdog.map(|timeout| (timeout / 2).max(Duration::from_millis(1)));
         Self { socket, feed_every, pending: PendingMessages::default(), was_delivered: true }
     }
 

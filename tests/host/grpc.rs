@@ -3,7 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot set up its world should fail")]
 
 use crate::support::{
-    App, PATIENCE,
+    App, MAX_WAIT,
     frames::{DATA, END_HEADERS, END_STREAM, HEADERS, Http2, RST_STREAM, SETTINGS},
     pause, quick_plan, settings, until_holds,
 };
@@ -78,7 +78,7 @@ fn calls(main: SocketAddr, calls: &'static [(&str, &[(&str, &str)])]) -> Calls {
             connections.spawn(connection);
             let all = calls.iter().map(|(path, fields)| call(client.clone(), path, fields));
             began.send(()).unwrap();
-            tokio::time::timeout(PATIENCE, futures_util::future::join_all(all))
+            tokio::time::timeout(MAX_WAIT, futures_util::future::join_all(all))
                 .await
                 .expect("every call ends")
         })

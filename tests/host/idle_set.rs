@@ -337,7 +337,7 @@ fn a_unix_and_a_tcp_connection_of_one_worker_are_both_in_the_idle_set() {
         Host::builder(settings().plan(long_plan()).main_address(address)).serve_hyper(service),
     );
     let mut stream = UnixStream::connect(&path).unwrap();
-    stream.set_read_timeout(Some(crate::support::PATIENCE)).unwrap();
+    stream.set_read_timeout(Some(crate::support::MAX_WAIT)).unwrap();
     let ask = |stream: &mut UnixStream| {
         stream.write_all(GET.as_bytes()).unwrap();
         let mut answer = [0; 1024];

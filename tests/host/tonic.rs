@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot set up its world should fail")]
 
-use crate::support::{App, PATIENCE, pause, quick_plan, settings, until_holds};
+use crate::support::{App, MAX_WAIT, pause, quick_plan, settings, until_holds};
 use axum::{
     extract::Request,
     response::IntoResponse,
@@ -136,14 +136,14 @@ impl Client {
             let request = tonic::Request::new(message);
             let (path, codec) = (PathAndQuery::from_static(path), ProstCodec::<A, B>::default());
             let called =
-                tokio::time::timeout(PATIENCE, client.server_streaming(request, path, codec));
+                tokio::time::timeout(MAX_WAIT, client.server_streaming(request, path, codec));
             let mut replies = match called.await.expect("the call ends") {
                 Ok(response) => response.into_inner(),
                 Err(status) => return (Vec::new(), status),
             };
             let mut all = Vec::new();
             loop {
-                let next = tokio::time::timeout(PATIENCE, replies.message());
+                let next = tokio::time::timeout(MAX_WAIT, replies.message());
                 match next.await.expect("the stream ends") {
                     Ok(Some(reply)) => all.push(reply),
                     Ok(None) => return (all, Status::ok("")),

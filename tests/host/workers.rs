@@ -4,7 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot set up its world should fail")]
 
 use crate::support::{
-    App, Client, PATIENCE, app::Workers, aside, block, builder, frames::Http2, pause,
+    App, Client, MAX_WAIT, app::Workers, aside, block, builder, frames::Http2, pause,
 };
 use axum::body::Body;
 use http::{Request, Response};
@@ -197,11 +197,11 @@ fn counts_are_exact_with_any_spawner() {
         });
         reported.send((name(), report)).unwrap();
     }));
-    let address = addresses.recv_timeout(PATIENCE).unwrap().parse().unwrap();
+    let address = addresses.recv_timeout(MAX_WAIT).unwrap().parse().unwrap();
     crate::support::until("the listener", || Client::try_connect(address).ok());
     ask(address);
     stop.stop();
-    let (runs_on, report) = report.recv_timeout(PATIENCE).unwrap();
+    let (runs_on, report) = report.recv_timeout(MAX_WAIT).unwrap();
     assert_eq!((counts(&report), report.code()), ((1_600, 1_600), 0), "{report:?}");
     assert_eq!(*threads.lock().unwrap(), BTreeSet::from([runs_on]));
 }

@@ -4,7 +4,7 @@
 
 #![cfg(target_os = "linux")]
 
-use crate::support::{PATIENCE, block, pause};
+use crate::support::{MAX_WAIT, block, pause};
 use axum::{Router, body::Body, routing::get};
 use lameduck::{Host, Settings, lifecycle::Plan, runtime::ListenAddress};
 use rustix::process::{Pid, Signal, kill_process};
@@ -78,7 +78,7 @@ fn a_response_on_a_blocked_worker_is_reset_at_the_exit_and_does_not_look_complet
     let address: SocketAddr = bound.parse().unwrap();
     let ask = |path: &str| {
         let mut stream = crate::support::until("the victim", || TcpStream::connect(address).ok());
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_read_timeout(Some(MAX_WAIT)).unwrap();
         write!(stream, "GET {path} HTTP/1.0\r\n\r\n").unwrap();
         stream
     };
@@ -120,9 +120,9 @@ fn a_response_that_its_runtime_drops_is_reset() {
     let builder = builder.on_bound(move |to| bound.send(to.main[0].tcp().unwrap()).unwrap());
     let host = builder.serve(Router::new().route("/drip", get(drip)));
     let running = runtime.spawn(host.run());
-    let address = address.recv_timeout(PATIENCE).unwrap();
+    let address = address.recv_timeout(MAX_WAIT).unwrap();
     let mut stream = crate::support::until("the host", || TcpStream::connect(address).ok());
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_read_timeout(Some(MAX_WAIT)).unwrap();
     write!(stream, "GET /drip HTTP/1.0\r\n\r\n").unwrap();
     let mut seen = String::new();
     while !seen.contains("drop") {

@@ -2,7 +2,7 @@
 //!
 //! `cargo test` builds the examples first. With `--test` alone, `cargo build --examples` must be
 //! run before it. No test sleeps: every wait is for a log line, a byte of a response or the exit,
-//! and is bounded by [`PATIENCE`].
+//! and is bounded by [`MAX_WAIT`].
 #![expect(clippy::disallowed_methods, reason = "a test of a process lives in real time")]
 
 mod grpc;
@@ -19,7 +19,7 @@ use tokio::{
 };
 
 /// Far longer than any wait takes, even on a machine that is busy with other tests.
-const PATIENCE: Duration = Duration::from_secs(20);
+const MAX_WAIT: Duration = Duration::from_secs(20);
 
 #[tokio::test]
 async fn hello_responds_with_its_version_and_closes_its_database_last() {
@@ -477,9 +477,9 @@ async fn read_all(stream: &mut TcpStream) -> String {
 }
 
 async fn in_time<F: Future>(what: &str, wait: F) -> F::Output {
-    match timeout(PATIENCE, wait).await {
+    match timeout(MAX_WAIT, wait).await {
         Ok(output) => output,
-        Err(_) => panic!("waited {PATIENCE:?} for {what}"),
+        Err(_) => panic!("waited {MAX_WAIT:?} for {what}"),
     }
 }
 

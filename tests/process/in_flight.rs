@@ -4,7 +4,7 @@
 #[cfg(target_os = "linux")]
 use crate::support::deaf;
 use crate::support::{
-    App, Client, End, PATIENCE, Service,
+    App, Client, End, MAX_WAIT, Service,
     app::Workers,
     builder,
     frames::{DATA, Frame, GOAWAY, Http2, RST_STREAM, WINDOW_UPDATE},
@@ -135,7 +135,7 @@ fn a_client_whose_handshake_was_pending_when_the_listeners_were_sealed_is_served
     service.terminate();
     deaf::hear(&client);
     client.set_nonblocking(false).unwrap();
-    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    client.set_read_timeout(Some(MAX_WAIT)).unwrap();
     // This waits for the handshake.
     client.write_all(b"GET / HTTP/1.1\r\nhost: test\r\n\r\n").unwrap();
     let mut answer = String::new();

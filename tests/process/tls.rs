@@ -3,7 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot set up its world should fail")]
 
 use crate::support::{
-    PATIENCE, Service, now, run_to_end, scratch_path,
+    MAX_WAIT, Service, now, run_to_end, scratch_path,
     service::{ANYWHERE, command},
     until_holds,
 };
@@ -149,7 +149,7 @@ fn one_flag_alone_is_bad_usage_and_a_missing_file_a_failed_start() {
         let ended = run_to_end(command().args(ANYWHERE).args(&flags));
         assert_eq!(ended.code, Some(code), "{}", ended.stderr);
         assert!(ended.stderr.contains(expected), "{flags:?}: {}", ended.stderr);
-        assert!(ended.took < PATIENCE);
+        assert!(ended.took < MAX_WAIT);
     }
 }
 

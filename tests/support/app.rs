@@ -3,7 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot set up its world should fail")]
 
-use super::{PATIENCE, until, wire};
+use super::{MAX_WAIT, until, wire};
 use lameduck::{
     Builder, Host, HttpService, Report, Settings, ShutdownHandle,
     lifecycle::{Moment, Plan, Signal},
@@ -161,7 +161,7 @@ impl App {
     /// Waits for the end of the run and returns its report.
     #[track_caller]
     pub(crate) fn report(&self) -> Report {
-        self.report.recv_timeout(PATIENCE).expect("it does not end")
+        self.report.recv_timeout(MAX_WAIT).expect("it does not end")
     }
 
     /// Requests the stop, waits for the end of the run and returns its report.

@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot set up its world should fail")]
 
-use super::PATIENCE;
+use super::MAX_WAIT;
 pub(crate) use lameduck_wire::http2::{
     CONTINUATION, DATA, END_HEADERS, END_STREAM, Frame, GOAWAY, HEADERS, PING, RST_STREAM,
     SETTINGS, WINDOW_UPDATE, frame,
@@ -34,7 +34,7 @@ impl DerefMut for Http2 {
 
 impl Http2 {
     pub(crate) fn connect(address: SocketAddr) -> Self {
-        Self(http2::Client::connect(address, PATIENCE).unwrap())
+        Self(http2::Client::connect(address, MAX_WAIT).unwrap())
     }
 
     /// Sends a GET request. Returns the id of its stream.

@@ -26,7 +26,7 @@ pub(crate) fn repository(path: &str) -> std::path::PathBuf {
 }
 
 /// The longest wait of a test. It is generous: a test that reaches it has failed.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const MAX_WAIT: Duration = Duration::from_secs(20);
 
 #[expect(clippy::disallowed_methods, reason = "these tests live in real time")]
 pub(crate) fn now() -> Instant {
@@ -64,7 +64,7 @@ pub(crate) fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
         if let Some(seen) = look() {
             return seen;
         }
-        assert!(begin.elapsed() < PATIENCE, "waited in vain: {what}");
+        assert!(begin.elapsed() < MAX_WAIT, "waited in vain: {what}");
         block(Duration::from_millis(5));
     }
 }

@@ -3,7 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot set up its world should fail")]
 
-use super::{PATIENCE, block, now, until, wire};
+use super::{MAX_WAIT, block, now, until, wire};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use std::{
@@ -226,7 +226,7 @@ pub(crate) fn wait(child: &mut Child) -> Option<i32> {
         if let Some(status) = child.try_wait().unwrap() {
             return status.code();
         }
-        if begin.elapsed() > PATIENCE {
+        if begin.elapsed() > MAX_WAIT {
             end(child);
             panic!("it does not exit");
         }

@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot set up its world should fail")]
 
-use super::PATIENCE;
+use super::MAX_WAIT;
 pub(crate) use lameduck_wire::{End, connection::is_refused, http1::Response as Answer};
 use lameduck_wire::{connection::Connection, http1};
 use std::{
@@ -43,7 +43,7 @@ impl Client {
     }
 
     pub(crate) fn try_connect(address: SocketAddr) -> io::Result<Self> {
-        http1::Client::connect(address, PATIENCE).map(Self)
+        http1::Client::connect(address, MAX_WAIT).map(Self)
     }
 
     /// Sends bytes. Fails if the kernel does not take them.

@@ -18,7 +18,7 @@ pub enum End {
     ClosedEarly,
     /// A reset.
     Reset,
-    /// Nothing arrived within the connection's patience, and the connection is still open.
+    /// Nothing arrived within the longest wait, and the connection is still open.
     Silent,
     /// The bytes are not HTTP.
     Malformed,
@@ -44,18 +44,18 @@ impl fmt::Display for End {
 pub struct Connection {
     stream: TcpStream,
     unread: Vec<u8>,
-    patience: Duration,
+    max_wait: Duration,
     deadline: Option<Instant>,
     track: Option<Track>,
 }
 
 impl Connection {
-    /// Connects, and gives up each wait after `patience`.
+    /// Connects, and gives up each wait after `max_wait`.
     ///
     /// # Errors
     /// Errors of the system.
-    pub fn connect(address: SocketAddr, patience: Duration) -> io::Result<Self> {
-        Self::connect_tracked(address, patience, None)
+    pub fn connect(address: SocketAddr, max_wait: Duration) -> io::Result<Self> {
+        Self::connect_tracked(address, max_wait, None)
     }
 
     /// Connects, and records what happens on the connection.
@@ -64,23 +64,23 @@ impl Connection {
     /// Errors of the system.
     pub fn connect_tracked(
         address: SocketAddr,
-        patience: Duration,
+        max_wait: Duration,
         track: Option<Track>,
     ) -> io::Result<Self> {
         let record = |event| track.iter().for_each(|track| track.record(Event::clone(&event)));
         record(Event::Connecting);
-        let stream = TcpStream::connect_timeout(&address, patience)
+        let stream = TcpStream::connect_timeout(&address, max_wait)
             .inspect_err(|error| record(Event::ConnectFailed(error.kind())))?;
         record(Event::Connected);
-        stream.set_write_timeout(Some(patience))?;
-        stream.set_read_timeout(Some(patience))?;
+        stream.set_write_timeout(Some(max_wait))?;
+        stream.set_read_timeout(Some(max_wait))?;
         stream.set_nodelay(true)?;
-        Ok(Self { stream, unread: Vec::new(), patience, deadline: None, track })
+        Ok(Self { stream, unread: Vec::new(), max_wait, deadline: None, track })
     }
 
     /// Sets the longest wait for the next bytes.
-    pub const fn set_patience(&mut self, patience: Duration) {
-        self.patience = patience;
+    pub const fn set_max_wait(&mut self, max_wait: Duration) {
+        self.max_wait = max_wait;
     }
 
     /// Sets the time after which no read waits. It bounds a peer that sends a byte now and then.
@@ -169,7 +169,7 @@ impl Connection {
     pub fn read_more(&mut self) -> Result<usize, End> {
         let end = self.deadline.map(|end| end.saturating_duration_since(Instant::now()));
         // A timeout of zero is refused by the system.
-        let wait = end.map_or(self.patience, |end| end.min(self.patience));
+        let wait = end.map_or(self.max_wait, |end| end.min(self.max_wait));
         self.read_within(wait.max(Duration::from_millis(1)))
     }
 

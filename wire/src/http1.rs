@@ -170,12 +170,12 @@ impl From<Connection> for Client {
 }
 
 impl Client {
-    /// Connects, and gives up each wait after `patience`.
+    /// Connects, and gives up each wait after `max_wait`.
     ///
     /// # Errors
     /// Errors of the system.
-    pub fn connect(address: SocketAddr, patience: Duration) -> io::Result<Self> {
-        Connection::connect(address, patience).map(Self)
+    pub fn connect(address: SocketAddr, max_wait: Duration) -> io::Result<Self> {
+        Connection::connect(address, max_wait).map(Self)
     }
 
     /// Connects, and records what happens on the connection.
@@ -184,10 +184,10 @@ impl Client {
     /// Errors of the system.
     pub fn connect_tracked(
         address: SocketAddr,
-        patience: Duration,
+        max_wait: Duration,
         track: Track,
     ) -> io::Result<Self> {
-        Connection::connect_tracked(address, patience, Some(track)).map(Self)
+        Connection::connect_tracked(address, max_wait, Some(track)).map(Self)
     }
 
     /// Closes the connection by a reset.

@@ -194,8 +194,8 @@ impl Client {
     ///
     /// # Errors
     /// Errors of the system.
-    pub fn connect(address: SocketAddr, patience: Duration) -> io::Result<Self> {
-        Self::on(Connection::connect(address, patience)?)
+    pub fn connect(address: SocketAddr, max_wait: Duration) -> io::Result<Self> {
+        Self::on(Connection::connect(address, max_wait)?)
     }
 
     /// Connects, and records what happens on the connection.
@@ -204,10 +204,10 @@ impl Client {
     /// Errors of the system.
     pub fn connect_tracked(
         address: SocketAddr,
-        patience: Duration,
+        max_wait: Duration,
         track: Track,
     ) -> io::Result<Self> {
-        Self::on(Connection::connect_tracked(address, patience, Some(track))?)
+        Self::on(Connection::connect_tracked(address, max_wait, Some(track))?)
     }
 
     fn on(connection: Connection) -> io::Result<Self> {

@@ -2,7 +2,7 @@
 
 use crate::{
     scenario::{Grade, Need, Scenario, Weight},
-    trial::{Abort, PATIENCE, Trial, is_served, outcome},
+    trial::{Abort, MAX_WAIT, Trial, is_served, outcome},
 };
 use lameduck_wire::http1::Client;
 use std::{thread, time::Duration};
@@ -83,7 +83,7 @@ fn at_close(trial: &mut Trial<'_>) -> Result<(), Abort> {
         while recorder.now() - begin < most {
             let label = format!("client {number}, request {}", served + 1);
             let track = recorder.track_alone(&label);
-            let Ok(mut client) = Client::connect_tracked(address, PATIENCE, track.clone()) else {
+            let Ok(mut client) = Client::connect_tracked(address, MAX_WAIT, track.clone()) else {
                 break;
             };
             let _ = client.send(&request);

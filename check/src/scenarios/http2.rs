@@ -75,7 +75,7 @@ fn goaway(trial: &mut Trial<'_>) -> Result<(), Abort> {
     trial.stop()?;
     let most = trial.target.grace.min(GOAWAY_MAX);
     for (mut client, label) in clients {
-        client.connection().set_patience(most);
+        client.connection().set_max_wait(most);
         let found = client.find(|frame| frame.kind == GOAWAY);
         trial.expect(found.is_ok(), || match found {
             Err(end) => format!("{label}: no GOAWAY, {end}"),
@@ -162,7 +162,7 @@ fn last_stream_id(trial: &mut Trial<'_>) -> Result<(), Abort> {
     let stop_after = Duration::from_millis(40 + trial.drawn(1, 20));
     let begin = Instant::now();
     let mut streams = Vec::new();
-    client.connection().set_patience(pause);
+    client.connection().set_max_wait(pause);
     let mut is_stopped = false;
     let most = trial.target.grace.min(GOAWAY_MAX);
     let ended = loop {
@@ -184,13 +184,13 @@ fn last_stream_id(trial: &mut Trial<'_>) -> Result<(), Abort> {
             Err(end) => break Some(end),
         }
     };
-    client.connection().set_patience(crate::trial::PATIENCE);
+    client.connection().set_max_wait(crate::trial::MAX_WAIT);
     if ended.is_none() {
         for stream in &streams {
             outcome_above(&mut client, *stream);
         }
         // A first GOAWAY may have excluded nothing. The exact one comes with the close.
-        client.connection().set_patience(Duration::from_secs(1));
+        client.connection().set_max_wait(Duration::from_secs(1));
         client.end();
     }
     for stream in streams {

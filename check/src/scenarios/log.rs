@@ -75,14 +75,14 @@ fn fill(writer: &io::PipeWriter) -> io::Result<()> {
 
 const REQUESTS: usize = 3;
 /// A handler that waits for the log waits for ever.
-const PATIENCE: Duration = Duration::from_secs(3);
+const MAX_WAIT: Duration = Duration::from_secs(3);
 
 fn expect_requests(trial: &mut Trial<'_>) -> Result<(), Abort> {
     let path = trial.target.paths.plain.clone();
     for n in 0..REQUESTS {
         let label = format!("request {n}");
         let mut client = trial.connect(&label)?;
-        client.set_patience(PATIENCE);
+        client.set_max_wait(MAX_WAIT);
         let _ = client.send(get(&path));
         let response = client.response();
         trial.expect_response(&label, &response);

@@ -69,7 +69,7 @@ fn close_notify(trial: &mut Trial<'_>) -> Result<(), Abort> {
     }
     trial.stop()?;
     for (mut client, label) in clients {
-        client.transport().set_patience(trial.target.grace.min(CLOSE_MAX));
+        client.transport().set_max_wait(trial.target.grace.min(CLOSE_MAX));
         let end = client.end();
         // One that stays open is judged by `exit/idle`.
         let holds = client.has_close_notify() || end == End::Silent;

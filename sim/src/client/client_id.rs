@@ -17,7 +17,7 @@ use std::{
 pub struct ClientId {
     name: Arc<str>,
     trace: Trace,
-    patience: Duration,
+    max_wait: Duration,
     requests: Arc<AtomicU64>,
     connections: Arc<AtomicU64>,
     keeps_bodies: bool,
@@ -33,7 +33,7 @@ impl ClientId {
         Self {
             name: name.into(),
             trace,
-            patience: Duration::from_secs(120),
+            max_wait: Duration::from_secs(120),
             requests: Arc::new(AtomicU64::new(0)),
             connections: Arc::new(AtomicU64::new(0)),
             keeps_bodies: false,
@@ -74,15 +74,15 @@ impl ClientId {
 
     /// Changes the time after which the client abandons a request.
     #[must_use]
-    pub fn with_patience(mut self, patience: Duration) -> Self {
-        self.patience = patience;
+    pub fn with_max_wait(mut self, max_wait: Duration) -> Self {
+        self.max_wait = max_wait;
         self
     }
 
     /// Returns how long the client waits for a complete response.
     #[must_use]
-    pub const fn patience(&self) -> Duration {
-        self.patience
+    pub const fn max_wait(&self) -> Duration {
+        self.max_wait
     }
 
     /// Records any other event of the client.

@@ -175,7 +175,7 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Http1Client<Io> {
             biased;
             () = sending => return Err(RequestFailure::new(How::Garbled, 0)),
             answer = receiving => Some(answer),
-            () = super::pause(client_id.patience()) => None,
+            () = super::pause(client_id.max_wait()) => None,
         };
         let end = match answer {
             Some(Ok((head, body, location))) => {
@@ -251,7 +251,7 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Http1Client<Io> {
             biased;
             () = sending => Vec::new(),
             ends = receiving => ends,
-            () = super::pause(client_id.patience()) => return Vec::new(),
+            () = super::pause(client_id.max_wait()) => return Vec::new(),
         };
         // After a failure the rest belongs to the responses that are missing.
         if ends.iter().all(Result::is_ok) && !self.buffer.is_empty() {

@@ -134,7 +134,7 @@ pub async fn pipelined<C: Connect>(
     } else if ends.iter().all(|end| end.is_ok_and(|done| done.keeps_alive))
         && client_id.awaits_last_ends()
     {
-        drop(wait_on(client_id, Some(http1_client), client_id.patience()).await);
+        drop(wait_on(client_id, Some(http1_client), client_id.max_wait()).await);
     }
     Ok(ends)
 }
@@ -155,7 +155,7 @@ pub(super) async fn connect<C: Connect>(
         connected = route.connect() => {
             connected.map_err(|error| RequestFailure::of_connect(&error))
         }
-        () = super::pause(client_id.patience()) => Err(RequestFailure::new(How::TimedOut, 0)),
+        () = super::pause(client_id.max_wait()) => Err(RequestFailure::new(How::TimedOut, 0)),
     };
     connected.inspect_err(|failure| client_id.not_connected(failure))
 }

@@ -63,7 +63,7 @@ pub async fn multiplexed<C: Connect>(
                 }
             }
         };
-        if first == First::AfterSettings && !link.may_ask(client_id.patience()).await {
+        if first == First::AfterSettings && !link.may_ask(client_id.max_wait()).await {
             continue;
         }
         let (mut sender, connection, earlier) =
@@ -134,7 +134,7 @@ pub async fn given_up<C: Connect>(
                     Ok(_unread) => client_id.tell("leaves", &[("stream", request.into())]),
                     Err(failure) => client_id.ended(request, &Err(failure)),
                 },
-                () = super::pause(client_id.patience()) => {
+                () = super::pause(client_id.max_wait()) => {
                     client_id.ended(request, &Err(RequestFailure::new(How::TimedOut, 0)));
                 }
             }
@@ -142,7 +142,7 @@ pub async fn given_up<C: Connect>(
     }
     while requests.join_next().await.is_some() {}
     // What was reset must not concern a later request.
-    if let Some(ask) = asks.first().filter(|_| leave < client_id.patience()) {
+    if let Some(ask) = asks.first().filter(|_| leave < client_id.max_wait()) {
         let earlier = asks.len() as u64;
         one(client_id, &mut link.sender.clone(), ask, link.connection, earlier).await;
     }
@@ -178,12 +178,12 @@ pub async fn half_framed<C: Connect>(
     {
         // It is not recorded, since the server never gets all of it.
         let mut sender = link.sender.clone();
-        let patience = client_id.patience();
+        let max_wait = client_id.max_wait();
         requests.spawn(counted(async move {
             tokio::select! {
                 biased;
                 _ = sender.send_request(last) => {}
-                () = super::pause(patience) => {}
+                () = super::pause(max_wait) => {}
             }
         }));
     }
@@ -214,7 +214,7 @@ pub async fn uploading<C: Connect>(
     let end = tokio::select! {
         biased;
         end = asked => end,
-        () = super::pause(client_id.patience()) => Err(RequestFailure::new(How::TimedOut, 0)),
+        () = super::pause(client_id.max_wait()) => Err(RequestFailure::new(How::TimedOut, 0)),
     };
     client_id.ended(request, &end);
     drop(link);
@@ -262,12 +262,12 @@ pub(super) struct ClientConnection {
 
 impl ClientConnection {
     /// Waits for the server's SETTINGS. Returns false if a GOAWAY came with them, or before.
-    async fn may_ask(&self, patience: Duration) -> bool {
+    async fn may_ask(&self, max_wait: Duration) -> bool {
         tokio::select! {
             biased;
             () = self.settled.settings.cancelled() => {}
             () = self.ended.cancelled() => return false,
-            () = super::pause(patience) => return false,
+            () = super::pause(max_wait) => return false,
         }
         !self.settled.goaway.is_cancelled()
     }
@@ -278,12 +278,12 @@ impl ClientConnection {
     }
 
     /// Keeps the connection open, as a client that could send more requests does, until it ends or
-    /// the client's patience does.
+    /// the longest wait of the client does.
     async fn stay(&self, client_id: &ClientId) {
         tokio::select! {
             biased;
             () = self.closed() => {}
-            () = super::pause(client_id.patience()) => {}
+            () = super::pause(client_id.max_wait()) => {}
         }
     }
 
@@ -333,7 +333,7 @@ pub(super) async fn one(
     let end = tokio::select! {
         biased;
         end = answer(client_id, request, sender, ask) => end,
-        () = super::pause(client_id.patience()) => Err(RequestFailure::new(How::TimedOut, 0)),
+        () = super::pause(client_id.max_wait()) => Err(RequestFailure::new(How::TimedOut, 0)),
     };
     client_id.ended(request, &end);
     end.is_ok()

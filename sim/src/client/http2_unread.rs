@@ -62,14 +62,14 @@ pub async fn resetting<C: Connect>(
         client_id.tell("leaves", &[("streams", streams.into())]);
         asked.shutdown().await;
     }
-    let patience = client_id.patience();
+    let max_wait = client_id.max_wait();
     client_id.tell("reads again", &[("connection", link.connection.into())]);
     link.settled.hearing.set_deaf(false);
     let last = send(ask, 1 + rounds * streams);
     tokio::select! {
         biased;
         _ = last => {}
-        () = super::pause(patience) => {}
+        () = super::pause(max_wait) => {}
     }
     drop((unread, link));
     tasks.end().await;
@@ -125,7 +125,7 @@ pub async fn stalled_http2<C: Connect>(
         None => tokio::select! {
             biased;
             end = &mut response => end,
-            () = super::pause(client_id.patience()) => {
+            () = super::pause(client_id.max_wait()) => {
                 Err(RequestFailure::new(How::TimedOut, 0))
             }
         },
@@ -154,7 +154,7 @@ pub async fn windowless<C: Connect>(client_id: &ClientId, connect: &C, asks: &[R
             let end = tokio::select! {
                 biased;
                 end = answer(&client_id, request, &mut sender, &ask) => end,
-                () = super::pause(client_id.patience()) => {
+                () = super::pause(client_id.max_wait()) => {
                     Err(RequestFailure::new(How::TimedOut, 0))
                 }
             };

@@ -111,7 +111,7 @@ async fn in_pieces<C: Connect>(
         biased;
         () = sending => return,
         last = receiving => Some(last),
-        () = pause(client_id.patience()) => None,
+        () = pause(client_id.max_wait()) => None,
     };
     match last {
         Some(last) if last == request => {}

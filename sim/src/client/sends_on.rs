@@ -37,7 +37,7 @@ pub async fn sends_on<C: Connect>(
             let end = tokio::select! {
                 biased;
                 end = client.idle_end() => end.name(),
-                () = pause(client_id.patience()) => return,
+                () = pause(client_id.max_wait()) => return,
             };
             client_id.tell("closed idle", &[connection.clone(), ("how", end.into())]);
         }
@@ -83,7 +83,7 @@ async fn first_half<Io: AsyncRead + AsyncWrite + Unpin>(
     let end = tokio::select! {
         biased;
         end = reader.answer(&ask.method, on_head) => end,
-        () = pause(client_id.patience()) => Err(RequestFailure::new(How::TimedOut, 0)),
+        () = pause(client_id.max_wait()) => Err(RequestFailure::new(How::TimedOut, 0)),
     };
     client_id.ended(request, &end);
     end.is_ok_and(|done| done.closes)

@@ -8,9 +8,9 @@ use tokio::{
     task::JoinSet,
 };
 
-/// Connects, sends nothing, and waits at most `patience` for the server to end the connection.
-pub async fn byte_less<C: Connect>(client_id: &ClientId, connect: &C, patience: Duration) {
-    raw(client_id, connect, &[Step::ReadToEnd { at_most: patience }]).await;
+/// Connects, sends nothing, and waits at most `max_wait` for the server to end the connection.
+pub async fn byte_less<C: Connect>(client_id: &ClientId, connect: &C, max_wait: Duration) {
+    raw(client_id, connect, &[Step::ReadToEnd { at_most: max_wait }]).await;
 }
 
 /// The HTTP/2 preface and empty SETTINGS (RFC 9113 §3.4), the least that starts HTTP/2.
@@ -19,11 +19,11 @@ const HTTP2_HELLO: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\
 /// Length of the preface without the SETTINGS.
 const PREFACE_BYTES: usize = 24;
 
-/// Starts HTTP/2 and sends nothing more, no PING ACK either. Waits at most `patience` for the
+/// Starts HTTP/2 and sends nothing more, no PING ACK either. Waits at most `max_wait` for the
 /// server to end the connection.
-pub async fn silent_http2<C: Connect>(client_id: &ClientId, connect: &C, patience: Duration) {
+pub async fn silent_http2<C: Connect>(client_id: &ClientId, connect: &C, max_wait: Duration) {
     let hello = Bytes::from_static(HTTP2_HELLO);
-    raw(client_id, connect, &[Step::Send(hello), Step::ReadToEnd { at_most: patience }]).await;
+    raw(client_id, connect, &[Step::Send(hello), Step::ReadToEnd { at_most: max_wait }]).await;
 }
 
 /// Starts HTTP/2 in pieces of `bytes`, each but the first after a pause, and sends nothing more.
@@ -81,7 +81,7 @@ async fn in_pieces<C: Connect>(
         biased;
         read = read.read_to_end(&mut got) => if read.is_ok() { "fin" } else { "reset" },
         () = sending => "dropped",
-        () = super::pause(client_id.patience()) => "timed-out",
+        () = super::pause(client_id.max_wait()) => "timed-out",
     };
     client_id.tell("ended", &[("connection", connection.into()), ("how", how.into())]);
 }
@@ -106,7 +106,7 @@ pub async fn strangers<C: Connect>(client_id: &ClientId, connect: &C, bytes: Byt
     for _ in 0..count {
         let (client_id, connect, bytes) = (client_id.clone(), connect.clone(), bytes.clone());
         all.spawn(async move {
-            let script = [Step::Send(bytes), Step::ReadToEnd { at_most: client_id.patience() }];
+            let script = [Step::Send(bytes), Step::ReadToEnd { at_most: client_id.max_wait() }];
             raw(&client_id, &connect, &script).await;
         });
     }

@@ -83,7 +83,7 @@ pub async fn stalled<C: Connect>(
         let end = tokio::select! {
             biased;
             end = reader.answer(&ask.method, on_head) => end,
-            () = super::pause(client_id.patience()) => return,
+            () = super::pause(client_id.max_wait()) => return,
         };
         match end {
             Ok(_) => client_id.ended(*request, &end),

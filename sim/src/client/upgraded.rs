@@ -27,7 +27,7 @@ pub async fn upgraded<C: Connect>(
             Ok(()) => "fin",
             Err(_) => "reset",
         },
-        () = pause(client_id.patience()) => "timed-out",
+        () = pause(client_id.max_wait()) => "timed-out",
     };
     client_id.tell("ended", &[("connection", connection.into()), ("how", how.into())]);
 }

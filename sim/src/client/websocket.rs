@@ -38,7 +38,7 @@ pub(super) async fn websocket<C: Connect>(
     let how = tokio::select! {
         biased;
         end = conversation => end.unwrap_or("reset"),
-        () = pause(client_id.patience()) => "timed-out",
+        () = pause(client_id.max_wait()) => "timed-out",
     };
     if let Some(count) = received {
         client_id.tell("messages", &[("request", request.into()), ("count", count.into())]);

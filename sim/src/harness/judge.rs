@@ -4,7 +4,7 @@
 use super::{
     assertions::BROKEN,
     downstream::EFFECT,
-    runner::{FLAW, TASKS_LEFT},
+    runner::{FAILURE, TASKS_LEFT},
 };
 use crate::{
     host_run::MAIN_PORT,
@@ -218,8 +218,8 @@ const NO_RUNTIME: &str = "; a blocking client waits for a runtime of its own, wh
                           simulated, so use its asynchronous form";
 
 fn exit_condition_holds(history: &RunHistory<'_>) -> Judgement {
-    match history.server(FLAW).next() {
-        Some(flaw) => Err(flaw.text("why").unwrap_or_default().to_owned()),
+    match history.server(FAILURE).next() {
+        Some(failure) => Err(failure.text("why").unwrap_or_default().to_owned()),
         None => Ok(Exercise::Yes),
     }
 }

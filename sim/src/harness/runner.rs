@@ -24,7 +24,7 @@ use std::{
 use tokio::sync::mpsc::unbounded_channel;
 
 /// Event for a false condition of [`Trial::at_exit`].
-pub(super) const FLAW: &str = "flaw";
+pub(super) const FAILURE: &str = "failure";
 /// Event with the number of tasks alive at the exit.
 pub(super) const TASKS_LEFT: &str = "tasks left";
 /// One in this many seeds runs on the other network.
@@ -72,7 +72,7 @@ fn play_on<W: World, S: HttpService>(scenario: &Scenario, setup: Setup<S>) -> Ou
         if let Some(Err(why)) =
             holds.map(|it| it.unwrap_or_else(|panic| Err(format!("the condition {panic}"))))
         {
-            trace.record(SERVER, FLAW, &[("why", why.into())]);
+            trace.record(SERVER, FAILURE, &[("why", why.into())]);
         }
         async move {
             let mut left = usize::MAX;

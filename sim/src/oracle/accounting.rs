@@ -279,9 +279,9 @@ fn abort_ages_match_the_handlers(history: &RunHistory<'_>) -> Result<(), String>
         }
         let is_it = |begins: &Record| {
             let target = begins.text("target").unwrap_or_default();
-            let lived = history.host(record.at) - history.host(begins.at.min(record.at));
+            let ran_for = history.host(record.at) - history.host(begins.at.min(record.at));
             target.split('?').next() == Some(path)
-                && lived.abs_diff(age) <= Duration::from_millis(1) + history.rounding()
+                && ran_for.abs_diff(age) <= Duration::from_millis(1) + history.rounding()
         };
         if !history.server("handler begins").any(is_it) {
             return Err(format!(

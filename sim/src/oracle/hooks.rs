@@ -178,10 +178,10 @@ pub(super) fn hook_verdicts_match_the_trace(
             ));
         }
         if hook.verdict == HookVerdict::GivenUp(GiveUp::Impatience) {
-            let heard = history
+            let is_followed = history
                 .impatient()
                 .any(|(_, signal)| history.host(signal.at).abs_diff(over) <= history.rounding());
-            if !heard {
+            if !is_followed {
                 return Err(format!(
                     "{} was given up at {over:?} because of a further signal, but there was none \
                      then",
@@ -193,7 +193,7 @@ pub(super) fn hook_verdicts_match_the_trace(
     Ok(())
 }
 
-/// Checks that the report says how long a hook ran that ended by itself.
+/// Checks the time that the report gives for a hook that ended by itself.
 fn the_length_is_true(
     history: &RunHistory<'_>,
     hook: &lameduck::HookReport,

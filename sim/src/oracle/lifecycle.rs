@@ -76,14 +76,14 @@ fn no_connection_is_refused(history: &RunHistory<'_>) -> Result<(), String> {
 pub(super) fn an_interrupt_ends_the_wait(history: &RunHistory<'_>) -> Judgement {
     nothing_else_ends_a_wait(history)?;
     client_times::internal_heads_have_their_time(history)?;
-    let mut heard = 0;
+    let mut judged = 0;
     let mut hurried = false;
     for (place, signal) in history.impatient() {
         let Some((phase, _, _)) = history.phases.iter().rfind(|(_, entered, _)| *entered < place)
         else {
             continue;
         };
-        let patience = match phase {
+        let wait_max = match phase {
             Phase::LameDuck | Phase::Draining => Duration::ZERO,
             // The 503s of aborted requests are still flushed.
             Phase::Cancelling if hurried || is_flushing(history, signal.at) => Duration::ZERO,
@@ -96,12 +96,12 @@ pub(super) fn an_interrupt_ends_the_wait(history: &RunHistory<'_>) -> Judgement 
         };
         hurried = *phase == Phase::Cancelling;
         let next = history.phases.iter().find(|(_, entered, _)| *entered > place);
-        if next.is_none_or(|(_, _, at)| *at > signal.at + patience + MOMENT + history.release()) {
+        if next.is_none_or(|(_, _, at)| *at > signal.at + wait_max + MOMENT + history.release()) {
             return Err(format!("a further signal at {:?} did not end {phase}", signal.at));
         }
-        heard += 1;
+        judged += 1;
     }
-    Ok(Exercise::of(heard))
+    Ok(Exercise::of(judged))
 }
 
 /// Checks that, without a further SIGINT or SIGQUIT, a wait ends only when its time expires or when

@@ -54,12 +54,12 @@ pub(super) fn outcomes_are_observed(history: &RunHistory<'_>) -> Judgement {
 /// Checks that the observer was called once for each request that the report counts.
 fn outcomes_are_those_of_the_report(history: &RunHistory<'_>) -> Result<(), String> {
     let Some(report) = &history.outcome.report else { return Ok(()) };
-    let tally = &report.requests;
+    let requests = &report.requests;
     let counts = [
-        ("finished", tally.finished),
-        ("timed_out", tally.timed_out),
-        ("aborted", tally.aborted),
-        ("gone", tally.gone),
+        ("finished", requests.finished),
+        ("timed_out", requests.timed_out),
+        ("aborted", requests.aborted),
+        ("gone", requests.gone),
     ];
     for (name, counted) in counts {
         let observed = history.server("request ended");

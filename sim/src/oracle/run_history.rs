@@ -110,7 +110,7 @@ impl<'a> RunHistory<'a> {
     #[must_use]
     pub fn span(&self, phase: Phase) -> Option<Duration> {
         let report = self.outcome.report.as_ref()?;
-        report.phases.iter().find(|(lived, _)| *lived == phase).map(|(_, span)| *span)
+        report.phases.iter().find(|(entered, _)| *entered == phase).map(|(_, span)| *span)
     }
 
     /// Returns the time that a wait of the shutdown has by the host's clock: its limit, or less if

@@ -239,8 +239,8 @@ impl Client {
             }
             Traffic::InPieces(how) => head_in_pieces(client_id, route, &ask, &then, how).await,
             Traffic::SendsOn(how) => sends_on(client_id, route, &ask, how).await,
-            Traffic::ByteLess => byte_less(client_id, route, client_id.patience()).await,
-            Traffic::SilentHttp2 => silent_http2(client_id, route, client_id.patience()).await,
+            Traffic::ByteLess => byte_less(client_id, route, client_id.max_wait()).await,
+            Traffic::SilentHttp2 => silent_http2(client_id, route, client_id.max_wait()).await,
             Traffic::SlowHttp2 { bytes, every_ms, is_whole } => {
                 let every = Duration::from_millis(every_ms);
                 slow_http2(client_id, route, bytes, every, is_whole).await;
@@ -254,7 +254,7 @@ impl Client {
             }
             Traffic::BadHeader(fault) => {
                 let bytes = Step::Send(fault.bytes(n).into());
-                raw(client_id, bare, &[bytes, Step::ReadToEnd { at_most: client_id.patience() }])
+                raw(client_id, bare, &[bytes, Step::ReadToEnd { at_most: client_id.max_wait() }])
                     .await;
             }
             Traffic::Upgraded { every_ms, cooperation, is_long, pushes } => {
@@ -275,7 +275,7 @@ impl Client {
                 let mut head = ask.head();
                 head.truncate(head.len() / 2);
                 let steps =
-                    [Step::Send(head.into()), Step::ReadToEnd { at_most: client_id.patience() }];
+                    [Step::Send(head.into()), Step::ReadToEnd { at_most: client_id.max_wait() }];
                 if self.traffic == Traffic::HalfHead {
                     raw(client_id, route, &steps).await;
                 } else {

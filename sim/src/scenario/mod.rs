@@ -409,7 +409,7 @@ impl Scenario {
         let plan = self.plan();
         Duration::from_millis(asked.unwrap_or(0))
             + (plan.start + plan.worst_case()) * 2
-            + run::PATIENCE * 2
+            + run::MAX_WAIT * 2
     }
 
     /// Returns the host's plan.

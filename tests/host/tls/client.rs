@@ -1,6 +1,6 @@
 //! A TLS client on a blocking socket that can send half a record and sees how the connection ends.
 
-use crate::support::{PATIENCE, frames::frame};
+use crate::support::{MAX_WAIT, frames::frame};
 use lameduck_wire::http1::{self, Parsed, Response};
 use rustls::{
     ClientConfig, ClientConnection, RootCertStore,
@@ -68,8 +68,8 @@ impl TlsClient {
         config: &Arc<ClientConfig>,
     ) -> Self {
         let socket = TcpStream::connect(address).unwrap();
-        socket.set_read_timeout(Some(PATIENCE)).unwrap();
-        socket.set_write_timeout(Some(PATIENCE)).unwrap();
+        socket.set_read_timeout(Some(MAX_WAIT)).unwrap();
+        socket.set_write_timeout(Some(MAX_WAIT)).unwrap();
         socket.set_nodelay(true).unwrap();
         let name = ServerName::try_from(name).unwrap();
         let mut tls = ClientConnection::new(config.clone(), name).unwrap();

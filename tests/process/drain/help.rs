@@ -16,7 +16,7 @@ use std::{
 };
 
 /// The longest wait of a test. It is longer than any test should take.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const MAX_WAIT: Duration = Duration::from_secs(20);
 
 /// A running service, and the time of its stop request.
 pub(crate) struct Server {
@@ -71,7 +71,7 @@ impl Server {
     pub(crate) fn stop_and_await(&mut self, phase: &str) {
         self.stop();
         assert!(
-            self.service.await_log(PATIENCE, |line| line["phase"] == phase),
+            self.service.await_log(MAX_WAIT, |line| line["phase"] == phase),
             "it never got to {phase}"
         );
     }
@@ -99,7 +99,7 @@ impl Server {
     }
 
     pub(crate) fn await_status(&self, such: impl Fn(&Value) -> bool) {
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + MAX_WAIT;
         loop {
             let status = self.status();
             if such(&status) {
@@ -113,7 +113,7 @@ impl Server {
     /// Stops the process with SIGSTOP. The kernel keeps its sockets, and no thread runs.
     pub(crate) fn freeze(&self) {
         self.service.signal(Signal::STOP).unwrap();
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + MAX_WAIT;
         // Or the process has ended already.
         while !["T", "Z"].contains(&self.process_stat(0).as_str()) {
             assert!(Instant::now() < end);
@@ -147,7 +147,7 @@ impl Server {
 
     /// Waits for the exit, whatever the exit code.
     pub(crate) fn exit(mut self) -> Exit {
-        let status = self.service.wait(PATIENCE).unwrap();
+        let status = self.service.wait(MAX_WAIT).unwrap();
         let took = self.since_stop();
         let exit =
             Exit { code: status.code().unwrap(), took, report: self.service.report().unwrap() };
@@ -356,9 +356,9 @@ pub(crate) fn request(target: &str) -> String {
 
 /// Opens a connection whose reads fail instead of hanging.
 pub(crate) fn connect(address: SocketAddr) -> io::Result<TcpStream> {
-    let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
+    let stream = TcpStream::connect_timeout(&address, MAX_WAIT)?;
+    stream.set_read_timeout(Some(MAX_WAIT))?;
+    stream.set_write_timeout(Some(MAX_WAIT))?;
     stream.set_nodelay(true)?;
     Ok(stream)
 }

@@ -1,7 +1,7 @@
 //! P5a: the end of the listeners. A connection that the kernel completed is served, and a later one
 //! is refused before its client has sent anything.
 
-use super::help::{Client, PATIENCE, Server, binary, connect, ms, pass, s};
+use super::help::{Client, MAX_WAIT, Server, binary, connect, ms, pass, s};
 use std::{
     io,
     net::{SocketAddr, TcpStream},
@@ -27,7 +27,7 @@ impl Socket {
 
     fn connect(&self) -> io::Result<Client<UnixStream>> {
         let stream = UnixStream::connect(&self.0)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_read_timeout(Some(MAX_WAIT))?;
         Ok(Client::new(stream))
     }
 }
@@ -232,7 +232,7 @@ fn a_connection_that_gets_in_while_many_listeners_close_is_served() {
             let let_in = some.filter_map(|address| TcpStream::connect_timeout(address, ms(2)).ok());
             let mut newcomers: Vec<_> = let_in.map(Client::new).collect();
             for client in &mut newcomers {
-                client.stream.set_read_timeout(Some(PATIENCE)).unwrap();
+                client.stream.set_read_timeout(Some(MAX_WAIT)).unwrap();
                 client.get("/");
             }
             server.thaw();

@@ -5,7 +5,7 @@
 //! hard: a request takes some time to arrive, and so does the announcement that the server closes.
 
 use super::{
-    help::{PATIENCE, binary, ms},
+    help::{MAX_WAIT, binary, ms},
     service::Service,
 };
 use lameduck_check::load::{Habit, Load, Wire, run};
@@ -34,7 +34,7 @@ async fn loses_nothing(latency: RangeInclusive<Duration>, habit: Habit, lame_duc
     }
     service.signal(Signal::TERM).unwrap();
     let (service, status) = tokio::task::spawn_blocking(move || {
-        let status = service.wait(PATIENCE);
+        let status = service.wait(MAX_WAIT);
         (service, status)
     })
     .await

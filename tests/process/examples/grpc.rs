@@ -1,7 +1,7 @@
 //! P5d, P9: the example of gRPC, and grpcio, a client that shares no code with tonic. It has the
 //! retries that every such client has by default: of calls that no server has begun.
 
-use super::{Example, PATIENCE, in_time};
+use super::{Example, MAX_WAIT, in_time};
 use lameduck::os::stdio::write_stderr_line;
 use serde_json::Value;
 use std::process::Stdio;
@@ -53,7 +53,7 @@ impl Client {
     }
 
     async fn line(&mut self) -> String {
-        let line = timeout(PATIENCE * 2, self.lines.next_line()).await.expect("it prints in time");
+        let line = timeout(MAX_WAIT * 2, self.lines.next_line()).await.expect("it prints in time");
         line.expect("it is text").expect("it goes on")
     }
 }

@@ -2,7 +2,7 @@
 
 use super::is_installed;
 use crate::support::{
-    PATIENCE, Service, aside, scratch_path,
+    MAX_WAIT, Service, aside, scratch_path,
     service::{ANYWHERE, run_to_end},
     until, until_holds, wire,
 };
@@ -36,7 +36,7 @@ fn handed(variables: &str, third: OwnedFd, fourth: Option<OwnedFd>) -> Command {
 
 fn ask(path: &Path) -> String {
     let mut stream = UnixStream::connect(path).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_read_timeout(Some(MAX_WAIT)).unwrap();
     stream.write_all(b"GET / HTTP/1.1\r\nhost: t\r\nconnection: close\r\n\r\n").unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();

@@ -1,7 +1,7 @@
 //! A service with a start hook that waits and a handler that blocks its worker: this test binary,
 //! started again with a role.
 
-use crate::support::{PATIENCE, block, pause, scratch_path, until};
+use crate::support::{MAX_WAIT, block, pause, scratch_path, until};
 use axum::{Router, routing::get};
 use lameduck::{Hook, Host, Settings, runtime::ListenAddress};
 use std::{
@@ -46,7 +46,7 @@ impl Victim {
     /// Returns the response of the main or internal server, up to the end of the connection.
     pub(crate) fn ask(&self, server: &str, path: &str) -> io::Result<String> {
         let mut stream = UnixStream::connect(self.directory.join(server))?;
-        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_read_timeout(Some(MAX_WAIT))?;
         stream.write_all(
             format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
                 .as_bytes(),

@@ -344,7 +344,7 @@ async fn watch(
 async fn succeeds(run: &DeployRun, target: usize, probe: &Probe, path: &str) -> bool {
     let probing = async {
         let host = run.prober.clone();
-        let client_id = ClientId::new("prober", Trace::new()).with_patience(PROBE_MAX);
+        let client_id = ClientId::new("prober", Trace::new()).with_max_wait(PROBE_MAX);
         let (port, path) = match probe {
             Probe::Internal => (INTERNAL_PORT, path),
             Probe::Path(path) => (MAIN_PORT, path.as_str()),

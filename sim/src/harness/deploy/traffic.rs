@@ -25,7 +25,7 @@ const REPETITIONS_MAX: u32 = 5;
 /// Pause before the first repetition; it doubles.
 const REPEAT_AFTER: Duration = Duration::from_millis(100);
 /// How long a client waits for a response.
-const PATIENCE: Duration = Duration::from_secs(30);
+const MAX_WAIT: Duration = Duration::from_secs(30);
 
 type Stream = <TurmoilNetHost as HostNetwork>::Stream;
 
@@ -133,7 +133,7 @@ impl Traffic {
     pub(super) async fn run(self, n: usize, client: DeployClient) {
         let name: Arc<str> = format!("client-{n}").into();
         let client_id = ClientId::new(Arc::clone(&name), self.trace.clone())
-            .with_patience(PATIENCE)
+            .with_max_wait(MAX_WAIT)
             .with_bodies(true);
         let (serving, over) = (self.serving.clone(), self.over.clone());
         serving.cancelled().await;
