@@ -54,8 +54,13 @@ async fn streaming(
 }
 
 fn ticks() -> Replies {
-    stream::unfold((), |()| async {
-        pause(20).await;
+    every(20)
+}
+
+/// A stream with a message every `ms`.
+fn every(ms: u64) -> Replies {
+    stream::unfold((), move |()| async move {
+        pause(ms).await;
         Some((Ok(Text { text: "tick".to_owned() }), ()))
     })
     .boxed()
@@ -95,6 +100,7 @@ fn start(settings: Settings) -> App {
         .route("/test/Stuck", post(|request| unary(stuck, request)))
         .route("/test/Panics", post(|request| unary(panics, request)))
         .route("/test/Ticks", post(|request| streaming(ticks, request)))
+        .route("/test/Quick", post(|request| streaming(|| every(1), request)))
         .route("/test/Breaks", post(|request| streaming(breaks, request)))
         .route("/test/Spread", post(spread));
     App::start(Host::builder(settings).serve(router))
@@ -212,6 +218,21 @@ fn the_client_sees_what_the_shutdown_cuts_as_unavailable() {
     let report = app.report();
     let requests = &report.requests;
     assert_eq!((report.code(), requests.finished, requests.aborted), (3, 1, 2), "{report}");
+}
+
+// A call that had handed on a message in the instant of the abort was reset, and its client got
+// UNKNOWN. A stream with many messages always has one on its way (P5d).
+#[test]
+fn a_call_that_is_cut_between_two_quick_messages_is_unavailable() {
+    let app = start(short_drain());
+    let client = Client::connect(&app);
+    let running = [(); 16].map(|()| client.call("/test/Quick"));
+    until_holds("they are in flight", || app.status()["in_flight"] == 16);
+    app.stop();
+    for (all, status) in running.map(|running| client.end(running)) {
+        assert_eq!(status.code(), Code::Unavailable, "{status:?} after {}", all.len());
+    }
+    assert_eq!(app.report().requests.aborted, 16);
 }
 
 #[test]

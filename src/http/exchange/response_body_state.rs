@@ -384,21 +384,20 @@ impl BodyState {
     }
 
     /// Returns the trailers that tell the client of a gRPC call why its response failed. `None` if
-    /// the stream must be reset: it is no call, its head promised more bytes, or bytes of it wait
-    /// for the client, and the trailers would wait after them.
+    /// the stream must be reset: it is no call, its head promised more bytes, or many bytes of it
+    /// wait for the client, and the trailers would wait after them.
     pub(super) fn grpc_trailers(&self, why: &ResponseBodyError) -> Option<HeaderMap> {
         let request = self.in_flight.as_ref()?.request();
         if !request.is_call() || self.remaining.is_some() {
             return None;
         }
-        let wait_max = request.server().caps().copied_bytes.get_u64();
-        let (status, wait_max) = match why {
-            ResponseBodyError::Cut => (GrpcStatus::Unavailable, 0),
-            ResponseBodyError::CallDeadline => (GrpcStatus::DeadlineExceeded, wait_max),
+        let status = match why {
+            ResponseBodyError::Cut => GrpcStatus::Unavailable,
+            ResponseBodyError::CallDeadline => GrpcStatus::DeadlineExceeded,
             ResponseBodyError::Handler(_)
             | ResponseBodyError::Panicked
             | ResponseBodyError::Short(_)
-            | ResponseBodyError::Long => (GrpcStatus::Internal, wait_max),
+            | ResponseBodyError::Long => GrpcStatus::Internal,
         };
         let message = match why {
             // What the service says of its errors is for the log only.
@@ -409,6 +408,7 @@ impl BodyState {
             | ResponseBodyError::Short(_)
             | ResponseBodyError::Long => why.to_string(),
         };
+        let wait_max = request.server().caps().copied_bytes.get_u64();
         (request.progress.unwritten() <= wait_max).then(|| grpc::trailers(status, &message))
     }
 
