@@ -4,10 +4,11 @@
 //! the stop, and the load continues until the process is gone. lameduck gets a lame duck delay of 2
 //! s; the others have no such setting.
 //!
-//! A lame duck sends `Connection: close` with every response, and these clients reconnect to the
-//! same server. So from the stop on, each request also costs a connection. There are therefore two
-//! capacities to take 30 % of. One is for requests that need a new connection each, which a lame
-//! duck can serve to the end. The other is for requests on kept connections, and is far higher.
+//! In the last tenth of its delay a lame duck sends `Connection: close` with every response, and
+//! these clients reconnect to the same server. So each request then costs a connection, too. There
+//! are therefore two capacities to take 30 % of. One is for requests that need a new connection
+//! each, which a lame duck can serve to the end. The other is for requests on kept connections, and
+//! is far higher.
 
 use crate::{
     Result,
@@ -20,7 +21,10 @@ use crate::{
 };
 use std::time::Duration;
 
-const LAME_DUCK: &str = "2s";
+const LAME_DUCK: Duration = Duration::from_secs(2);
+
+/// Of the delay: what is left has a close with every response (P4).
+const BEFORE_LAST_TENTH: Duration = Duration::from_millis(1800);
 
 /// Fraction of the capacity.
 const LOAD: f64 = 0.3;
@@ -40,7 +44,7 @@ pub fn with_kept_connections(peer: &'static Peer, options: &Options) -> Result<S
 }
 
 fn take(peer: &'static Peer, options: &Options, connections: Connections) -> Result<Sample> {
-    let variables = [("SHUTDOWN_LAME_DUCK", LAME_DUCK.to_owned())];
+    let variables = [("SHUTDOWN_LAME_DUCK", format!("{}s", LAME_DUCK.as_secs()))];
     let server = Server::start(peer, &Setup { variables: &variables, ..Setup::default() })?;
     wrk::capacity(&server, 1, connections)?;
     let capacity = wrk::capacity(&server, options.seconds, connections)?;
@@ -74,6 +78,10 @@ fn take(peer: &'static Peer, options: &Options, connections: Connections) -> Res
         sample.insert("draining_p50_micros".to_owned(), percentile(&draining, 0.5));
         sample.insert("draining_p99_micros".to_owned(), draining_p99);
         sample.insert("p99_ratio".to_owned(), draining_p99 / steady_p99);
+    }
+    if peer.is_lameduck() {
+        let early_p99 = percentile(&micros(asked, asked + BEFORE_LAST_TENTH), 0.99);
+        sample.insert("early_p99_ratio".to_owned(), early_p99 / steady_p99);
     }
     Ok(sample)
 }

@@ -39,7 +39,7 @@ pub const MEASURES: [Measure; 22] = [
     },
     Measure { name: "start", rounds_max: usize::MAX, suits: any, take: start::first_response },
     Measure { name: "idle", rounds_max: usize::MAX, suits: any, take: idle::served_once },
-    Measure { name: "byteless", rounds_max: 3, suits: any, take: idle::byteless },
+    Measure { name: "byteless", rounds_max: 1, suits: any, take: idle::byteless },
     Measure {
         name: "last_response",
         rounds_max: usize::MAX,
@@ -58,10 +58,10 @@ pub const MEASURES: [Measure; 22] = [
         suits: parses,
         take: draining::with_kept_connections,
     },
-    Measure { name: "slopes", rounds_max: 3, suits: slopes::suits, take: slopes::connections },
+    Measure { name: "slopes", rounds_max: 1, suits: slopes::suits, take: slopes::connections },
     Measure {
         name: "workers",
-        rounds_max: 3,
+        rounds_max: 1,
         suits: |peer| peer.name == "lameduck",
         take: slopes::workers,
     },

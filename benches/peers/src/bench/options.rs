@@ -10,8 +10,8 @@ pub const USAGE: &str = "bench [SERVER…] [--only MEASURE[,MEASURE…]] [--roun
       [--json FILE] [--plot FILE.svg] [--from FILE.json]
 
 --only         these measures; all if it is not said
---rounds       through all servers, 5; some measures are not worth as many
---seconds      of each load, 3
+--rounds       through all servers, 3; some measures are not worth as many
+--seconds      of each load, 2
 --connections  that are idle, 10000; it takes 100 descriptors more
 --quick        one round of one second, 1000 connections: does it work?
 --json         writes all numbers
@@ -32,8 +32,8 @@ pub struct Options {
 impl Options {
     pub fn parse(mut words: impl Iterator<Item = String>) -> Result<Self> {
         let mut options = Self {
-            rounds: 5,
-            seconds: 3,
+            rounds: 3,
+            seconds: 2,
             connections: 10_000,
             measures: MEASURES.iter().collect(),
             peers: Vec::new(),

@@ -8,7 +8,7 @@ use std::io::{self, Write};
 /// A row: its title, its path in a server's results, and its number format.
 type Row = (&'static str, &'static str, fn(f64) -> String);
 
-const COSTS: [Row; 43] = [
+const COSTS: [Row; 45] = [
     ("CPU a request, µs (64 connections)", "load/cpu_micros", fine),
     ("– user, µs", "load/user_micros", fine),
     ("– system, µs", "load/system_micros", fine),
@@ -42,6 +42,7 @@ const COSTS: [Row; 43] = [
     ("– p50 between stop and exit, µs", "draining/draining_p50_micros", whole),
     ("– p99 between stop and exit, µs", "draining/draining_p99_micros", whole),
     ("– p99, stop to exit ÷ steady", "draining/p99_ratio", fine),
+    ("– the same without the last tenth of the delay", "draining/early_p99_ratio", fine),
     ("– responses between stop and exit", "draining/responses_draining", whole),
     ("– **lost**", "draining/lost", whole),
     ("– stop to exit, ms", "draining/stop_millis", whole),
@@ -49,6 +50,7 @@ const COSTS: [Row; 43] = [
     ("– p99 steady, µs", "draining_kept/steady_p99_micros", whole),
     ("– p99 between stop and exit, µs", "draining_kept/draining_p99_micros", whole),
     ("– p99, stop to exit ÷ steady", "draining_kept/p99_ratio", fine),
+    ("– the same without the last tenth of the delay", "draining_kept/early_p99_ratio", fine),
     ("– responses between stop and exit", "draining_kept/responses_draining", whole),
     ("– **lost**", "draining_kept/lost", whole),
     ("binary, MB", "binary/bytes", |bytes| fine(bytes / 1e6)),
