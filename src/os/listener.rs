@@ -7,6 +7,7 @@
 
 use super::{
     SocketOptions, SpareFds,
+    accept::{AcceptedStream, accept_tcp, accept_unix, canonical, is_empty},
     port_lock::PortLock,
     quiesce::{DecoyListener, Seal},
     socket_options::tcp_address,
@@ -15,23 +16,16 @@ use super::{
     unix_path::UnixPath,
 };
 use crate::runtime::{Address, Listener, QuiesceOutcome};
-use rustix::{
-    event::{PollFd, PollFlags, Timespec, poll},
-    net::SocketAddrAny,
-};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::SockRef;
 use std::{
     io, mem,
-    net::SocketAddr,
-    os::{
-        fd::{AsFd, BorrowedFd, OwnedFd},
-        unix::ffi::OsStrExt,
-    },
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::PathBuf,
     sync::Arc,
     task::{Context, Poll},
 };
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::net::{TcpListener, UnixListener};
 #[cfg(target_os = "linux")]
 use tokio::runtime::{Handle, RuntimeFlavor};
 
@@ -293,11 +287,6 @@ impl Listener for OsListener {
     }
 }
 
-enum AcceptedStream {
-    Tcp(TcpStream),
-    Unix(UnixStream),
-}
-
 impl SocketState {
     fn enter_runtime(&mut self, local: &Address) -> io::Result<()> {
         if !matches!(self, Self::Made(_)) {
@@ -343,27 +332,6 @@ impl SocketState {
     }
 }
 
-fn is_empty(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::WouldBlock
-}
-
-fn accept_tcp(listener: BorrowedFd<'_>) -> io::Result<(AcceptedStream, Address)> {
-    let (descriptor, peer) = accept_nonblocking(listener)?;
-    let peer = SocketAddr::try_from(peer.ok_or(io::ErrorKind::ConnectionAborted)?)?;
-    Ok((
-        AcceptedStream::Tcp(TcpStream::from_std(descriptor.into())?),
-        Address::Tcp(canonical(peer)),
-    ))
-}
-
-fn accept_unix(listener: BorrowedFd<'_>) -> io::Result<(AcceptedStream, Address)> {
-    let (descriptor, peer) = accept_nonblocking(listener)?;
-    Ok((
-        AcceptedStream::Unix(UnixStream::from_std(descriptor.into())?),
-        Address::Unix(peer.and_then(unix_path_of)),
-    ))
-}
-
 /// Checks that a descriptor is a listening stream socket, and makes it non-blocking and
 /// close-on-exec. Returns it with its address.
 pub(super) fn listening_socket(descriptor: OwnedFd) -> io::Result<(socket2::Socket, Address)> {
@@ -380,37 +348,6 @@ pub(super) fn listening_socket(descriptor: OwnedFd) -> io::Result<(socket2::Sock
     socket.set_cloexec(true)?;
     socket.set_nonblocking(true)?;
     Ok((socket, local))
-}
-
-/// Converts the IPv4-mapped address of a dual-stack socket's peer to IPv4. Other IPv6 addresses
-/// keep their scope.
-fn canonical(peer: SocketAddr) -> SocketAddr {
-    match peer {
-        SocketAddr::V4(_) => peer,
-        SocketAddr::V6(v6) => {
-            v6.ip().to_ipv4_mapped().map_or(peer, |ip| SocketAddr::new(ip.into(), v6.port()))
-        }
-    }
-}
-
-fn unix_path_of(peer: SocketAddrAny) -> Option<PathBuf> {
-    let peer = rustix::net::SocketAddrUnix::try_from(peer).ok()?;
-    Some(PathBuf::from(std::ffi::OsStr::from_bytes(peer.path_bytes()?)))
-}
-
-#[cfg(target_os = "linux")]
-fn accept_nonblocking(socket: BorrowedFd<'_>) -> io::Result<(OwnedFd, Option<SocketAddrAny>)> {
-    use rustix::net::{SocketFlags, acceptfrom_with};
-
-    Ok(acceptfrom_with(socket, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)?)
-}
-
-#[cfg(not(target_os = "linux"))]
-fn accept_nonblocking(socket: BorrowedFd<'_>) -> io::Result<(OwnedFd, Option<SocketAddrAny>)> {
-    let (descriptor, peer) = rustix::net::acceptfrom(socket)?;
-    rustix::io::fcntl_setfd(&descriptor, rustix::io::FdFlags::CLOEXEC)?;
-    rustix::io::ioctl_fionbio(&descriptor, true)?;
-    Ok((descriptor, peer))
 }
 
 #[cfg(target_os = "linux")]
@@ -495,15 +432,5 @@ mod tests {
         assert!(is_private_and_nonblocking(&descriptor));
         let socket = listener.socket.descriptor().unwrap();
         assert!(is_private_and_nonblocking(&socket));
-    }
-
-    #[test]
-    fn an_ipv6_peer_keeps_its_scope_and_a_mapped_one_becomes_ipv4() {
-        let scoped: SocketAddr = "[fe80::1%3]:80".parse().unwrap();
-        assert_eq!(canonical(scoped), scoped);
-        assert_eq!(
-            canonical("[::ffff:192.0.2.7]:80".parse().unwrap()),
-            "192.0.2.7:80".parse().unwrap()
-        );
     }
 }

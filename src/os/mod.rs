@@ -5,7 +5,7 @@
 //! |---|---|---|
 //! | `clock` | time: tokio's clock and the system clock | P9 |
 //! | `network`, `port_lock`, `unix_path` | binds ports exclusively; stale Unix paths | P2, P14 |
-//! | `listener`, `quiesce`, `decoy`, `handshakes` | accepts; seals a port | P5, P8 |
+//! | `listener`, `accept`, `quiesce`, `decoy`, `handshakes` | accepts; seals a port | P5, P8 |
 //! | `transport`, `unacknowledged`, `sock_diag` | bytes, peek, unacknowledged, reset | P5, P6 |
 //! | `idle_poller` | idle connections in one epoll | |
 //! | `spare_fds` | descriptors kept back for the internal server | P15, P16 |
@@ -24,6 +24,7 @@
 //! Nothing here decides anything. Policy, such as how long to back off after a failed accept,
 //! belongs to the host.
 
+mod accept;
 mod clock;
 #[cfg(target_os = "linux")]
 mod decoy;

@@ -3,7 +3,8 @@
 //! | file | its job |
 //! |---|---|
 //! | [`network`] | a network whose accepted connections speak TLS |
-//! | [`stream`] | one connection: the handshake, records, the end |
+//! | [`plain_or_tls`] | one of its connections: with TLS, or without |
+//! | [`stream`] | a connection with TLS: the handshake, records, the end |
 //! | [`session`] | rustls over bytes, without a socket |
 //! | [`certificate`] | certificate and key, from PEM files |
 //! | [`certificate_reload`] | replaces them while the host serves |
@@ -11,6 +12,7 @@
 mod certificate;
 mod certificate_reload;
 mod network;
+mod plain_or_tls;
 mod session;
 mod stream;
 

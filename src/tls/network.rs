@@ -1,6 +1,6 @@
 //! A network whose connections to the main server may speak TLS.
 
-use super::stream::{Stream, TlsStream};
+use super::{plain_or_tls::Stream, stream::TlsStream};
 use crate::runtime::{
     Address, IdlePoller, ListenAddress, Listener, Network, QuiesceOutcome, Reservation, ServerRole,
 };
@@ -131,7 +131,9 @@ impl<P: IdlePoller> IdlePoller for TlsIdlePoller<P> {
             Stream::Plain(io) => self.0.insert(io, key).map(Stream::Plain).map_err(Stream::Plain),
             // The poller sees the socket alone: bytes that the session holds would be forgotten.
             Stream::Tls(stream) if !stream.is_quiet() => Err(Stream::Tls(stream)),
-            Stream::Tls(stream) => stream.swap_io(|io| self.0.insert(io, key)),
+            Stream::Tls(stream) => {
+                stream.swap_io(|io| self.0.insert(io, key)).map(Stream::Tls).map_err(Stream::Tls)
+            }
         }
     }
 

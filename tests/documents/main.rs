@@ -3,6 +3,7 @@
 mod architecture;
 mod circles;
 mod from_axum_serve;
+mod import_rules;
 mod limits;
 mod names;
 mod paths;

@@ -4,7 +4,7 @@
 #![cfg(target_os = "linux")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot set up its world should fail")]
 
-mod bodies;
+pub(super) mod bodies;
 mod crowds;
 mod refusing;
 

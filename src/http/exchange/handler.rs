@@ -79,17 +79,27 @@ where
             return Poll::Ready(Ok(me.state.error_response(error)));
         };
         let mut polled = Poll::Pending;
+        let mut length = None;
         me.state.set_running(true);
-        let caught = catch(|| polled = future.poll(cx));
+        let caught = catch(|| {
+            polled = future.poll(cx);
+            // The body is the app's code, too.
+            if let Poll::Ready(Ok(response)) = &polled {
+                length = response.body().size_hint().exact();
+            }
+        });
         me.state.set_running(false);
         let error = match polled {
             Poll::Ready(Ok(response)) => {
                 self.as_mut().drop_handler();
+                if let Err(panic) = caught {
+                    return Poll::Ready(Ok(self.project().state.replace(response, &panic)));
+                }
                 let state = self.project().state;
                 if response.status().is_informational() && !state.may_switch(&response) {
                     return Poll::Ready(Ok(state.refuse_status(response)));
                 }
-                return Poll::Ready(Ok(state.respond(response)));
+                return Poll::Ready(Ok(state.respond(response, length)));
             }
             Poll::Ready(Err(error)) => {
                 me.state.log_failure(error);
@@ -211,7 +221,12 @@ impl HandlerState {
         None
     }
 
-    fn respond<B>(&mut self, mut response: Response<B>) -> Response<ResponseBody<B>>
+    /// Returns the response with the host's part. `exact` is the length of its body, if known.
+    fn respond<B>(
+        &mut self,
+        mut response: Response<B>,
+        exact: Option<u64>,
+    ) -> Response<ResponseBody<B>>
     where
         B: HttpBody<Data = Bytes>,
     {
@@ -248,7 +263,6 @@ impl HandlerState {
         let class = StreamShutdown::of(&response, in_flight.request());
         // If the head and the body disagree, the response is not sent (P5d), so either gives the
         // length.
-        let exact = response.body().size_hint().exact();
         let promised = exact.or_else(|| declared_length(response.headers_mut()).ok().flatten());
         // A body with a promised length would not be complete if it ended early.
         let class = if promised.is_some() { StreamShutdown::Finish } else { class };
@@ -274,10 +288,22 @@ impl HandlerState {
                 in_flight.log_refusal(&format_args!("status {} is not final", status.as_u16()));
             }
         }
+        self.drop_response(response);
+        self.error_response(ErrorResponse::Failed)
+    }
+
+    /// Responds with a 500 in place of a response whose body panicked when its length was queried.
+    #[cold]
+    fn replace<B>(&mut self, response: Response<B>, panic: &str) -> Response<ResponseBody<B>> {
+        self.record_panic(panic);
+        self.drop_response(response);
+        self.error_response(ErrorResponse::Failed)
+    }
+
+    fn drop_response<B>(&self, response: Response<B>) {
         if let Err(panic) = catch(|| drop(response)) {
             self.record_panic(&panic);
         }
-        self.error_response(ErrorResponse::Failed)
     }
 
     fn error_response<B>(&mut self, error: ErrorResponse) -> Response<ResponseBody<B>> {

@@ -20,6 +20,7 @@ mod request_states;
 pub(super) mod response_body;
 mod response_body_end;
 mod response_body_error;
+mod response_body_failure;
 mod response_body_state;
 mod response_head;
 mod response_head_check;

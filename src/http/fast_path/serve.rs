@@ -159,6 +159,7 @@ impl<S: HttpService> FastPath<S> {
             // The body panicked when its length was queried. Earlier responses are not lost by
             // that.
             crate::log::error!(panic, "a response body panicked; its connection ends");
+            self.connection().worker.metrics.count(|requests| &requests.panicked);
             gathered.discard_incomplete();
             let _ = gathered.send(cx, io, self.service.unflushed());
             io.mark_cut();

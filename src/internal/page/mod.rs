@@ -4,8 +4,13 @@
 //! again every two seconds, and draws the counts of the last five minutes, which only the script
 //! keeps. The content security policy allows this style and this script alone, by their hashes.
 
+mod count_tables;
+mod format;
+
+use count_tables::{CONNECTIONS, REQUESTS, STATES, counts};
+use format::{Escaped, Grouped, Span, number, strings, text, words};
 use serde_json::Value;
-use std::fmt::{self, Display, Write};
+use std::fmt::{self, Write};
 
 const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
@@ -277,162 +282,11 @@ fn certificate(page: &mut String, certificate: &Value) -> fmt::Result {
     Ok(())
 }
 
-/// A number of the status: its name, and whether it is a gauge. Others only grow.
-type Count = (&'static str, bool);
-
-const REQUESTS: [Count; 7] = [
-    ("started", false),
-    ("in_flight", true),
-    ("finished", false),
-    ("timed_out", false),
-    ("aborted", false),
-    ("gone", false),
-    ("panicked", false),
-];
-
-const STATES: [Count; 6] = [
-    ("opening", true),
-    ("parked", true),
-    ("http1", true),
-    ("http2", true),
-    ("lingering", true),
-    ("upgraded", true),
-];
-
-const CONNECTIONS: [Count; 15] = [
-    ("accepted", false),
-    ("drained", false),
-    ("reset", false),
-    ("close_races", false),
-    ("unannounced", false),
-    ("upgraded", false),
-    ("evicted", false),
-    ("first_byte_timeouts", false),
-    ("proxy_headers_refused", false),
-    ("handshakes", false),
-    ("handshakes_failed", false),
-    ("handshake_timeouts", false),
-    ("send_timeouts", false),
-    ("body_timeouts", false),
-    ("accept_errors", false),
-];
-
-/// A table of numbers. The columns of the last minutes are filled by the script.
-fn counts(page: &mut String, title: &str, values: &Value, counts: &[Count]) -> fmt::Result {
-    let are_gauges = counts.iter().all(|(_, is_gauge)| *is_gauge);
-    let (now, minute) = if are_gauges { ("now", "") } else { ("all", "last minute") };
-    write!(
-        page,
-        "<section{}><h2>{title}</h2><table class=\"counts\"><thead><tr><th></th>\
-         <th class=\"n\">{now}</th><th class=\"n scripted\">{minute}</th>\
-         <th class=\"scripted\">last 5 min</th></tr></thead><tbody>",
-        if counts.len() > 8 { " class=\"wide\"" } else { "" }
-    )?;
-    for (name, is_gauge) in counts {
-        let (key, value) = (format!("{title}/{name}"), number(&values[*name]));
-        let class = match (*name, value) {
-            ("timed_out" | "aborted" | "panicked" | "reset" | "accept_errors", 1..) => "n bad",
-            (_, 0) => "n soft",
-            _ => "n",
-        };
-        let last = if *is_gauge { String::new() } else { format!(" data-last=\"{key}\"") };
-        let kind = if *is_gauge { "gauge" } else { "sum" };
-        write!(
-            page,
-            "<tr><th>{}</th>\
-             <td class=\"{class}\" data-count=\"{key}\" data-value=\"{value}\">{}</td>\
-             <td class=\"n scripted\"{last}></td>\
-             <td class=\"scripted\" data-of=\"{key}\" data-kind=\"{kind}\">\
-             <svg class=\"spark\" viewBox=\"0 0 300 22\" preserveAspectRatio=\"none\"><path/></svg>\
-             </td></tr>",
-            words(name),
-            Grouped(value)
-        )?;
-    }
-    page.push_str("</tbody></table></section>");
-    Ok(())
-}
-
-fn text(value: &Value) -> &str {
-    value.as_str().unwrap_or("")
-}
-
-fn number(value: &Value) -> u64 {
-    value.as_u64().unwrap_or(0)
-}
-
-fn strings(value: &Value) -> impl Iterator<Item = &str> {
-    value.as_array().into_iter().flatten().filter_map(Value::as_str)
-}
-
-/// A name of the JSON in words.
-fn words(name: &str) -> String {
-    name.replace('_', " ")
-}
-
-/// Text in HTML. It may come from a client: a path, for example.
-struct Escaped<'a>(&'a str);
-
-impl Display for Escaped<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for character in self.0.chars() {
-            match character {
-                '<' => f.write_str("&lt;")?,
-                '>' => f.write_str("&gt;")?,
-                '&' => f.write_str("&amp;")?,
-                '"' => f.write_str("&quot;")?,
-                '\'' => f.write_str("&#39;")?,
-                other => f.write_char(other)?,
-            }
-        }
-        Ok(())
-    }
-}
-
-/// A number of milliseconds, to two units.
-struct Span<'a>(&'a Value);
-
-impl Display for Span<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ms = number(self.0);
-        let seconds = ms / 1000;
-        match ms {
-            0..1_000 => write!(f, "{ms} ms"),
-            1_000..60_000 if ms.is_multiple_of(1000) => write!(f, "{seconds} s"),
-            1_000..60_000 => write!(f, "{seconds}.{} s", ms % 1000 / 100),
-            60_000..3_600_000 => write!(f, "{} min {} s", seconds / 60, seconds % 60),
-            3_600_000..86_400_000 => write!(f, "{} h {} min", seconds / 3600, seconds / 60 % 60),
-            _ => write!(f, "{} d {} h", seconds / 86_400, seconds / 3600 % 24),
-        }
-    }
-}
-
-/// A number with its thousands apart.
-struct Grouped(u64);
-
-impl Display for Grouped {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let digits = self.0.to_string();
-        for (n, digit) in digits.chars().enumerate() {
-            if n > 0 && (digits.len() - n).is_multiple_of(3) {
-                f.write_char(',')?;
-            }
-            f.write_char(digit)?;
-        }
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        http::{ConnectionStats, RequestStats},
-        report::{connections_json, requests_json},
-    };
     use serde_json::json;
     use sha2::{Digest, Sha256};
-    use std::collections::BTreeSet;
 
     /// RFC 4648 §4, for the 32 bytes of a hash.
     fn base64(bytes: &[u8]) -> String {
@@ -485,20 +339,6 @@ mod tests {
     }
 
     #[test]
-    fn the_tables_have_every_count_of_the_status() {
-        let names = |counts: &[Count]| -> BTreeSet<String> {
-            counts.iter().map(|(name, _)| (*name).to_owned()).collect()
-        };
-        let keys = |value: Value| -> BTreeSet<String> {
-            value.as_object().unwrap().keys().cloned().collect()
-        };
-        assert_eq!(names(&REQUESTS), keys(requests_json(&RequestStats::default())));
-        let mut connections = keys(connections_json(&ConnectionStats::default()));
-        assert!(connections.remove("open"), "the states have it");
-        assert_eq!(names(&CONNECTIONS), connections);
-    }
-
-    #[test]
     fn the_drain_of_the_timeline_holds_the_streams() {
         let page = |streams: u64| {
             let plan = json!({"lame_duck_ms": 5_000, "drain_ms": 10_000, "streams_ms": streams,
@@ -528,17 +368,5 @@ mod tests {
         for part in ["has expired", "replaced <b>5 s</b> ago", "not be used: 2."] {
             assert!(old.contains(part), "{part}: {old}");
         }
-    }
-
-    #[test]
-    fn times_have_two_units_and_numbers_groups() {
-        let span = |ms: u64| Span(&json!(ms)).to_string();
-        let spans =
-            [span(999), span(5_000), span(5_250), span(61_000), span(3_660_000), span(90_000_000)];
-        assert_eq!(spans, ["999 ms", "5 s", "5.2 s", "1 min 1 s", "1 h 1 min", "1 d 1 h"]);
-        assert_eq!(
-            [0, 999, 1_000, 12_345_678].map(|n| Grouped(n).to_string()),
-            ["0", "999", "1,000", "12,345,678"]
-        );
     }
 }

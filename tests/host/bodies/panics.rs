@@ -5,13 +5,15 @@
 use super::{
     Grudge, GrudgingError, app, assert_becomes_a_500, outcomes, wait_for_gone, wait_for_line,
 };
+use crate::idle_set::bodies::Rude;
 use crate::support::{
     App, Client, End, builder,
     frames::{Http2, RST_STREAM},
     until_holds,
 };
-use axum::response::Response;
+use axum::{body::Body, response::Response};
 use hyper::service::service_fn;
+use std::{cell::Cell, convert::Infallible};
 
 /// Sends a request over HTTP/1 and closes the connection with a response unread, so that the kernel
 /// sends a reset.
@@ -131,7 +133,30 @@ fn an_error_of_a_handler_that_panics_when_it_is_dropped_is_a_500() {
     assert_eq!(outcomes(&report), ([3, 0, 0, 0], 0), "{report:?}");
 }
 
-// The same for the error of a body. Its request was counted as gone, not as aborted.
+// A body that panicked when its length was queried ended its connection without a response, and its
+// request was counted as gone. Nothing of the response was sent, so the client must get a 500
+// (P15).
+#[test]
+fn a_body_that_panics_on_its_length_is_a_500() {
+    let app = App::start(builder().serve_hyper(service_fn(async |_| {
+        Ok::<_, Infallible>(Response::new(Body::new(Rude(Cell::new(0)))))
+    })));
+    let mut client = Client::connect(app.main);
+    for head in ["GET / HTTP/1.1\r\n", "POST / HTTP/1.1\r\ncontent-length: 0\r\n"] {
+        client.send(format!("{head}host: t\r\n\r\n"));
+        assert_eq!(client.answer().status, 500, "{head}");
+    }
+    let mut http2 = Http2::connect(app.main);
+    for _ in 0..2 {
+        let stream = http2.get("/");
+        assert_eq!(http2.body(stream), "internal server error\n");
+    }
+    let report = app.end();
+    assert_eq!(outcomes(&report), ([4, 0, 0, 4], 0), "{report:?}");
+    wait_for_line(&["ERROR", "handler panicked", "no question for its length", "POST"]);
+}
+
+// An error of a body panicked when it was dropped. Its request was counted as gone, not as aborted.
 #[test]
 fn an_error_of_a_body_that_panics_when_it_is_dropped_costs_only_its_request() {
     let app = app();

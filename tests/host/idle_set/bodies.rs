@@ -5,14 +5,15 @@ use crate::support::{End, pause};
 use axum::body::{Body, Bytes};
 use hyper::body::{Frame, SizeHint};
 use std::{
+    cell::Cell,
     convert::Infallible,
     io,
     pin::Pin,
     task::{Context, Poll},
 };
 
-/// A body that panics in `size_hint`.
-struct Rude;
+/// A body that panics in `size_hint`, after this many calls.
+pub(crate) struct Rude(pub(crate) Cell<u32>);
 
 impl http_body::Body for Rude {
     type Data = Bytes;
@@ -26,28 +27,34 @@ impl http_body::Body for Rude {
     }
 
     fn size_hint(&self) -> SizeHint {
-        panic!("asked for its length, on purpose")
+        let left = self.0.get().checked_sub(1).expect("no question for its length, on purpose");
+        self.0.set(left);
+        SizeHint::with_exact(2)
     }
 }
 
 // An uncaught panic of a body costs its connection the task. A connection in the idle set has none,
-// so the panic ended the worker with all its connections. It must cost only its own connection
-// (P15).
+// so the panic ended the worker with all its connections. It must cost only its own request, or its
+// connection if the response has begun (P15).
 #[test]
 fn a_panic_of_a_body_in_the_idle_set_costs_only_its_connection() {
     let app = start(host(async |path, _| match &*path {
-        "/rude" => Body::new(Rude),
+        "/rude" => Body::new(Rude(Cell::new(0))),
+        "/ruder" => Body::new(Rude(Cell::new(1))),
         "/panic" => panic!("on purpose"),
         _ => Body::from("hello"),
     }));
-    let [mut rude, mut handler, mut neighbour] = idle_clients(&app);
+    let [mut rude, mut ruder, mut handler, mut neighbour] = idle_clients(&app);
     assert_eq!(handler.get("/panic").status, 500);
-    rude.send_get("/rude");
-    assert!(rude.try_answer().is_err());
+    assert_eq!(rude.get("/rude").status, 500);
+    assert_eq!(rude.get("/").body(), "hello");
+    ruder.send_get("/ruder");
+    assert!(ruder.try_answer().is_err());
     assert_eq!(neighbour.get("/").body(), "hello");
     assert_eq!(app.get("/").body(), "hello");
     let report = app.end();
-    assert_eq!(connections(&report)[..1], [4]);
+    assert_eq!(connections(&report)[..1], [5]);
+    assert_eq!(report.requests.panicked, 3);
     let [started, finished, timed_out, aborted, gone] = outcomes(&report);
     assert_eq!(started, finished + timed_out + aborted + gone);
 }

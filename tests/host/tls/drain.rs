@@ -1,8 +1,12 @@
-//! P5b, P5d: the end of a connection over TLS at a stop.
+//! P5b, P5d, P6: the end of a connection over TLS.
 
 use super::*;
-use crate::support::frames::frame;
-use crate::support::now;
+use crate::{
+    idle_set::bodies::Rude,
+    support::{frames::frame, now},
+};
+use lameduck_wire::http1;
+use std::cell::Cell;
 
 #[test]
 fn an_idle_connection_ends_with_a_close_notify() {
@@ -65,7 +69,7 @@ fn a_record_of_which_half_has_arrived_at_the_stop_is_served() {
             }
             let mut clients = [used, unused];
             let rests = clients.each_mut().map(|client| {
-                let record = client.seal(lameduck_wire::http1::get_bytes("/"));
+                let record = client.seal(http1::get_bytes("/"));
                 let (half, rest) = record.split_at(record.len() / 2);
                 client.send_raw(half);
                 rest.to_vec()
@@ -93,7 +97,7 @@ fn half_a_record_does_not_hold_the_drain() {
         let mut client = TlsClient::connect(app.main, &identity.client(&[]));
         assert_eq!(client.get("/").body(), "hello");
         park();
-        let record = client.seal(lameduck_wire::http1::get_bytes("/"));
+        let record = client.seal(http1::get_bytes("/"));
         client.send_raw(&record[..record.len() - 1]);
         let report = app.end();
         assert!(report.shutdown < Duration::from_secs(4), "{:?}", report.shutdown);
@@ -204,6 +208,59 @@ fn a_body_that_fails_ends_without_a_close_notify() {
         client.send_get("/");
         assert_eq!(client.end(), End::Reset, "{workers:?}");
         drop(app.end());
+    }
+}
+
+#[test]
+fn a_body_that_panics_on_its_length_ends_without_a_close_notify() {
+    let identity = identity();
+    for workers in ALL_WORKERS {
+        let service = service_fn(async |request: Request<lameduck::Body>| {
+            let is_rude = request.uri().path() == "/rude";
+            let body = if is_rude { Body::new(Rude(Cell::new(1))) } else { Body::from("hello") };
+            Ok::<_, Infallible>(Response::new(body))
+        });
+        let host = host_with(settings()).tls(identity.server()).serve_hyper(service);
+        let app = App::start_on(host, workers);
+        for is_parked in [false, true] {
+            let mut client = TlsClient::connect(app.main, &identity.client(&[]));
+            assert_eq!(client.get("/").body(), "hello");
+            if is_parked {
+                park();
+            }
+            client.send([http1::get_bytes("/"), http1::get_bytes("/rude")].concat());
+            assert_eq!(client.response().expect("the one before").body(), "hello");
+            assert_eq!(client.end(), End::Cut, "{workers:?}, parked: {is_parked}");
+            assert_eq!(client.unread, b"");
+        }
+        assert_eq!(app.end().requests.panicked, 2, "{workers:?}");
+    }
+}
+
+// What has arrived of a record may be the beginning of a head, which has a time limit (P6).
+#[test]
+fn half_a_record_behind_a_request_has_the_time_limit_of_a_head() {
+    let identity = identity();
+    let limits = Limits::default().header_timeout(Duration::from_millis(700));
+    for workers in ALL_WORKERS {
+        let app = App::start_on(host(&identity, limits), workers);
+        for is_parked in [false, true] {
+            let mut client = TlsClient::connect(app.main, &identity.client(&[]));
+            assert_eq!(client.get("/").body(), "hello");
+            if is_parked {
+                park();
+            }
+            let request = client.seal(http1::get_bytes("/"));
+            let next = client.seal(http1::get_bytes("/"));
+            client.send_raw(&[&request, &next[..next.len() / 2]].concat());
+            assert_eq!(client.response().unwrap().body(), "hello");
+            let begin = now();
+            assert_eq!(client.response().expect("a timeout").status, 408);
+            assert_eq!(client.end(), End::Clean);
+            let waited = begin.elapsed();
+            assert!(waited < Duration::from_secs(10), "{workers:?}, {is_parked}: {waited:?}");
+        }
+        assert_eq!(app.end().code(), 0);
     }
 }
 

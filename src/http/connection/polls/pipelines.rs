@@ -136,6 +136,7 @@ async fn a_body_that_panics_does_not_take_earlier_responses_with_it() {
     let world = after(&[GET, GET, PANICS, GET]).await;
     assert_eq!(writes(&world), ["2x200"]);
     assert_eq!(world.wire().how_it_ended(), End::Fin);
+    assert!(world.wire().is_cut, "so that TLS sends no close_notify (P5d)");
     let requests = world.requests();
     assert_eq!((requests.started, requests.finished, requests.gone), (3, 2, 1));
 }

@@ -27,6 +27,7 @@ use http::{Request, Response};
 use http_body::{Frame, SizeHint};
 use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
 use std::{
+    cell::Cell,
     convert::Infallible,
     future::{Future, pending},
     pin::Pin,
@@ -87,7 +88,7 @@ impl hyper::service::Service<Request<Body>> for Routes {
                 "/middling" => whole(&[b'x'; 6_000]),
                 "/halves" => Halves { left: 2, is_ready: true }.boxed_unsync(),
                 "/stuck" => Stuck.boxed_unsync(),
-                "/panics" => Panics.boxed_unsync(),
+                "/panics" => Panics::default().boxed_unsync(),
                 "/late" => {
                     request.body().context().set_timeout(Some(Duration::ZERO));
                     pending().await
@@ -149,8 +150,11 @@ impl http_body::Body for Halves {
     }
 }
 
-/// A body that panics when its length is needed.
-struct Panics;
+/// A body that panics when its length is needed for the second time.
+#[derive(Default)]
+struct Panics {
+    was_asked: Cell<bool>,
+}
 
 impl http_body::Body for Panics {
     type Data = Bytes;
@@ -164,7 +168,8 @@ impl http_body::Body for Panics {
     }
 
     fn size_hint(&self) -> SizeHint {
-        panic!("asked for its length, on purpose");
+        assert!(!self.was_asked.replace(true), "asked for its length twice, on purpose");
+        SizeHint::with_exact(2)
     }
 }
 
