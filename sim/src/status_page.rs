@@ -69,6 +69,7 @@ fn counts(page: &Json, fields: &mut Vec<(&'static str, Value)>) {
         ("open", number(&page["connections"]["open"]).into()),
         ("states", states.into()),
         ("upgraded", number(&page["connections_by_state"]["upgraded"]).into()),
+        ("opening", number(&page["connections_by_state"]["opening"]).into()),
         ("started", number(&requests["started"]).into()),
         ("in_flight", number(&page["in_flight"]).into()),
         ("ended", ended.into_iter().fold(0, u64::saturating_add).into()),

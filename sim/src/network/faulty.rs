@@ -470,6 +470,11 @@ impl<T: Transport> Transport for FaultyStream<T> {
         lock(&self.shared).io.as_ref().map_or(Peek::Broken, Transport::peek)
     }
 
+    fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
+        ready!(self.poll_runs(cx));
+        lock(&self.shared).io.as_ref().map_or(Poll::Pending, |io| io.poll_readable(cx))
+    }
+
     fn read_now(&mut self, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let faults = self.faults.as_ref();
         if faults.is_some_and(|faults| faults.stalls.are_on(self.worker)) {

@@ -142,6 +142,11 @@ impl<T: Transport> Transport for PolledStream<T> {
         if place.unread.is_empty() { place.io.peek() } else { Peek::Data }
     }
 
+    fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let place = lock(&self.0);
+        if place.unread.is_empty() { place.io.poll_readable(cx) } else { Poll::Ready(()) }
+    }
+
     fn read_now(&mut self, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let mut place = lock(&self.0);
         if place.is_over || !place.unread.is_empty() {

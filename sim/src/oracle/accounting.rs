@@ -197,6 +197,7 @@ pub(super) fn outcomes_are_counted(
     unread_is_not_finished(history, report)?;
     cut_short_is_reset(history)?;
     abort_ages_match_the_handlers(history)?;
+    abort_phases_are_current(history)?;
     if !history.all_clients_stay() || history.requests.iter().any(|observed| observed.end.is_none())
     {
         return Ok(());
@@ -253,6 +254,25 @@ pub(super) fn outcomes_are_counted(
                 "clients got {timed_out} timeouts, {cut} aborts and {others} other responses: \
                  {tally:?}"
             ));
+        }
+    }
+    Ok(())
+}
+
+/// Checks that each logged abort has the current phase, or the one to which a late cut belongs, and
+/// that the shutdown aborts nothing before the drain.
+fn abort_phases_are_current(history: &RunHistory<'_>) -> Result<(), String> {
+    let aborts = history.records.iter().enumerate().filter(|(_, record)| {
+        record.text("message") == Some("request aborted")
+            && record.text("path") != Some(INTERNAL_PATH)
+    });
+    for (place, record) in aborts.filter(|_| history.tolerance().is_zero()) {
+        let entered = history.phases.iter().rfind(|(_, entered, _)| *entered < place);
+        let Some((phase, ..)) = entered else { continue };
+        let phase = *phase.min(&Phase::Cancelling);
+        let is_early = phase < Phase::Draining && record.text("by_shutdown") == Some("true");
+        if record.text("phase") != Some(phase.name()) || is_early {
+            return Err(format!("the phase was {phase}, and the log has {record}"));
         }
     }
     Ok(())

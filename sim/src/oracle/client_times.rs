@@ -7,7 +7,7 @@ use crate::{
     trace::Record,
 };
 use lameduck::lifecycle::Phase;
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 /// First-byte grace of a new connection in the drain; time limit of a partial head in the drain.
 const FIRST_BYTE_GRACE: Duration = Duration::from_millis(250);
@@ -21,6 +21,8 @@ const SWEEP: Duration = Duration::from_millis(250);
 const SWEEP_STOPPING: Duration = Duration::from_millis(10);
 /// Longest time in which the host does not notice that a client has left.
 const CLIENT_CHECK_INTERVAL: Duration = Duration::from_secs(1);
+/// The same if its departure makes the socket readable.
+const NOTICES: Duration = Duration::from_millis(5);
 /// The same once the client has shut its side.
 const HALF_CLOSED_CHECK_INTERVAL: Duration = Duration::from_millis(100);
 
@@ -112,6 +114,8 @@ pub(super) fn silent_connections_are_closed(history: &RunHistory<'_>) -> Result<
         return Ok(());
     };
     let draining = history.began(Phase::Draining).unwrap_or(Duration::MAX);
+    let left = history.left_serving().unwrap_or(Duration::MAX);
+    let mut closed = 0;
     for (n, client) in history.scenario.clients.iter().enumerate() {
         let when = |event: &str| {
             let is_its =
@@ -121,6 +125,7 @@ pub(super) fn silent_connections_are_closed(history: &RunHistory<'_>) -> Result<
         let (Traffic::ByteLess, Some(connected)) = (client.traffic, when("connected")) else {
             continue;
         };
+        closed += u64::from(when("ended").is_some_and(|ended| ended < left));
         let latest = connected
             + timeout
             + history.world(SWEEP)
@@ -132,6 +137,31 @@ pub(super) fn silent_connections_are_closed(history: &RunHistory<'_>) -> Result<
                 client_name(n)
             ));
         }
+    }
+    first_byte_timeouts_are_counted(history, closed)
+}
+
+/// Checks that the silent connections that were `closed` while serving are counted, and none that
+/// got a response.
+fn first_byte_timeouts_are_counted(history: &RunHistory<'_>, closed: u64) -> Result<(), String> {
+    let Some(report) = &history.outcome.report else { return Ok(()) };
+    let opened = history
+        .records
+        .iter()
+        .filter(|record| record.event == "connected" && record.actor.starts_with("client-"));
+    let answered: BTreeSet<_> = history
+        .requests
+        .iter()
+        .filter(|observed| observed.head.is_some())
+        .map(|observed| (observed.client, observed.connection))
+        .collect();
+    let most = opened.count().saturating_sub(answered.len()) as u64;
+    let counted = report.connections.first_byte_timeouts;
+    if counted < closed || counted > most {
+        return Err(format!(
+            "{closed} silent connections were closed, and at most {most} had no response, but the \
+             host counts {counted}"
+        ));
     }
     Ok(())
 }
@@ -399,7 +429,8 @@ pub(super) fn late_first_bytes_are_served(history: &RunHistory<'_>) -> Result<()
     Ok(())
 }
 
-/// Checks that a handler ends soon after its client has reset the connection.
+/// Checks that a handler ends at once after its client has reset the connection, or soon if the
+/// client had shut its side before.
 pub(super) fn departed_clients_are_noticed(history: &RunHistory<'_>) -> Result<(), String> {
     for (n, client) in history.scenario.clients.iter().enumerate() {
         let (Traffic::Leaves { resets: true, half_closed, .. }, true) =
@@ -434,11 +465,16 @@ pub(super) fn departed_clients_are_noticed(history: &RunHistory<'_>) -> Result<(
             .filter(|_| half_closed);
         let interval =
             if shut.is_some() { HALF_CLOSED_CHECK_INTERVAL } else { CLIENT_CHECK_INTERVAL };
-        let by = left.at.max(shut.map_or(begins.at, |shut| shut.at))
-            + history.under_way()
-            + history.world(interval * 2 + SWEEP)
-            + SWEEP_STOPPING
-            + history.tolerance();
+        let from = left.at.max(shut.map_or(begins.at, |shut| shut.at)) + history.under_way();
+        let at_once = from + NOTICES + history.rounding();
+        let is_exact = history.tolerance().is_zero() && !history.is_disturbed((left.at, at_once));
+        let by = if half_closed || !is_exact {
+            from + history.world(interval * 2 + SWEEP) + SWEEP_STOPPING
+        } else {
+            // Nothing but its departure makes the socket readable.
+            at_once
+        };
+        let by = by + history.tolerance();
         let ends = history
             .server("handler ends")
             .find(|record| record.number("handler") == begins.number("handler"));

@@ -398,7 +398,7 @@ fn half_frames_are_given_up(history: &RunHistory<'_>) -> Result<usize, String> {
     Ok(judged)
 }
 
-/// Checks that each client that was seen to be cut was counted.
+/// Checks that each client that was seen to be cut was counted, and none if all read at once.
 fn timeouts_are_counted(history: &RunHistory<'_>) -> Result<(), String> {
     let (Some(report), true) = (&history.outcome.report, history.delivers() && history.resets())
     else {
@@ -417,6 +417,13 @@ fn timeouts_are_counted(history: &RunHistory<'_>) -> Result<(), String> {
     if send_timeout(history).is_some() && cut > connections.send_timeouts {
         return Err(format!(
             "{cut} responses were cut because nobody took them, and the host counts {}",
+            connections.send_timeouts
+        ));
+    }
+    let all_read = history.scenario.clients.iter().all(|client| client.traffic.is_patient());
+    if all_read && connections.send_timeouts > 0 {
+        return Err(format!(
+            "all clients read at once, and the host counts {} that did not",
             connections.send_timeouts
         ));
     }

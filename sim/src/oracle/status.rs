@@ -46,6 +46,7 @@ impl Page<'_> {
         self.the_bound_is_true()?;
         self.the_hook_is_true()?;
         self.probes_follow()?;
+        self.nothing_opens_without_a_cause()?;
         self.work_is_counted()
     }
 
@@ -157,20 +158,33 @@ impl Page<'_> {
         };
         // One that is given up at once does not begin.
         let is_new = since.is_some_and(|since| self.at() - since <= self.slack());
-        if is_new || begins.any(|(_, record)| is_it(record)) {
-            return Ok(());
+        let Some((place, begins)) = begins.find(|(_, record)| is_it(record)) else {
+            let what = format!("the hook {said:?} did not begin at {since:?}");
+            return if is_new { Ok(()) } else { Err(what) };
+        };
+        let ended = self.end_of_hook(place, begins);
+        match ended.and_then(|at| self.is_before(at)) {
+            Some(true) => Err(format!("the hook {said:?} had ended at {ended:?}")),
+            Some(false) | None => Ok(()),
         }
-        Err(format!("the hook {said:?} did not begin at {since:?}"))
+    }
+
+    /// Returns when the hook that begins here ended, or was given up.
+    fn end_of_hook(&self, place: usize, begins: &Record) -> Option<Duration> {
+        let hook = begins.text("hook");
+        let is_state = |record: &Record| matches!(record.event, "hook begins" | "status page");
+        let over = |record: &&Record| !is_state(record) && record.text("hook") == hook;
+        self.history.records[place + 1..].iter().find(over).map(|record| record.at)
     }
 
     /// Whether the hook that begins here surely runs at the time of the page.
     fn hook_runs(&self, place: usize, begins: &Record) -> bool {
-        let hook = begins.text("hook");
-        let over = |record: &&Record| record.event != "hook begins" && record.text("hook") == hook;
-        let ends = self.history.records[place + 1..].iter().find(over).map(|record| record.at);
         let exit = self.history.exit().map(|(at, _)| at);
         self.is_before(begins.at) == Some(true)
-            && ends.or(exit).is_some_and(|at| self.is_before(at) == Some(false))
+            && self
+                .end_of_hook(place, begins)
+                .or(exit)
+                .is_some_and(|at| self.is_before(at) == Some(false))
     }
 
     /// The probes follow from phase, checks and workers.
@@ -218,7 +232,17 @@ impl Page<'_> {
         Ok(())
     }
 
-    /// What surely runs at the time of the page is counted.
+    /// No connection is opening if none has a handshake or a header.
+    fn nothing_opens_without_a_cause(&self) -> Result<(), String> {
+        let history = self.history;
+        let may_open = history.scenario.tls || history.scenario.expects_headers();
+        if self.record.number("opening") > Some(0) && !may_open {
+            return Err("a connection is opening, but none has a handshake".to_owned());
+        }
+        Ok(())
+    }
+
+    /// What surely runs at the time of the page is counted, and no task or work that has ended.
     fn work_is_counted(&self) -> Result<(), String> {
         if self.history.uses_another_app() {
             return Ok(());
@@ -236,7 +260,23 @@ impl Page<'_> {
                 return Err(format!("it has fewer {what} than the {least} that run"));
             }
         }
+        let tasks = self.may_run(|record| record.text("task").is_some() && is_task(record));
+        let work = self.may_run(|record| !is_task(record));
+        for (what, most) in [("tasks", tasks), ("work", work)] {
+            if self.record.number(what) > Some(most) {
+                return Err(format!("it has more {what} than the {most} that may run"));
+            }
+        }
         Ok(())
+    }
+
+    /// The number of tasks that may run at the time of the page.
+    fn may_run(&self, which: impl Fn(&Record) -> bool) -> u64 {
+        let may_have_begun =
+            |record: &&Record| which(record) && self.is_before(record.at) != Some(false);
+        let ended = |record: &&Record| which(record) && self.is_before(record.at) == Some(true);
+        let begun = self.history.server("task begins").filter(may_have_begun).count() as u64;
+        begun.saturating_sub(self.history.server("task ends").filter(ended).count() as u64)
     }
 
     /// The number of tasks, handlers or conversations that surely run at the time of the page.

@@ -227,6 +227,27 @@ impl Transport for TurmoilNetStream {
         }
     }
 
+    fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(inner) = self.inner.as_ref() else { return Poll::Pending };
+        if !self.ahead.is_empty() {
+            return Poll::Ready(());
+        }
+        if !self.wakeup.is_ready(cx.waker()) {
+            return Poll::Pending;
+        }
+        let mut byte = [0];
+        let events = Waker::from(Arc::clone(&self.wakeup));
+        let found = self.host.inspect(|| {
+            let mut buffer = ReadBuf::new(&mut byte);
+            inner.poll_peek(&mut Context::from_waker(&events), &mut buffer)
+        });
+        if matches!(found, Ok(Poll::Pending)) {
+            self.wakeup.clear_ready(cx.waker());
+            return Poll::Pending;
+        }
+        Poll::Ready(())
+    }
+
     fn read_now(&mut self, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if self.ahead.is_empty() {
             let fabric = Arc::clone(&self.host.fabric);
