@@ -1,7 +1,7 @@
 //! Exact checks of the waits for clients: how long a silent, slow or half-sent connection has, and
 //! how soon a client that has left is noticed (P5b, P6, P15, P16).
 
-use super::{ErrorKind, RequestResult, RunHistory, may_end_at_any_time};
+use super::{ErrorKind, ObservedRequest, RequestResult, RunHistory, may_end_at_any_time};
 use crate::{
     scenario::{Client, HeaderFault, Pacing, RequestKind, StuckResponse, Traffic, client_name},
     trace::Record,
@@ -176,6 +176,7 @@ pub(super) fn uploads_have_their_time(history: &RunHistory<'_>) -> Result<(), St
     let (Some(draining), true) = (history.began(Phase::Draining), history.delivers()) else {
         return Ok(());
     };
+    uploads_time_out_at_their_timeouts(history)?;
     let (near, far) = (Duration::from_millis(history.scenario.latency_ms.0), history.under_way());
     for observed in history.requests.iter().filter(|observed| observed.said == ErrorKind::Stalled) {
         let (Some(client), Some((head, ..))) = (history.client(observed), observed.head) else {
@@ -200,6 +201,30 @@ pub(super) fn uploads_have_their_time(history: &RunHistory<'_>) -> Result<(), St
         if still > most {
             return Err(format!(
                 "an upload stalled for {still:?} in the drain; the limit is {most:?}"
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Checks that no upload is said to have timed out before its deadline and its body timeout. One
+/// that is given up earlier was aborted by the shutdown.
+fn uploads_time_out_at_their_timeouts(history: &RunHistory<'_>) -> Result<(), String> {
+    let body = history.world(history.scenario.limits().body_timeout);
+    let host = history.scenario.request_timeout_ms.map(Duration::from_millis);
+    let least = host.map_or(body, |host| history.world(host).min(body));
+    let timed_out = |observed: &&ObservedRequest| {
+        let uploads = |client: &Client| client.traffic.upload_pause().is_some();
+        observed.said == ErrorKind::TimedOut
+            && history.client(observed).is_some_and(uploads)
+            && matches!(history.request_kind(observed), Some(RequestKind::Echo(_)))
+    };
+    for observed in history.requests.iter().filter(timed_out) {
+        let due = observed.observed + least;
+        if observed.head.is_some_and(|(at, ..)| at + history.early() + history.rounding() < due) {
+            return Err(format!(
+                "an upload of client-{} had time until {due:?}, and timed out at {:?}",
+                observed.client, observed.head
             ));
         }
     }
