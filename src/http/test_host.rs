@@ -139,7 +139,7 @@ impl TestHost {
         let uri: Uri = uri.parse().unwrap_or_else(|error| panic!("{uri:?} is no URI: {error}"));
         let state = self.begin(&Method::GET, &uri);
         let context = RequestContext(state.clone());
-        let mut request = http::Request::new(Body::new(None, state));
+        let mut request = http::Request::new(Body::arrived(None, state));
         *request.uri_mut() = uri;
         request.extensions_mut().insert(context);
         request

@@ -151,9 +151,9 @@ fn a_request_beyond_the_fast_path_resumes_an_idle_connection() {
     });
     let app =
         start(Host::builder(settings().plan(long_plan()).limits(limits)).serve_hyper(service));
-    let [mut burst, mut post, mut half, mut scrap, mut garbage, mut last] = idle_clients(&app);
+    let [mut burst, mut options, mut half, mut scrap, mut garbage, mut last] = idle_clients(&app);
     burst.send(GET.repeat(40));
-    post.send("POST / HTTP/1.1\r\nhost: test\r\ncontent-length: 3\r\n\r\nabc");
+    options.send("OPTIONS / HTTP/1.1\r\nhost: test\r\ncontent-length: 3\r\n\r\nabc");
     half.send("GET / HTTP/1.1\r\nhost: test\r\n");
     scrap.send("P");
     garbage.send("\0\0\0\0 garbage\r\n\r\n");
@@ -161,7 +161,7 @@ fn a_request_beyond_the_fast_path_resumes_an_idle_connection() {
     for _ in 0..40 {
         assert_eq!(burst.answer().body(), "hello");
     }
-    assert_eq!(post.answer().body(), "hello");
+    assert_eq!(options.answer().body(), "hello");
     for client in [&mut half, &mut scrap] {
         let begin = now();
         assert_eq!(client.answer().status, 408);

@@ -40,8 +40,8 @@ fn watched_later(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
     }
 }
 
-/// Adds requests to one scenario in six whose handlers set their deadline after they have waited: to
-/// one before the host's, or after it. It passes before the drain, if the scenario is long enough.
+/// Adds requests to one scenario in six whose handlers set their deadline after they have waited:
+/// before the host's, or after it. It passes before the drain, if the scenario is long enough.
 fn moved_deadlines(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
     if !dice.one_in(6) {
         return;

@@ -12,7 +12,8 @@
 //! ```
 //!
 //! - `Opening` precedes `Parked` if there is a PROXY header or a TLS handshake.
-//! - `Parked` waits for a request without hyper, and serves fast-path requests itself.
+//! - `Parked` waits for a request without hyper, serves fast-path requests itself, and waits for
+//!   their handlers.
 //! - `Http1` and `Http2` are served by hyper. The task of the connection owns hyper's connection,
 //!   and takes it apart or drops it.
 //! - `Lingering` delivers the last response. It is skipped if nothing can be lost.
@@ -23,6 +24,7 @@
 //! Each state reads its socket before it acts on the phase. So in the drain a request that the
 //! kernel already holds is served (P5b).
 
+mod client_watch;
 mod http1;
 mod http2;
 mod http2_streams;

@@ -4,8 +4,9 @@
 //! [`fast_path`](crate::http::fast_path::serve).
 
 use super::{
+    client_watch::ClientWatch,
     idle_handoff::IdleHandoff,
-    lingering::{Lingering, close_after_response, close_at_once, head_timeout_response},
+    lingering::{Lingering, close_at_once, head_timeout_response},
     stall_timer::Delivery,
     transition::{ReceivedAny, Transition},
     worker_context::WorkerContext,
@@ -15,8 +16,9 @@ use crate::http::{
         http_service::HttpService,
         sniff::{PREFACE, Sniffed, after_empty_lines, is_blank, sniff_as},
     },
-    fast_path::serve::{FastPath, FastPathOutcome},
+    fast_path::serve::FastPath,
     server::{
+        abort::AbortCause,
         caps::Caps,
         client_timeout::ClientTimeout,
         connection_slot::ConnectionSlot,
@@ -36,8 +38,10 @@ use std::{
 };
 use tokio::io::ReadBuf;
 
+mod serving;
+
 /// A transport and the few bytes that do not determine the protocol yet.
-pub(super) struct Parked<T, S: HttpService> {
+pub(super) struct Parked<T: Transport, S: HttpService> {
     /// `None` only after the transport was passed on.
     io: Option<T>,
     bytes: [u8; UNDECIDED_MAX],
@@ -50,6 +54,8 @@ pub(super) struct Parked<T, S: HttpService> {
     since: Option<Moment>,
     /// Kept for a while after a fast-path request, since the next one may follow soon.
     fast_path: Option<Box<FastPath<S>>>,
+    /// Present while the handler of a fast-path request waits.
+    client_watch: Option<ClientWatch>,
     delivery: Delivery,
 }
 
@@ -78,6 +84,7 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
             partial_record: None,
             since: None,
             fast_path: None,
+            client_watch: None,
             delivery: Delivery::default(),
         }
     }
@@ -99,6 +106,19 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
         let mut this = Self::new(io);
         (this.received_any, this.since) = (received_any, Some(since));
         this.keep(read);
+        this
+    }
+
+    /// Creates the state of a connection whose handler waits, and was polled in another task.
+    pub(super) fn with_handler(
+        worker: &WorkerContext<S>,
+        io: T,
+        fast_path: Box<FastPath<S>>,
+    ) -> Self {
+        let mut this = Self::new(io);
+        this.received_any = ReceivedAny::Yes;
+        this.fast_path = Some(fast_path);
+        this.client_watch = Some(ClientWatch::new(&worker.shared.metrics));
         this
     }
 
@@ -130,6 +150,12 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
         let caps = worker.server().caps();
         let mut requests_left = caps.requests_per_poll.get_u32();
         let mut last_sent = None;
+        if self.awaits_handler() {
+            match self.poll_handler(cx, worker, slot) {
+                Ok(now) => last_sent = Some(now),
+                Err(next) => return next,
+            }
+        }
         loop {
             if requests_left == 0 {
                 // Other tasks have a turn first.
@@ -192,52 +218,6 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
                 }
             }
         }
-    }
-
-    /// Serves fast-path requests. If they used up the input, returns when the last response was
-    /// sent, otherwise the transition.
-    fn serve(
-        &mut self,
-        cx: &mut Context<'_>,
-        read: &[u8],
-        worker: &WorkerContext<S>,
-        slot: &ConnectionSlot,
-        requests_left: &mut u32,
-    ) -> Result<Moment, Transition<T, S>> {
-        let (head_since, first) = (self.head_since(), *requests_left);
-        let Some(io) = &mut self.io else { return Err(Transition::Close) };
-        let fast_path = self
-            .fast_path
-            .get_or_insert_with(|| Box::new(FastPath::new(&worker.service, &worker.shared, slot)));
-        let outcome = fast_path.serve(cx, io, read, requests_left);
-        if let FastPathOutcome::AllServed(now) = outcome {
-            self.len = 0;
-            self.since = Some(now);
-            self.partial_record = None;
-            fast_path.connection().responses.record_responses_in(slot);
-            self.delivery = Delivery::default();
-            if worker.over_fast_path_limit() {
-                self.fast_path = None;
-            }
-            return Ok(now);
-        }
-        let (Some(mut io), Some(fast_path)) = (self.io.take(), self.fast_path.take()) else {
-            return Err(Transition::Close);
-        };
-        Err(match outcome {
-            FastPathOutcome::AllServed(_) | FastPathOutcome::Disconnected => Transition::Close,
-            FastPathOutcome::LastSent(read) => {
-                let _ = Pin::new(&mut io).poll_shutdown(cx);
-                close_after_response(io, &read, fast_path.connection())
-                    .map_or(Transition::Close, Transition::linger)
-            }
-            FastPathOutcome::Fallback(leftover) => {
-                let mut handoff = fast_path.into_handoff(*leftover);
-                // A later head began with this read.
-                handoff.head_since = head_since.filter(|_| *requests_left == first);
-                Transition::ResumeHttp1(io, handoff)
-            }
-        })
     }
 
     /// Decides what to do without input: wait, move into the idle set, or close.
@@ -345,7 +325,17 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
 
     /// Whether the connection waits for a request of which no byte has arrived.
     pub(super) const fn is_idle(&self) -> bool {
-        self.len == 0 && self.partial_record.is_none()
+        self.len == 0 && self.partial_record.is_none() && !self.awaits_handler()
+    }
+
+    /// Whether the connection waits for a handler.
+    pub(super) const fn awaits_handler(&self) -> bool {
+        self.client_watch.is_some()
+    }
+
+    /// Whether the request in flight is a long stream.
+    pub(super) fn has_stream(&self) -> bool {
+        self.fast_path.as_ref().is_some_and(|fast_path| fast_path.connection().has_stream())
     }
 
     /// Closes a connection whose client has ended its side between two requests.
@@ -356,10 +346,26 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
         Transition::Close
     }
 
-    /// Closes the transport without a wait.
-    pub(super) fn cut(&mut self) {
+    /// Closes the transport without a wait. Returns whether a request was cut by that.
+    pub(super) fn cut(&mut self) -> bool {
+        if self.awaits_handler() {
+            if let Some(fast_path) = &self.fast_path {
+                fast_path.connection().responses.set_abort_cause(AbortCause::Shutdown);
+            }
+            self.cut_handler();
+            return true;
+        }
         if let Some(io) = self.io.take() {
             close_at_once(io);
+        }
+        false
+    }
+
+    /// Drops the handler. The connection must not end as if it had its response (P5d).
+    fn cut_handler(&mut self) {
+        drop(self.fast_path.take());
+        if let Some(mut io) = self.io.take() {
+            io.reset_on_drop();
         }
     }
 
@@ -408,6 +414,15 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
             Transition::linger(Lingering::brief(io))
         } else {
             Transition::Close
+        }
+    }
+}
+
+impl<T: Transport, S: HttpService> Drop for Parked<T, S> {
+    fn drop(&mut self) {
+        // The runtime may be dropped, and the connection with it.
+        if self.awaits_handler() {
+            self.cut_handler();
         }
     }
 }

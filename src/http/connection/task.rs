@@ -196,13 +196,10 @@ impl<T: Transport, S: HttpService> Connection<T, S> {
     /// Whether the shutdown closes this connection, flushed or not.
     fn is_cutting(&self) -> bool {
         self.worker.server().is_cutting_connection(|| match &self.state {
+            State::Parked(parked) => parked.has_stream(),
             State::Http1(http1) => http1.has_stream(),
             State::Http2(http2) => http2.has_stream(),
-            State::Opening(_)
-            | State::Parked(_)
-            | State::Lingering(_)
-            | State::Suspended
-            | State::Closed => false,
+            State::Opening(_) | State::Lingering(_) | State::Suspended | State::Closed => false,
         })
     }
 
@@ -225,13 +222,10 @@ impl<T: Transport, S: HttpService> Connection<T, S> {
             return true;
         }
         let awaits_handler = match &self.state {
+            State::Parked(parked) => parked.awaits_handler(),
             State::Http1(http1) => http1.awaits_handler(),
             State::Http2(http2) => http2.awaits_handler(),
-            State::Opening(_)
-            | State::Parked(_)
-            | State::Lingering(_)
-            | State::Suspended
-            | State::Closed => false,
+            State::Opening(_) | State::Lingering(_) | State::Suspended | State::Closed => false,
         };
         let awaited = if awaits_handler { Awaited::Handler } else { Awaited::Client };
         slot.set_busy_awaiting(awaited, self.worker.server().clock.now());
@@ -240,6 +234,7 @@ impl<T: Transport, S: HttpService> Connection<T, S> {
 
     fn close_evicted(&mut self) {
         self.worker.server().metrics.evicted.add_one();
+        // `Parked` is reset by its drop if a handler runs.
         if let State::Http1(mut http1) = self.transition(State::Closed) {
             http1.close_evicted();
         }
@@ -262,8 +257,7 @@ impl<T: Transport, S: HttpService> Connection<T, S> {
                 if parked.is_idle() {
                     self.worker.server().metrics.count_unannounced(&self.slot);
                 }
-                parked.cut();
-                false
+                parked.cut()
             }
             State::Lingering(lingering) => lingering.cut(),
             State::Suspended | State::Closed => false,

@@ -125,7 +125,7 @@ impl ConnectionState {
         self.in_flight.load(Relaxed).saturating_add(self.responses.unflushed())
     }
 
-    pub(super) fn on_half_closed(&self) {
+    pub(crate) fn on_half_closed(&self) {
         self.io.read_ended.store(true, Relaxed);
         if self.server().config.limits.half_close != HalfClose::Ignore {
             self.io.half_closed.store(true, Relaxed);

@@ -131,6 +131,12 @@ impl<F> HandlerFuture<F> {
         }
     }
 
+    /// Prepares the handler for another task. It and its timer still have the waker of the old one,
+    /// so it must be polled again.
+    pub(crate) fn for_another_task(self: Pin<&mut Self>) {
+        self.project().state.stop_timer();
+    }
+
     /// Drops the handler and catches a panic of its destructor, which would otherwise unwind
     /// through hyper.
     fn drop_handler(self: Pin<&mut Self>) {
@@ -339,7 +345,7 @@ impl HandlerState {
     }
 
     /// Removes the handler from the deadline timers, which also wake it at the abort.
-    pub(super) fn stop_timer(&mut self) {
+    fn stop_timer(&mut self) {
         if let (Some(in_flight), Some(key)) = (&self.in_flight, self.timer.take()) {
             in_flight.connection().worker.deadlines.remove(key);
         }

@@ -96,7 +96,7 @@ impl IoState {
         self.write_blocked.store(blocked, Relaxed);
     }
 
-    pub(super) fn on_written(&self, bytes: usize) {
+    pub(crate) fn on_written(&self, bytes: usize) {
         self.write_blocked.store(false, Relaxed);
         self.unacknowledged_is_current.store(false, Relaxed);
         self.written.store(self.written() + bytes as u64, Relaxed);

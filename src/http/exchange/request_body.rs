@@ -9,6 +9,7 @@ use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 use std::{
+    fmt, mem,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -16,13 +17,21 @@ use std::{
 
 /// The body of a request, which carries the request's [context](Self::context).
 ///
-/// It implements [`http_body::Body`]. While a body exists, its connection does not count as idle.
-#[derive(Debug)]
+/// It implements [`http_body::Body`]. While a body exists that did not arrive with its head, its
+/// connection does not count as idle.
 pub struct Body {
-    /// `None` if the request has no body, or an empty one.
-    incoming: Option<Incoming>,
-    // Declared after `incoming`, so that hyper sees the drop before the connection does.
+    source: Source,
+    // Declared after `source`, so that hyper sees the drop before the connection does.
     on_drop: DropNotifier,
+}
+
+enum Source {
+    /// The request has no body, or an empty one, or all of it was read.
+    Absent,
+    /// hyper reads the body.
+    Incoming(Incoming),
+    /// The body arrived with the head.
+    Arrived(Bytes),
 }
 
 /// Records in the connection state that the body was dropped.
@@ -33,21 +42,29 @@ struct DropNotifier {
 }
 
 impl Body {
-    pub(crate) fn new(incoming: Option<Incoming>, request: Arc<RequestState>) -> Self {
-        let incoming = incoming.filter(|incoming| !incoming.is_end_stream());
-        let is_http1 = request.connection.protocol == Protocol::Http1;
-        let read = match &incoming {
-            None => BodyRead::Absent,
-            Some(incoming) if is_http1 && incoming.size_hint().exact().is_none() => {
-                BodyRead::ChunksUnread
-            }
-            Some(_) => BodyRead::Unread,
-        };
-        if read != BodyRead::Absent {
-            request.connection.bodies.on_body_held();
-            request.expect_body(read);
+    /// Wraps a body that hyper reads.
+    pub(crate) fn new(incoming: Incoming, request: Arc<RequestState>) -> Self {
+        if incoming.is_end_stream() {
+            return Self::arrived(None, request);
         }
-        Self { incoming, on_drop: DropNotifier { context: RequestContext(request), read } }
+        let is_http1 = request.connection.protocol == Protocol::Http1;
+        let read = if is_http1 && incoming.size_hint().exact().is_none() {
+            BodyRead::ChunksUnread
+        } else {
+            BodyRead::Unread
+        };
+        request.connection.bodies.on_body_held();
+        request.expect_body(read);
+        let source = Source::Incoming(incoming);
+        Self { source, on_drop: DropNotifier { context: RequestContext(request), read } }
+    }
+
+    /// Wraps a body that arrived with its head. No bytes of it are left in the connection, so its
+    /// handler waits for no client, and its drop needs no record.
+    pub(crate) fn arrived(bytes: Option<Bytes>, request: Arc<RequestState>) -> Self {
+        let source = bytes.map_or(Source::Absent, Source::Arrived);
+        let context = RequestContext(request);
+        Self { source, on_drop: DropNotifier { context, read: BodyRead::Absent } }
     }
 
     /// The context of the request.
@@ -66,7 +83,15 @@ impl HttpBody for Body {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let me = self.get_mut();
-        let Some(incoming) = &mut me.incoming else { return Poll::Ready(None) };
+        let incoming = match &mut me.source {
+            Source::Incoming(incoming) => incoming,
+            Source::Absent => return Poll::Ready(None),
+            Source::Arrived(bytes) => {
+                let bytes = mem::take(bytes);
+                me.source = Source::Absent;
+                return Poll::Ready(Some(Ok(Frame::data(bytes))));
+            }
+        };
         let polled = Pin::new(&mut *incoming).poll_frame(cx);
         let request = &*me.on_drop.context.0;
         match &polled {
@@ -88,11 +113,26 @@ impl HttpBody for Body {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.as_ref().is_none_or(HttpBody::is_end_stream)
+        match &self.source {
+            Source::Absent => true,
+            Source::Incoming(incoming) => incoming.is_end_stream(),
+            Source::Arrived(_) => false,
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.as_ref().map_or(SizeHint::with_exact(0), HttpBody::size_hint)
+        match &self.source {
+            Source::Absent => SizeHint::with_exact(0),
+            Source::Incoming(incoming) => incoming.size_hint(),
+            Source::Arrived(bytes) => SizeHint::with_exact(bytes.len() as u64),
+        }
+    }
+}
+
+// Without the bytes, which may be secret.
+impl fmt::Debug for Body {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Body").field("size", &self.size_hint()).finish_non_exhaustive()
     }
 }
 

@@ -75,12 +75,11 @@ impl<S: HttpService> Resumed<S> {
         }
     }
 
-    /// Prepares the request for another task. A handler and its timer still have the waker of the
-    /// old one, so the handler must be polled again.
+    /// Prepares the request for another task.
     pub(crate) fn for_another_task(self) -> Self {
         match self {
             Self::Pending(mut handler) | Self::Handler(mut handler) => {
-                handler.as_mut().project().state.stop_timer();
+                handler.as_mut().for_another_task();
                 Self::Handler(handler)
             }
             Self::Response(response) => Self::Response(response),
@@ -162,14 +161,13 @@ impl<S: HttpService> ConnectionService<S> {
         if let Err(why) = authority::check(&mut request) {
             handler.state.without_handler = ErrorResponse::Refused(why);
             // Records in the connection state that the body is unread.
-            drop(Body::new(Some(request.into_body()), request_state));
+            drop(Body::new(request.into_body(), request_state));
             return call;
         }
         // A service may panic before it returns its future.
         let called = catch(|| {
-            handler.future = Some(
-                self.service.call(request.map(|incoming| Body::new(Some(incoming), request_state))),
-            );
+            handler.future =
+                Some(self.service.call(request.map(|incoming| Body::new(incoming, request_state))));
         });
         if let Err(panic) = called {
             handler.state.record_panic(&panic);
@@ -209,27 +207,34 @@ impl<S: HttpService> ConnectionService<S> {
             && grpc::is_call(request.method(), request.headers())
     }
 
-    /// Calls the handler for a fast-path `GET`, in `place` if that is given. Takes the header
+    /// Calls the handler for a fast-path request, in `place` if that is given. Takes the header
     /// fields. Returns the handler, and when the request arrived.
     pub(crate) fn handle_in(
         &self,
         place: Option<PinnedHandler<S>>,
+        method: Method,
         uri: Uri,
         headers: &mut Option<HeaderMap>,
+        body: Option<Bytes>,
     ) -> (PinnedHandler<S>, Moment) {
         let (state, request_state) =
-            self.begin(&Method::GET, &uri, Version::HTTP_11, Upgrade::No, Weak::new());
+            self.begin(&method, &uri, Version::HTTP_11, Upgrade::No, Weak::new());
         let arrived = request_state.arrived;
         let mut pinned = HandlerFuture::pinned(place, state);
         let mut handler = pinned.as_mut().project();
+        let mut request = http::Request::new(Body::arrived(body, request_state));
+        *request.method_mut() = method;
+        *request.uri_mut() = uri;
+        if let Some(headers) = headers.take() {
+            // The replaced map is empty and owns no memory, so its destructor is skipped.
+            mem::forget(mem::replace(request.headers_mut(), headers));
+        }
+        // `catch` copies what its closure owns.
+        let mut request = Some(request);
         let called = catch(|| {
-            let mut request = http::Request::new(Body::new(None, request_state));
-            *request.uri_mut() = uri;
-            if let Some(headers) = headers.take() {
-                // The replaced map is empty and owns no memory, so its destructor is skipped.
-                mem::forget(mem::replace(request.headers_mut(), headers));
+            if let Some(request) = request.take() {
+                handler.future.set(Some(self.service.call(request)));
             }
-            handler.future.set(Some(self.service.call(request)));
         });
         if let Err(panic) = called {
             handler.state.record_panic(&panic);

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::http::server::{connection_slot::WriteStrategy, date};
 use crate::runtime::{Peek, Peer, Transport};
-use bytes::{Buf, Bytes};
+use bytes::{Buf, Bytes, buf::Chain};
 use std::{
     io, mem,
     pin::Pin,
@@ -27,7 +27,7 @@ pub(crate) struct TrackedIo<T: Transport> {
     io: Option<T>,
     prefix: Bytes,
     /// Bytes to write before any of hyper's.
-    unwritten: Bytes,
+    unwritten: Chain<Bytes, Bytes>,
     reading: Reading,
     /// Present on HTTP/2.
     frames: Option<Box<FrameScanner>>,
@@ -71,7 +71,7 @@ impl<T: Transport> TrackedIo<T> {
         Self {
             io: Some(io),
             prefix,
-            unwritten: Bytes::new(),
+            unwritten: Bytes::new().chain(Bytes::new()),
             reading: Reading::Open,
             frames: None,
             connection,
@@ -99,8 +99,8 @@ impl<T: Transport> TrackedIo<T> {
     }
 
     /// Sets the bytes that are written before any of hyper's.
-    pub(crate) fn write_first(&mut self, unwritten: Bytes) {
-        if !unwritten.is_empty() {
+    pub(crate) fn write_first(&mut self, unwritten: Chain<Bytes, Bytes>) {
+        if unwritten.has_remaining() {
             self.connection.io.before_write();
         }
         self.unwritten = unwritten;
@@ -120,7 +120,7 @@ impl<T: Transport> TrackedIo<T> {
     /// Writes the bytes that precede hyper's.
     #[inline]
     fn poll_unwritten(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.unwritten.is_empty() { Poll::Ready(Ok(())) } else { self.poll_write_first(cx) }
+        if self.unwritten.has_remaining() { self.poll_write_first(cx) } else { Poll::Ready(Ok(())) }
     }
 
     #[cold]
@@ -130,7 +130,7 @@ impl<T: Transport> TrackedIo<T> {
         };
         while self.unwritten.has_remaining() {
             self.connection.io.before_write();
-            let polled = Pin::new(&mut *io).poll_write(cx, &self.unwritten);
+            let polled = Pin::new(&mut *io).poll_write(cx, self.unwritten.chunk());
             if let Poll::Ready(Err(_)) = &polled {
                 self.connection.io.on_broken();
             }
@@ -212,7 +212,7 @@ impl<T: Transport> TrackedIo<T> {
             dated.extend_from_slice(date::header(self.connection.server().clock.wall()).as_bytes());
             dated.extend_from_slice(b"\r\n\r\n");
         }
-        self.unwritten = dated.into();
+        self.unwritten = Bytes::from(dated).chain(Bytes::new());
         // What the kernel does not accept now is sent before the next write or flush.
         match self.poll_unwritten(cx) {
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),

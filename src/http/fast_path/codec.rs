@@ -1,24 +1,27 @@
 //! The part of HTTP/1.1 that the fast path reads and writes itself.
 //!
-//! Most requests are a `GET` without a body, and most responses are short and complete at once.
-//! They need no protocol state, and so no hyper connection. All other input, invalid input
-//! included, is left to hyper to read or refuse; this module only recognises it. A response that is
-//! written here equals hyper's byte for byte; all others are left to hyper, too.
+//! Most requests have no body or a short one, which arrives with its head, and most responses are
+//! complete at once. They need no protocol state, and so no hyper connection. All other input,
+//! invalid input included, is left to hyper to read or refuse; this module only recognises it. A
+//! response that is written here equals hyper's byte for byte; all others are left to hyper, too.
 
 use crate::http::{exchange::authority, server::caps::Caps};
 use bytes::{Buf, Bytes, BytesMut};
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Uri,
+    HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Uri,
     header::{self, Entry},
 };
 use std::{cell::RefCell, mem::MaybeUninit};
 
-/// A fast-path request: a `GET` of HTTP/1.1 for a path, without a body. Of the fields that concern
-/// the connection it may only request its close.
+/// A fast-path request: one of HTTP/1.1 for a path, which has arrived whole. Of the fields that
+/// concern the connection it may only request its close.
 #[derive(Debug)]
 pub(super) struct FastRequest {
+    pub(super) method: Method,
     pub(super) uri: Uri,
-    /// Length of the head in bytes.
+    /// `None` if the request has no body, or an empty one.
+    pub(super) body: Option<Bytes>,
+    /// Length of the head and of the body in bytes.
     pub(super) len: usize,
     pub(super) keep_alive: KeepAlive,
 }
@@ -50,8 +53,8 @@ pub(super) fn copy_head(read: &[u8]) -> Bytes {
     })
 }
 
-/// Parses the request at the beginning of `read`. Returns `None` if its head is incomplete or it is
-/// no fast-path request. Replaces the contents of `headers` by its fields.
+/// Parses the request at the beginning of `read`. Returns `None` if it is incomplete or not one for
+/// the fast path. Replaces the contents of `headers` by its fields.
 pub(super) fn parse(
     read: &[u8],
     fields_max: usize,
@@ -62,7 +65,7 @@ pub(super) fn parse(
     let fields_max = fields_max.min(fields.len());
     let fields = &mut fields[..fields_max];
     let mut head = httparse::Request::new(&mut []);
-    let len = match head.parse_with_uninit_headers(read, fields) {
+    let head_len = match head.parse_with_uninit_headers(read, fields) {
         Ok(httparse::Status::Complete(len)) => len,
         Err(httparse::Error::TooManyHeaders) => {
             Caps::DEFAULT.fast_path_fields_max.note(usize::MAX);
@@ -70,11 +73,14 @@ pub(super) fn parse(
         }
         Ok(httparse::Status::Partial) | Err(_) => return None,
     };
-    if head.method != Some("GET") || head.version != Some(1) {
+    if head.version != Some(1) {
         return None;
     }
+    let method = method(head.method?)?;
     let target = head.path.filter(|target| target.starts_with('/'))?;
-    let mut head_copy = copy_head(&read[..len]);
+    let body_len = body_length(head.headers)?;
+    let len = head_len.checked_add(body_len).filter(|len| *len <= read.len())?;
+    let mut head_copy = copy_head(&read[..head_len]);
     let range_of = |part: &[u8]| {
         let start = part.as_ptr().addr() - read.as_ptr().addr();
         start..start + part.len()
@@ -91,8 +97,8 @@ pub(super) fn parse(
                 value if value.eq_ignore_ascii_case(b"keep-alive") => {}
                 _ => return None,
             },
-            // These announce a body or a change of protocol.
-            "content-length" | "transfer-encoding" | "upgrade" | "expect" => return None,
+            // These announce a body of unknown length or a change of protocol.
+            "transfer-encoding" | "upgrade" | "expect" => return None,
             // An invalid or repeated host is refused by `ConnectionService`, which hyper calls.
             "host" if has_host || !authority::is_valid(field.value) => return None,
             "host" => has_host = true,
@@ -112,7 +118,34 @@ pub(super) fn parse(
     head_copy.truncate(range_of.end);
     head_copy.advance(range_of.start);
     let uri = Uri::from_maybe_shared(head_copy).ok()?;
-    Some(FastRequest { uri, len, keep_alive })
+    let body = (body_len > 0).then(|| copy_head(&read[head_len..len]));
+    Some(FastRequest { method, uri, body, len, keep_alive })
+}
+
+/// Returns the method of a fast-path request. hyper frames the responses to `HEAD` and `CONNECT`
+/// differently.
+fn method(name: &str) -> Option<Method> {
+    match name {
+        "GET" => Some(Method::GET),
+        "POST" => Some(Method::POST),
+        "PUT" => Some(Method::PUT),
+        "PATCH" => Some(Method::PATCH),
+        "DELETE" => Some(Method::DELETE),
+        _ => None,
+    }
+}
+
+/// Returns the length of a body by the fields of its head; `None` if there are several lengths, or
+/// one that is not made of digits only.
+fn body_length(fields: &[httparse::Header<'_>]) -> Option<usize> {
+    let is_length =
+        |field: &&httparse::Header<'_>| field.name.eq_ignore_ascii_case("content-length");
+    let mut lengths = fields.iter().filter(is_length);
+    let Some(length) = lengths.next() else { return Some(0) };
+    if lengths.next().is_some() || !length.value.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    std::str::from_utf8(length.value).ok()?.parse().ok()
 }
 
 /// Writes the head of a response whose body is `length` bytes long. `date_and_end` follows its

@@ -5,9 +5,10 @@ use crate::http::{
     server::caps::Caps,
 };
 use crate::{lifecycle::Moment, runtime::Transport};
-use bytes::Bytes;
+use bytes::{Buf, Bytes, buf::Chain};
 use std::{
     cell::Cell,
+    io::{self, IoSlice},
     mem,
     pin::Pin,
     task::{Context, Poll},
@@ -18,6 +19,8 @@ use std::{
 #[derive(Default)]
 pub(super) struct Gathered {
     pub(super) bytes: Vec<u8>,
+    /// The body of the last response, if it is too long to be copied. It follows `bytes`.
+    long_body: Bytes,
     /// Where the last complete response ends in `bytes`.
     complete: usize,
     /// The requests in flight, each with the end of its response in `bytes`.
@@ -49,15 +52,33 @@ impl Gathered {
     pub(super) fn keep(mut self: Box<Self>, caps: &Caps) {
         // Not noted: what a thread has kept depends on the worlds before this one.
         if self.bytes.capacity() <= caps.out_kept_bytes.get() {
-            self.bytes.clear();
+            self.clear();
             GATHERED.set(Some(self));
         }
     }
 
-    /// Records that a response ends where `bytes` end. `in_flight` is its request, unless its
-    /// outcome is settled.
+    /// Adds the body of the last response after its head.
+    pub(super) fn add_body(&mut self, body: Bytes, caps: &Caps) {
+        if caps.sent_at_once.is_exceeded_by(body.len()) {
+            self.long_body = body;
+        } else {
+            self.bytes.extend_from_slice(&body);
+        }
+    }
+
+    /// Whether nothing is to be added before these responses are sent.
+    pub(super) fn is_full(&self, caps: &Caps) -> bool {
+        !self.long_body.is_empty() || caps.sent_at_once.is_reached_by(self.bytes.len())
+    }
+
+    fn len(&self) -> usize {
+        self.bytes.len() + self.long_body.len()
+    }
+
+    /// Records that a response ends where the gathered bytes end. `in_flight` is its request,
+    /// unless its outcome is settled.
     pub(super) fn end_response(&mut self, in_flight: Option<InFlight>) {
-        self.complete = self.bytes.len();
+        self.complete = self.len();
         if let Some(in_flight) = in_flight {
             self.requests.push((in_flight, self.complete));
         }
@@ -74,8 +95,13 @@ impl Gathered {
         self.complete = 0;
         let mut written = 0;
         let mut polled = Poll::Ready(());
-        while written < self.bytes.len() && polled.is_ready() {
-            match Pin::new(&mut *io).poll_write(cx, &self.bytes[written..]) {
+        while written < self.len() && polled.is_ready() {
+            let polled_write = if self.long_body.is_empty() {
+                Pin::new(&mut *io).poll_write(cx, &self.bytes[written..])
+            } else {
+                self.poll_write_long(cx, io, written)
+            };
+            match polled_write {
                 Poll::Ready(Ok(0) | Err(_)) => return self.disconnect(),
                 Poll::Ready(Ok(more)) => written += more,
                 Poll::Pending => polled = Poll::Pending,
@@ -85,10 +111,14 @@ impl Gathered {
             Poll::Ready(Ok(())) => {}
             Poll::Ready(Err(_)) => return self.disconnect(),
             Poll::Pending => {
-                drop(self.bytes.drain(..written));
+                self.remove(written);
                 self.requests.drain(..).for_each(|(in_flight, _)| unflushed.push(in_flight));
                 return Sent::Blocked;
             }
+        }
+        if !self.long_body.is_empty() {
+            // A later close looks for what the client has not acknowledged.
+            unflushed.connection().io.on_written(written);
         }
         let now = unflushed.connection().server().clock.now();
         let sent = |in_flight: &mut InFlight| {
@@ -98,7 +128,7 @@ impl Gathered {
         if polled.is_ready() {
             self.requests.iter_mut().for_each(|(in_flight, _)| sent(in_flight));
             self.requests.clear();
-            self.bytes.clear();
+            self.clear();
             return Sent::All(now);
         }
         for (mut in_flight, end) in self.requests.drain(..) {
@@ -108,8 +138,32 @@ impl Gathered {
                 unflushed.push(in_flight);
             }
         }
-        drop(self.bytes.drain(..written));
+        self.remove(written);
         Sent::Blocked
+    }
+
+    /// Writes what follows the first `written` bytes, with one call as far as `io` can.
+    fn poll_write_long<T: Transport>(
+        &self,
+        cx: &mut Context<'_>,
+        io: &mut T,
+        written: usize,
+    ) -> Poll<io::Result<usize>> {
+        let io = Pin::new(io);
+        match written.checked_sub(self.bytes.len()) {
+            Some(written) => io.poll_write(cx, &self.long_body[written..]),
+            None => {
+                let slices = [&self.bytes[written..], &self.long_body[..]].map(IoSlice::new);
+                io.poll_write_vectored(cx, &slices)
+            }
+        }
+    }
+
+    /// Removes the first `written` bytes.
+    fn remove(&mut self, written: usize) {
+        let of_short = written.min(self.bytes.len());
+        drop(self.bytes.drain(..of_short));
+        self.long_body.advance(written - of_short);
     }
 
     /// The connection is broken: its client gets none of these responses.
@@ -122,11 +176,21 @@ impl Gathered {
 
     /// Discards what follows the last complete response.
     pub(super) fn discard_incomplete(&mut self) {
-        self.bytes.truncate(self.complete);
+        if self.complete < self.len() {
+            self.bytes.truncate(self.complete);
+            self.long_body = Bytes::new();
+        }
+    }
+
+    fn clear(&mut self) {
+        self.bytes.clear();
+        if !self.long_body.is_empty() {
+            self.long_body = Bytes::new();
+        }
     }
 
     /// Returns what was not sent.
-    pub(super) fn take_rest(&mut self) -> Bytes {
-        Bytes::from(mem::take(&mut self.bytes))
+    pub(super) fn take_rest(&mut self) -> Chain<Bytes, Bytes> {
+        Bytes::from(mem::take(&mut self.bytes)).chain(mem::take(&mut self.long_body))
     }
 }

@@ -1,4 +1,4 @@
-//! Fast-path requests, served without hyper and without waiting.
+//! Fast-path requests, served without hyper.
 //!
 //! ```text
 //!  bytes read
@@ -7,10 +7,10 @@
 //!  fast-path request? ────────────── no ──────────┐
 //!    │ yes                                        │
 //!    ▼                                            │
-//!  poll the handler once ─────────── pending ─────┤
+//!  poll the handler ──────────────── pending ─────┤
 //!    │ response                                   │
 //!    ▼                                            │
-//!  short, and of a known length? ─── no ──────────┼───▶ hyper takes over
+//!  of a known length? ────────────── no ──────────┼───▶ hyper takes over
 //!    │ yes                                        │
 //!    ▼                                            │
 //!  poll the body once ────────────── incomplete ──┤
@@ -24,6 +24,9 @@
 //!
 //! What is left to hyper follows the responses that are gathered by then, so these are written
 //! first.
+//!
+//! If the handler of the last request that was read waits, the connection waits for it without
+//! hyper.
 //!
 //! Hyper resumes from exactly the state it would have reached itself: unread bytes, a started
 //! handler or response, unwritten bytes. All slow and unusual cases are therefore handled in one
@@ -49,7 +52,7 @@ use crate::http::{
     },
 };
 use crate::{lifecycle::Moment, runtime::Transport, unwind::catch};
-use bytes::Bytes;
+use bytes::{Buf, Bytes, buf::Chain};
 use http::{HeaderMap, Response};
 use http_body::Body as HttpBody;
 use std::{
@@ -66,6 +69,7 @@ pub(crate) struct FastPath<S: HttpService> {
     /// The header map of the last response, which the next request uses again.
     headers: Option<HeaderMap>,
     date_cache: CachedDate,
+    waiting: Option<WaitingRequest<S>>,
     _counted: Counted,
 }
 
@@ -75,10 +79,30 @@ pub(crate) enum FastPathOutcome<S: HttpService> {
     AllServed(Moment),
     /// The last response of the connection was written. These bytes were read after its request.
     LastSent(Bytes),
+    /// The handler of the last request that was read waits. All earlier responses were sent.
+    Waits,
     /// Hyper must take over.
     Fallback(Box<Leftover<S>>),
     /// The connection is broken.
     Disconnected,
+}
+
+/// A request whose handler waits.
+struct WaitingRequest<S: HttpService> {
+    handler: PinnedHandler<S>,
+    /// The request as it was read, in case that hyper completes it.
+    read: Bytes,
+    keep_alive: KeepAlive,
+}
+
+/// A response that is not sent yet.
+struct Responded<B> {
+    response: Response<ResponseBody<B>>,
+    /// Length of the request in bytes.
+    len: usize,
+    keep_alive: KeepAlive,
+    /// The time for its date.
+    now: Moment,
 }
 
 /// Work left for hyper.
@@ -88,14 +112,18 @@ pub(crate) struct Leftover<S: HttpService> {
     /// The request at the beginning of `read`, if it was begun.
     begun: Option<Resumed<S>>,
     /// Bytes to be written first.
-    unwritten: Bytes,
+    unwritten: Chain<Bytes, Bytes>,
     after: KeepAlive,
 }
 
 impl<S: HttpService> Leftover<S> {
     fn new(read: &[u8], begun: Option<Resumed<S>>) -> Box<Self> {
-        let (read, unwritten) = (codec::copy_head(read), Bytes::new());
-        Box::new(Self { read, begun, unwritten, after: KeepAlive::Yes })
+        Box::new(Self { begun, ..Self::of(codec::copy_head(read)) })
+    }
+
+    fn of(read: Bytes) -> Self {
+        let unwritten = Bytes::new().chain(Bytes::new());
+        Self { read, begun: None, unwritten, after: KeepAlive::Yes }
     }
 
     /// Prepares a begun request for a task other than the one that polled its handler.
@@ -110,7 +138,7 @@ pub(crate) struct HyperHandoff<S: HttpService> {
     /// Bytes to be read. If their first request was begun, hyper parses its head again.
     pub(crate) read: Bytes,
     /// Bytes to be written first.
-    pub(crate) unwritten: Bytes,
+    pub(crate) unwritten: Chain<Bytes, Bytes>,
     pub(crate) after: KeepAlive,
     /// When the first byte of a head arrived that is still incomplete, if it was before this.
     pub(crate) head_since: Option<Moment>,
@@ -125,6 +153,7 @@ impl<S: HttpService> FastPath<S> {
             body: None,
             headers: None,
             date_cache: CachedDate::unknown(),
+            waiting: None,
             _counted: Counted::new(&worker.metrics, |metrics| &metrics.fast_path),
         }
     }
@@ -143,6 +172,19 @@ impl<S: HttpService> FastPath<S> {
         self.service.connection()
     }
 
+    /// Prepares the handler that waits for a task other than the one that polled it.
+    pub(crate) fn for_another_task(&mut self) {
+        if let Some(request) = &mut self.waiting {
+            request.handler.as_mut().for_another_task();
+        }
+    }
+
+    /// Leaves the request that waits to hyper.
+    pub(crate) fn take_waiting(&mut self) -> Option<Leftover<S>> {
+        let WaitingRequest { handler, read, .. } = self.waiting.take()?;
+        Some(Leftover { begun: Some(Resumed::Pending(handler)), ..Leftover::of(read) })
+    }
+
     /// Serves the fast-path requests at the beginning of `read`, while no wait is needed.
     /// Serves at most `requests_left`, which it decrements.
     pub(crate) fn serve<T: Transport>(
@@ -152,9 +194,42 @@ impl<S: HttpService> FastPath<S> {
         read: &[u8],
         requests_left: &mut u32,
     ) -> FastPathOutcome<S> {
+        self.serve_from(cx, io, read, requests_left, None)
+    }
+
+    /// Polls the handler that waits. If it has responded, sends the response.
+    pub(crate) fn resume<T: Transport>(
+        &mut self,
+        cx: &mut Context<'_>,
+        io: &mut T,
+    ) -> FastPathOutcome<S> {
+        let Some(request) = &mut self.waiting else { return FastPathOutcome::Disconnected };
+        let Poll::Ready(Ok(response)) = request.handler.as_mut().poll(cx) else {
+            return FastPathOutcome::Waits;
+        };
+        let Some(WaitingRequest { handler, read, keep_alive }) = self.waiting.take() else {
+            return FastPathOutcome::Disconnected;
+        };
+        self.handler = Some(handler);
+        let now = self.connection().server().clock.now();
+        let first = Responded { response, len: read.len(), keep_alive, now };
+        self.serve_from(cx, io, &read, &mut 0, Some(first))
+    }
+
+    /// Serves requests, the first of which may have its response.
+    fn serve_from<T: Transport>(
+        &mut self,
+        cx: &mut Context<'_>,
+        io: &mut T,
+        read: &[u8],
+        requests_left: &mut u32,
+        mut first: Option<Responded<S::ResponseBody>>,
+    ) -> FastPathOutcome<S> {
         let mut gathered = Gathered::take();
         let mut outcome = FastPathOutcome::Disconnected;
-        let served = catch(|| outcome = self.serve_all(cx, io, read, requests_left, &mut gathered));
+        let served = catch(|| {
+            outcome = self.serve_all(cx, io, read, requests_left, &mut first, &mut gathered);
+        });
         if let Err(panic) = served {
             // The body panicked when its length was queried. Earlier responses are not lost by
             // that.
@@ -174,52 +249,29 @@ impl<S: HttpService> FastPath<S> {
         io: &mut T,
         mut read: &[u8],
         requests_left: &mut u32,
+        first: &mut Option<Responded<S::ResponseBody>>,
         gathered: &mut Gathered,
     ) -> FastPathOutcome<S> {
         loop {
-            let limits = &self.connection().server().config.limits;
-            let fields_max = limits.fixed().fast_path_fields_max.get().min(limits.headers_max);
-            let parsed = if *requests_left == 0 {
-                None
-            } else {
-                codec::parse(read, fields_max, self.headers.get_or_insert_default())
+            let responded = match first.take() {
+                Some(first) => Ok(first),
+                None => self.begin(cx, read, requests_left, gathered),
             };
-            let Some(parsed) = parsed else {
-                // No handler was called for these bytes. They may be a partial head, which has its
-                // own timeout.
-                self.connection().take_called();
-                return self.hand_over(cx, io, gathered, Leftover::new(read, None));
+            let Responded { response, len, keep_alive, now } = match responded {
+                Ok(responded) => responded,
+                Err(None) => return FastPathOutcome::Waits,
+                Err(Some(leftover)) => return self.hand_over(cx, io, gathered, leftover),
             };
-            *requests_left -= 1;
-            let FastRequest { uri, len, keep_alive } = parsed;
-            let (mut handler, arrived) =
-                self.service.handle_in(self.handler.take(), uri, &mut self.headers);
-            let Poll::Ready(Ok(mut response)) = handler.as_mut().poll(cx) else {
-                let leftover = Leftover::new(read, Some(Resumed::Pending(handler)));
-                return self.hand_over(cx, io, gathered, leftover);
-            };
-            self.handler = Some(handler);
-            let head = self.gather_head(&mut response, keep_alive, arrived, gathered);
-            let gathered_all = match head {
-                Some((length, after)) => {
-                    self.gather_body(cx, response, length, gathered).map(|()| after)
-                }
-                None => Err(Box::new(response)),
-            };
-            let after = match gathered_all {
+            let after = match self.gather(cx, response, keep_alive, now, gathered) {
                 Ok(after) => after,
                 Err(response) => {
-                    gathered.discard_incomplete();
                     let leftover = Leftover::new(read, Some(Resumed::Response(response)));
                     return self.hand_over(cx, io, gathered, leftover);
                 }
             };
             read = after_empty_lines(&read[len..]);
-            let at_once = self.connection().server().caps().sent_at_once;
-            if after == KeepAlive::Yes
-                && !read.is_empty()
-                && !at_once.is_reached_by(gathered.bytes.len())
-            {
+            let caps = self.connection().server().caps();
+            if after == KeepAlive::Yes && !read.is_empty() && !gathered.is_full(caps) {
                 continue;
             }
             match gathered.send(cx, io, self.service.unflushed()) {
@@ -236,6 +288,47 @@ impl<S: HttpService> FastPath<S> {
                 Sent::Disconnected => return FastPathOutcome::Disconnected,
             }
         }
+    }
+
+    /// Begins the request at the beginning of `read`. Returns its response if the handler responds
+    /// at once, and otherwise what is left to hyper: nothing if the handler waits without hyper.
+    #[inline]
+    fn begin(
+        &mut self,
+        cx: &mut Context<'_>,
+        read: &[u8],
+        requests_left: &mut u32,
+        gathered: &Gathered,
+    ) -> Result<Responded<S::ResponseBody>, Option<Box<Leftover<S>>>> {
+        let limits = &self.connection().server().config.limits;
+        let fields_max = limits.fixed().fast_path_fields_max.get().min(limits.headers_max);
+        let parsed = if *requests_left == 0 {
+            None
+        } else {
+            codec::parse(read, fields_max, self.headers.get_or_insert_default())
+        };
+        let Some(parsed) = parsed else {
+            // No handler was called for these bytes. They may be a partial head, which has its
+            // own timeout.
+            self.connection().take_called();
+            return Err(Some(Leftover::new(read, None)));
+        };
+        *requests_left -= 1;
+        let FastRequest { method, uri, body, len, keep_alive } = parsed;
+        let place = self.handler.take();
+        let (mut handler, arrived) =
+            self.service.handle_in(place, method, uri, &mut self.headers, body);
+        let Poll::Ready(Ok(response)) = handler.as_mut().poll(cx) else {
+            if gathered.bytes.is_empty() && after_empty_lines(&read[len..]).is_empty() {
+                let read = codec::copy_head(read);
+                self.waiting = Some(WaitingRequest { handler, read, keep_alive });
+                return Err(None);
+            }
+            return Err(Some(Leftover::new(read, Some(Resumed::Pending(handler)))));
+        };
+        self.handler = Some(handler);
+        // The handler responded at once, so the time of arrival serves for the date.
+        Ok(Responded { response, len, keep_alive, now: arrived })
     }
 
     /// Sends the gathered responses, and leaves the rest to hyper.
@@ -259,29 +352,45 @@ impl<S: HttpService> FastPath<S> {
         }
     }
 
-    /// Adds the head of a response to those that are sent next, if the response is short and of a
-    /// known length. Returns that length, and whether the connection stays open.
+    /// Adds a response to those that are sent next. Returns whether the connection stays open, or
+    /// the response that is left to hyper.
+    #[inline]
+    fn gather(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut response: Response<ResponseBody<S::ResponseBody>>,
+        keep_alive: KeepAlive,
+        now: Moment,
+        gathered: &mut Gathered,
+    ) -> Result<KeepAlive, Box<Response<ResponseBody<S::ResponseBody>>>> {
+        let all = match self.gather_head(&mut response, keep_alive, now, gathered) {
+            Some((length, after)) => {
+                self.gather_body(cx, response, length, gathered).map(|()| after)
+            }
+            None => Err(Box::new(response)),
+        };
+        if all.is_err() {
+            gathered.discard_incomplete();
+        }
+        all
+    }
+
+    /// Adds the head of a response to those that are sent next, if the response is of a known
+    /// length. Returns that length, and whether the connection stays open.
     fn gather_head(
         &mut self,
         response: &mut Response<ResponseBody<S::ResponseBody>>,
         keep_alive: KeepAlive,
-        arrived: Moment,
+        now: Moment,
         gathered: &mut Gathered,
     ) -> Option<(u64, KeepAlive)> {
-        let out = &mut gathered.bytes;
-        let start = out.len();
         let server = self.service.connection().server();
-        // The handler responded at once, so the time of arrival serves for the date. The clock is
-        // read again once everything was sent.
-        let date = self.date_cache.at(arrived, || server.clock.wall());
+        let date = self.date_cache.at(now, || server.clock.wall());
         let source = response.body();
         let length =
             source.size_hint().exact().filter(|length| *length > 0 || source.is_end_stream())?;
-        let after = codec::encode(out, response, length, keep_alive, date)?;
-        let sent = length.saturating_add((out.len() - start) as u64);
-        let is_long =
-            server.caps().sent_at_once.is_exceeded_by(usize::try_from(sent).unwrap_or(usize::MAX));
-        (!is_long).then_some((length, after))
+        let after = codec::encode(&mut gathered.bytes, response, length, keep_alive, date)?;
+        Some((length, after))
     }
 
     /// Adds the body of a response after its head, if one poll yields all of it. Otherwise returns
@@ -297,7 +406,9 @@ impl<S: HttpService> FastPath<S> {
         let mut body = ResponseBody::pinned(self.body.take(), body);
         if length > 0 {
             match body.as_mut().poll_complete(cx) {
-                Poll::Ready(Ok(bytes)) => gathered.bytes.extend_from_slice(&bytes),
+                Poll::Ready(Ok(bytes)) => {
+                    gathered.add_body(bytes, self.service.connection().server().caps());
+                }
                 // Its request was aborted. Nothing of its response was written.
                 Poll::Ready(Err(cause)) => {
                     let server = self.service.connection().server();

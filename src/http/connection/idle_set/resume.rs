@@ -15,7 +15,7 @@ use crate::http::{
         sniff::{Sniffed, after_empty_lines, is_blank, sniff_as},
         tracked_io::joined,
     },
-    fast_path::serve::HyperHandoff,
+    fast_path::serve::{FastPath, HyperHandoff},
     server::connection_slot::ConnectionSlot,
 };
 use crate::runtime::{IdlePoller, Transport};
@@ -23,6 +23,21 @@ use bytes::Bytes;
 use std::sync::Arc;
 
 impl<L: IdlePoller, S: HttpService> IdleSet<L, S> {
+    /// Gives a connection whose handler waits a task.
+    pub(super) fn resume_waiting(&mut self, key: usize, mut fast_path: Box<FastPath<S>>) {
+        let Some((_, slot, io, more)) = self.remove(key) else { return };
+        if more.is_empty() {
+            fast_path.for_another_task();
+            let parked = Parked::with_handler(&self.worker, io, fast_path);
+            return self.resume(slot, State::Parked(parked));
+        }
+        let Some(leftover) = fast_path.take_waiting() else { return };
+        let mut handoff_to_hyper = fast_path.into_handoff(leftover.for_another_task());
+        handoff_to_hyper.read = joined(handoff_to_hyper.read, more);
+        let http1 = Http1::resume(&self.worker, io, *handoff_to_hyper);
+        self.resume(slot, State::Http1(Box::new(http1)));
+    }
+
     pub(super) fn resume_http1(&mut self, key: usize, mut handoff_to_hyper: HyperHandoff<S>) {
         let Some((_, slot, io, more)) = self.remove(key) else { return };
         handoff_to_hyper.read = joined(handoff_to_hyper.read, more);

@@ -114,6 +114,7 @@ impl<L: IdlePoller, S: HttpService> IdleSet<L, S> {
                 self.undelivered.remove(&key);
                 self.wake_if_buffered(key);
             }
+            FastPathOutcome::Waits => self.resume_waiting(key, Box::new(fast_path)),
             FastPathOutcome::Fallback(leftover) => {
                 self.resume_http1(key, *fast_path.into_handoff(leftover.for_another_task()));
             }

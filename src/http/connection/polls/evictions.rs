@@ -8,10 +8,10 @@ use crate::http::server::idle_policy::Awaited;
 // (P5b, P15).
 #[tokio::test]
 async fn a_request_keeps_a_connection_that_was_chosen_to_make_room() {
-    const POST: &[u8] = b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n";
+    const OPTIONS: &[u8] = b"OPTIONS / HTTP/1.1\r\nhost: a\r\n\r\n";
     let http2 = [PREFACE, HTTP2_FIRST].concat();
     for (first, next) in
-        [(GET, GET), (GET, POST), (POST, GET), (POST, POST), (&http2, HTTP2_SECOND)]
+        [(GET, GET), (GET, OPTIONS), (OPTIONS, GET), (OPTIONS, OPTIONS), (&http2, HTTP2_SECOND)]
     {
         let mut world = World::new();
         world.start().await;
@@ -32,11 +32,11 @@ async fn a_request_keeps_a_connection_that_was_chosen_to_make_room() {
 // that must not look complete, and what is not ends with a FIN (P5d, P15).
 #[tokio::test]
 async fn a_response_is_reset_if_its_connection_makes_room() {
-    const POST: &[u8] = b"POST /large HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n";
+    const OPTIONS: &[u8] = b"OPTIONS /large HTTP/1.1\r\nhost: a\r\n\r\n";
     const STREAMS: &[u8] = b"GET /streams HTTP/1.1\r\nhost: a\r\n\r\n";
     const HALF: &[u8] = b"GET / HTTP/1.1\r\nho";
     for (input, room, end) in [
-        (POST, 20_000, End::Reset),
+        (OPTIONS, 20_000, End::Reset),
         (STREAMS, usize::MAX, End::Reset),
         (HALF, usize::MAX, End::Fin),
     ] {
@@ -61,7 +61,8 @@ async fn a_connection_is_idle_after_a_body_that_was_not_read() {
     for body in ["", "12345"] {
         let mut world = World::new();
         world.start().await;
-        let head = format!("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: {}\r\n\r\n", body.len());
+        let head =
+            format!("OPTIONS / HTTP/1.1\r\nhost: a\r\ncontent-length: {}\r\n\r\n", body.len());
         world.wire().send(format!("{head}{body}").as_bytes());
         world.settle().await;
         assert_eq!(world.requests().finished, 1);

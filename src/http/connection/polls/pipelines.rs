@@ -4,9 +4,11 @@ use super::{GET, output::http1, script::End, world::World};
 use crate::http::server::limits::{HalfClose, Limits};
 
 const WAITS: &[u8] = b"GET /waits HTTP/1.1\r\nhost: a\r\n\r\n";
-const LARGE: &[u8] = b"GET /large HTTP/1.1\r\nhost: a\r\n\r\n";
+const HALVES: &[u8] = b"GET /halves HTTP/1.1\r\nhost: a\r\n\r\n";
 const MIDDLING: &[u8] = b"GET /middling HTTP/1.1\r\nhost: a\r\n\r\n";
 const LATE: &[u8] = b"GET /late HTTP/1.1\r\nhost: a\r\n\r\n";
+const POST: &[u8] = b"POST /reads HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\n\r\n12345";
+const LARGE: &[u8] = b"GET /large HTTP/1.1\r\nhost: a\r\n\r\n";
 const PANICS: &[u8] = b"GET /panics HTTP/1.1\r\nhost: a\r\n\r\n";
 
 /// A connection whose client has sent these requests at once.
@@ -31,6 +33,57 @@ async fn the_responses_to_requests_that_arrive_together_leave_in_one_write() {
     assert_eq!((requests.started, requests.finished), (16, 16));
 }
 
+#[tokio::test]
+async fn bodies_that_arrive_with_their_heads_are_read_without_hyper() {
+    let world = after(&[POST, GET, POST]).await;
+    assert_eq!(writes(&world), ["3x200"]);
+    let written = String::from_utf8_lossy(&world.wire().written).into_owned();
+    assert_eq!(written.matches("\r\n\r\n12345").count(), 2, "{written}");
+    assert_eq!(world.requests().finished, 3);
+}
+
+// hyper reads the head of a request that it completes once more, and must skip the body, which the
+// handler has.
+#[tokio::test]
+async fn a_body_that_arrived_with_its_head_is_not_read_as_the_next_request() {
+    const WAITS: &[u8] = b"POST /waits HTTP/1.1\r\nhost: a\r\ncontent-length: 18\r\n\r\n\
+        GET / HTTP/1.1\r\n\r\n";
+    let mut world = after(&[POST, WAITS, POST]).await;
+    world.release_handler();
+    world.settle().await;
+    assert_eq!(http1(&world.wire().written), "3x200");
+    assert_eq!((world.requests().started, world.requests().finished), (3, 3));
+    world.wire().send(POST);
+    world.settle().await;
+    assert_eq!(http1(&world.wire().written), "4x200");
+}
+
+#[tokio::test]
+async fn lengths_with_several_readings_are_left_to_hyper() {
+    for (fields, status) in [
+        ("content-length: +5\r\n", "400"),
+        ("content-length: 5, 5\r\n", "400"),
+        ("content-length: 5\r\ncontent-length: 6\r\n", "400"),
+        ("content-length: 5\r\ncontent-length: 5\r\n", "200"),
+        ("content-length: 005\r\n", "200"),
+    ] {
+        let head = format!("POST /reads HTTP/1.1\r\nhost: a\r\n{fields}\r\n12345");
+        let world = after(&[head.as_bytes()]).await;
+        let output = http1(&world.wire().written);
+        assert!(output.starts_with(status), "{fields:?}: {output}");
+    }
+}
+
+// A body that is too long to be copied follows the responses before it, and no other is gathered
+// after it.
+#[tokio::test]
+async fn a_long_body_is_the_last_that_is_gathered() {
+    let world = after(&[GET, LARGE, GET]).await;
+    assert_eq!(http1(&world.wire().written), "3x200");
+    assert_eq!(world.wire().written.iter().filter(|byte| **byte == b'x').count(), 50_000);
+    assert_eq!(world.requests().finished, 3);
+}
+
 // A handler that waits would hold back the responses of the handlers before it.
 #[tokio::test]
 async fn responses_do_not_wait_for_a_later_handler() {
@@ -45,7 +98,7 @@ async fn responses_do_not_wait_for_a_later_handler() {
 
 #[tokio::test]
 async fn responses_do_not_wait_for_a_later_response_of_hyper() {
-    let world = after(&[GET, GET, LARGE, GET]).await;
+    let world = after(&[GET, GET, HALVES, GET]).await;
     assert_eq!(writes(&world)[0], "2x200");
     assert_eq!(http1(&world.wire().written), "4x200");
     assert_eq!(world.requests().finished, 4);
