@@ -257,7 +257,7 @@ fn requests(all: &mut Vec<Sometimes>) {
     });
     outcome("a 408", |coverage| {
         coverage.completed(408)
-            || coverage.history.records.iter().any(coverage::is_answered_half_head)
+            || coverage.history.events("ended").any(coverage::is_answered_half_head)
     });
     outcome("a 500", |coverage| coverage.completed(500));
     outcome("a 503", |coverage| coverage.completed(503));

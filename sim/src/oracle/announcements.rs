@@ -96,13 +96,11 @@ fn clients_can_ask_first(history: &RunHistory<'_>) -> Result<(), String> {
     let cancelling = history.began(Phase::Cancelling).unwrap_or(Duration::MAX);
     let find = |event: &str, of: &Record| {
         let is_it = |record: &&Record| {
-            record.event == event
-                && record.actor == of.actor
-                && record.number("connection") == of.number("connection")
+            record.actor == of.actor && record.number("connection") == of.number("connection")
         };
-        history.records.iter().find(is_it).map(|record| record.at)
+        history.events(event).find(is_it).map(|record| record.at)
     };
-    for goaway in history.records.iter().filter(|record| record.event == "goaway") {
+    for goaway in history.events("goaway") {
         let client = goaway.actor.strip_prefix("client-").and_then(|n| n.parse::<usize>().ok());
         let client = client.and_then(|n| history.scenario.clients.get(n));
         let Some(connected) = find("connected", goaway) else { continue };

@@ -113,10 +113,7 @@ fn every_handler_was_asked_for(history: &RunHistory<'_>) -> Result<(), String> {
 
 /// Checks that a response belongs to the request that it is read for.
 fn every_response_is_of_its_request(history: &RunHistory<'_>) -> Result<(), String> {
-    let heads = history
-        .records
-        .iter()
-        .filter(|record| record.event == "head" && record.actor.starts_with("client-"));
+    let heads = history.events("head").filter(|record| record.actor.starts_with("client-"));
     for head in heads {
         match head.text("of") {
             Some("mine") => {}
@@ -140,7 +137,7 @@ fn dates_are_true(history: &RunHistory<'_>) -> Result<(), String> {
         .iter()
         .map(|observed| ((observed.client, observed.number), observed.observed))
         .collect();
-    for head in history.records.iter().filter(|record| record.event == "head") {
+    for head in history.events("head") {
         let client = head.actor.strip_prefix("client-").and_then(|n| n.parse().ok());
         let asked = client.zip(head.number("request")).and_then(|key| asked.get(&key));
         // The HTTP/2 library refuses a head that is too long by itself.
@@ -161,7 +158,7 @@ fn dates_are_true(history: &RunHistory<'_>) -> Result<(), String> {
 /// Checks that nothing but the end follows a response that announces the end of its connection, and
 /// that the end comes soon.
 fn ends_follow_the_last_response(history: &RunHistory<'_>) -> Result<(), String> {
-    for end in history.records.iter().filter(|record| record.event == "ended after the last") {
+    for end in history.events("ended after the last") {
         let how = end.text("how").unwrap_or_default();
         if how == "unasked-bytes" {
             return Err(format!("bytes followed the last response of a connection: {end}"));
@@ -170,9 +167,9 @@ fn ends_follow_the_last_response(history: &RunHistory<'_>) -> Result<(), String>
             return Err(format!("a connection went on after its last response: {end}"));
         }
         let is_exact = history.delivers() && !history.has_partial_io() && history.resets();
-        let last = history.records.iter().rfind(|record| {
-            record.event == "completed" && record.actor == end.actor && record.at <= end.at
-        });
+        let last = history
+            .events("completed")
+            .rfind(|record| record.actor == end.actor && record.at <= end.at);
         let by = last.map_or(end.at, |last| last.at)
             + history.under_way() * 2
             + SOON
@@ -197,7 +194,7 @@ fn goaways_name_what_began(history: &RunHistory<'_>) -> Result<(), String> {
             *begun.entry(asked.on).or_default() += 1;
         }
     }
-    for goaway in history.records.iter().filter(|record| record.event == "goaway") {
+    for goaway in history.events("goaway") {
         let client = goaway.actor.strip_prefix("client-").and_then(|n| n.parse().ok());
         let Some(on) = client.zip(goaway.number("connection")) else { continue };
         let least = begun.get(&on).map_or(0, |begun| begun * 2 - 1);
@@ -212,9 +209,8 @@ fn goaways_name_what_began(history: &RunHistory<'_>) -> Result<(), String> {
 
 /// Whether a head is the host's error response to a gRPC call, whose HTTP status is 200.
 fn is_error_of_a_call(history: &RunHistory<'_>, head: &Record) -> bool {
-    history.records.iter().any(|record| {
-        record.event == "call status"
-            && record.text("place") == Some("head")
+    history.events("call status").any(|record| {
+        record.text("place") == Some("head")
             && record.number("status") != Some(0)
             && record.actor == head.actor
             && record.number("request") == head.number("request")

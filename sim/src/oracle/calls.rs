@@ -71,9 +71,8 @@ fn a_call_that_nobody_takes_ends(
         + history.under_way() * 6
         + history.world(Duration::from_millis(timeout) + LATE)
         + history.tolerance();
-    let lost = history.records.iter().find(|record| {
-        record.event == "response lost"
-            && *record.actor == *client_name(observed.client)
+    let lost = history.events("response lost").find(|record| {
+        *record.actor == *client_name(observed.client)
             && record.number("of") == Some(observed.number)
     });
     let ended = observed.end.as_ref().map(|(at, _)| *at).or(lost.map(|lost| lost.at));

@@ -20,12 +20,15 @@ pub(super) fn checks_run_on_time(history: &RunHistory<'_>) -> Result<usize, Stri
 }
 
 fn runs_on_time(history: &RunHistory<'_>, script: &CheckScript) -> Result<usize, String> {
-    let of = |event: &'static str| {
+    let of = |event: &str| {
         let mine = move |(_, record): &(usize, &Record)| {
-            record.event == event && record.text("check") == Some(script.name.as_str())
+            record.text("check") == Some(script.name.as_str())
         };
-        let records = history.records.iter().enumerate().filter(mine);
-        records.map(|(place, record)| (place, record.at)).collect::<Vec<_>>()
+        history
+            .places(event)
+            .filter(mine)
+            .map(|(place, record)| (place, record.at))
+            .collect::<Vec<_>>()
     };
     let (begun, ended) = (of("check begins"), of("checked"));
     let late = SLACK + history.rounding();

@@ -44,11 +44,7 @@ pub(super) fn silent_connections_have_their_grace(history: &RunHistory<'_>) -> R
         return Ok(());
     }
     for (n, client) in history.scenario.clients.iter().enumerate() {
-        let when = |event: &str| {
-            let is_its =
-                |record: &&Record| record.event == event && *record.actor == *client_name(n);
-            history.records.iter().find(is_its).map(|record| record.at)
-        };
+        let when = |event| history.of_client(n, event).next().map(|record| record.at);
         let (Some(connected), Some(ended)) = (when("connected"), when("ended")) else { continue };
         // The client counts as connected while its ACK is still under way.
         let accepted = connected + near;
@@ -117,11 +113,7 @@ pub(super) fn silent_connections_are_closed(history: &RunHistory<'_>) -> Result<
     let left = history.left_serving().unwrap_or(Duration::MAX);
     let mut closed = 0;
     for (n, client) in history.scenario.clients.iter().enumerate() {
-        let when = |event: &str| {
-            let is_its =
-                |record: &&Record| record.event == event && *record.actor == *client_name(n);
-            history.records.iter().find(is_its).map(|record| record.at)
-        };
+        let when = |event| history.of_client(n, event).next().map(|record| record.at);
         let (Traffic::ByteLess, Some(connected)) = (client.traffic, when("connected")) else {
             continue;
         };
@@ -298,11 +290,7 @@ pub(super) fn half_heads_are_refused(history: &RunHistory<'_>) -> Result<(), Str
     for (n, _) in history.scenario.clients.iter().enumerate().filter(|(_, client)| {
         matches!(client.traffic, Traffic::HalfHead | Traffic::BadHeader(HeaderFault::Half))
     }) {
-        let when = |event: &str| {
-            let is_its =
-                |record: &&Record| record.event == event && *record.actor == *client_name(n);
-            history.records.iter().find(is_its).map(|record| record.at)
-        };
+        let when = |event| history.of_client(n, event).next().map(|record| record.at);
         let Some(connected) = when("connected") else { continue };
         let by = connected
             + history.header_timeout()
@@ -337,11 +325,7 @@ pub(super) fn internal_heads_have_their_time(history: &RunHistory<'_>) -> Result
     let last = history.records.iter().filter(is_stop).map(|record| record.at).max();
     let closes = last.map_or(cleaning_up, |last| last.max(cleaning_up));
     for (n, client) in history.scenario.clients.iter().enumerate() {
-        let when = |event: &str| {
-            let is_its =
-                |record: &&Record| record.event == event && *record.actor == *client_name(n);
-            history.records.iter().find(is_its)
-        };
+        let when = |event| history.of_client(n, event).next();
         let (Traffic::InternalHalfHead, Some(connected), Some(ended)) =
             (client.traffic, when("connected"), when("ended"))
         else {
@@ -429,9 +413,8 @@ pub(super) fn late_first_bytes_are_served(history: &RunHistory<'_>) -> Result<()
         else {
             continue;
         };
-        let connected = history.records.iter().find(|record| {
-            record.event == "connected"
-                && *record.actor == *client_name(observed.client)
+        let connected = history.events("connected").find(|record| {
+            *record.actor == *client_name(observed.client)
                 && record.number("connection") == Some(observed.connection)
         });
         let (Traffic::Late { .. }, Some(connected)) = (client.traffic, connected) else { continue };
@@ -472,10 +455,7 @@ pub(super) fn departed_clients_are_noticed(history: &RunHistory<'_>) -> Result<(
                 | RequestKind::Unlimited(_)
                 | RequestKind::Stuck(_, StuckResponse::Nothing)
         );
-        let left = history
-            .records
-            .iter()
-            .find(|record| record.event == "leaves" && *record.actor == *client_name(n));
+        let left = history.of_client(n, "leaves").next();
         let (Some(left), true, true) = (left, alone && waits, history.delivers()) else { continue };
         let Some(begins) = history
             .server("handler begins")

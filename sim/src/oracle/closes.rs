@@ -89,7 +89,7 @@ pub(super) fn connections_are_counted(
 /// or which had no request.
 fn unanswered(history: &RunHistory<'_>) -> BTreeSet<(usize, u64)> {
     let mut all: BTreeMap<(usize, u64), bool> = BTreeMap::new();
-    let opened = history.records.iter().filter(|record| record.event == "connected");
+    let opened = history.events("connected");
     for (client, connection) in opened.filter_map(connection_of) {
         let of_client = history.scenario.clients.get(client);
         let sends =
@@ -259,9 +259,7 @@ pub(super) fn unannounced_closes_are_counted(
     let key = |observed: &ObservedRequest| (observed.client, observed.connection);
     let mut told: BTreeSet<(usize, u64)> =
         history.requests.iter().filter(announced).map(key).collect();
-    told.extend(
-        history.records.iter().filter(|record| record.event == "goaway").filter_map(connection_of),
-    );
+    told.extend(history.events("goaway").filter_map(connection_of));
     if connections.unannounced + told.len() as u64 > connections.accepted {
         return Err(format!(
             "{} of {} connections received an announcement, but the host counts {} unannounced",

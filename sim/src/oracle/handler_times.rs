@@ -18,9 +18,7 @@ pub(super) fn contexts_are_true(history: &RunHistory<'_>) -> Result<(), String> 
     let own = history.scenario.request_timeout_ms.map(|ms| ms * 1_000);
     // A skewed clock yields fractions of a microsecond.
     let slack = 1 + u64::try_from(history.tolerance().as_micros()).unwrap_or(u64::MAX);
-    for (place, record) in
-        history.records.iter().enumerate().filter(|(_, record)| record.event == "handler begins")
-    {
+    for (place, record) in history.places("handler begins") {
         let Some(phase) = record.text("phase") else { continue };
         let entered = history
             .phases
@@ -388,8 +386,7 @@ pub(super) fn no_work_is_left(history: &RunHistory<'_>) -> Result<(), String> {
         ["conversation begins", "conversation ends"],
     ] {
         let [begun, ended] = what.map(|event| {
-            let said =
-                history.records.iter().enumerate().filter(|(_, record)| record.event == event);
+            let said = history.places(event);
             // An end in the same instant may be recorded slightly later.
             said.filter(|(n, record)| {
                 n < place || (event.ends_with("ends") && record.at <= *at + history.tolerance())

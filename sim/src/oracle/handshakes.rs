@@ -3,7 +3,7 @@
 
 use super::{Exercise, Judgement, RunHistory, stragglers::HEAD_GRACE};
 use crate::{
-    scenario::{Client, Traffic, client_name},
+    scenario::{Client, Traffic},
     trace::Record,
 };
 use lameduck::{Report, lifecycle::Phase};
@@ -42,11 +42,7 @@ fn slow_handshakes<'a>(history: &'a RunHistory<'_>) -> impl Iterator<Item = Hand
     let clients = history.scenario.clients.iter().enumerate();
     let slow = clients.filter(|(_, client)| matches!(client.traffic, Traffic::SlowHello { .. }));
     slow.filter_map(|(n, _)| {
-        let when = |event: &str| {
-            let is_its =
-                |record: &&Record| record.event == event && *record.actor == *client_name(n);
-            history.records.iter().find(is_its).map(|record| record.at)
-        };
+        let when = |event| history.of_client(n, event).next().map(|record| record.at);
         Some(Handshake { client: n, connected: when("connected")?, ended: when("ended") })
     })
 }
@@ -107,11 +103,11 @@ const SWEEP_STOPPING: Duration = Duration::from_millis(20);
 fn no_handshake_waits_for_another(history: &RunHistory<'_>) -> Result<(), String> {
     let until = history.left_lame_duck().or(history.exit().map(|(at, _)| at));
     let until = until.unwrap_or(Duration::MAX);
-    for (n, record) in history.records.iter().enumerate() {
+    for (n, record) in history.places("tcp connected") {
         let client = record.actor.strip_prefix("client-").and_then(|n| n.parse::<usize>().ok());
         let client = client.and_then(|n| history.scenario.clients.get(n));
         let is_prompt = client.is_some_and(|client| client.header.is_none());
-        if record.event != "tcp connected" || !is_prompt {
+        if !is_prompt {
             continue;
         }
         let by = record.at + history.under_way() * 4 + SOON + history.tolerance();
@@ -138,11 +134,8 @@ fn handshakes_are_counted(
     slow: &[Handshake],
 ) -> Result<(), String> {
     let counted = &report.connections;
-    let begun = history.records.iter().filter(|record| record.event == "tcp connected").count();
-    let served = history
-        .records
-        .iter()
-        .filter(|record| record.event == "head" && record.actor.starts_with("client-"));
+    let begun = history.events("tcp connected").count();
+    let served = history.events("head").filter(|record| record.actor.starts_with("client-"));
     let mut connections: Vec<_> = served
         .filter_map(|record| {
             let client = record.actor.strip_prefix("client-")?.parse::<usize>().ok()?;

@@ -31,8 +31,7 @@ pub(super) fn headers_are_read(history: &RunHistory<'_>) -> Judgement {
 
 /// Returns the first such record of a client.
 fn first<'a>(history: &'a RunHistory<'_>, n: usize, event: &str) -> Option<&'a Record> {
-    let name = client_name(n);
-    history.records.iter().find(|record| record.event == event && *record.actor == *name)
+    history.of_client(n, event).next()
 }
 
 /// Checks that each handler sees the client that the header of its connection announces, and no

@@ -5,7 +5,6 @@ use super::{Exercise, Judgement, ObservedRequest, RequestResult, RunHistory};
 use crate::{
     client::RequestSpec,
     scenario::{Client, HeadInPieces, RareRequest, RequestKind, Traffic, client_name},
-    trace::Record,
 };
 use lameduck::lifecycle::Phase;
 use std::time::Duration;
@@ -169,11 +168,7 @@ pub(super) fn prefaces_have_one_time(history: &RunHistory<'_>) -> Judgement {
     let far = history.under_way() + history.tolerance();
     for (n, client) in history.scenario.clients.iter().enumerate() {
         let Traffic::SlowHttp2 { bytes, every_ms, is_whole } = client.traffic else { continue };
-        let who = client_name(n);
-        let when = |event: &str| {
-            let is_its = |record: &&Record| record.event == event && *record.actor == *who;
-            history.records.iter().find(is_its).map(|record| record.at)
-        };
+        let when = |event| history.of_client(n, event).next().map(|record| record.at);
         let Some(connected) = when("connected") else { continue };
         let pauses = PREFACE_BYTES.div_ceil(bytes.max(1)) as u64 - 1;
         let lasts = Duration::from_millis(every_ms * pauses);
@@ -200,13 +195,13 @@ pub(super) fn prefaces_have_one_time(history: &RunHistory<'_>) -> Judgement {
         let is_early = |at: Duration| at < cut && at + history.early() < least + near;
         if !comes && !history.scenario.tls && ended.is_some_and(is_early) {
             return Err(format!(
-                "{who} began HTTP/2 at {connected:?}, had time until {least:?}, and was closed at \
+                "client-{n} began HTTP/2 at {connected:?}, had time until {least:?}, and was closed at \
                  {ended:?}"
             ));
         }
         if by < cut && ended.is_none_or(|at| at > by) {
             return Err(format!(
-                "{who} began HTTP/2 at {connected:?}, in pieces every {every_ms} ms, had time \
+                "client-{n} began HTTP/2 at {connected:?}, in pieces every {every_ms} ms, had time \
                  until {most:?}, and was not closed by {by:?}"
             ));
         }

@@ -58,7 +58,7 @@ pub(super) fn a_lame_duck_serves(history: &RunHistory<'_>) -> Judgement {
 fn no_connection_is_refused(history: &RunHistory<'_>) -> Result<(), String> {
     let Some(serving) = history.began(Phase::Serving) else { return Ok(()) };
     let open_until = history.began(Phase::Draining).unwrap_or(Duration::MAX);
-    for record in history.records.iter().filter(|record| record.event == "connect failed") {
+    for record in history.events("connect failed") {
         if record.actor.starts_with("client-")
             && record.at > serving + history.under_way() * 2 + history.tolerance()
             && record.at + history.outcome.grain < open_until

@@ -3,7 +3,7 @@
 
 use super::{ObservedRequest, RequestResult, RunHistory};
 use crate::{
-    scenario::{Client, RequestKind, Traffic, client_name},
+    scenario::{Client, RequestKind, Traffic},
     trace::Record,
 };
 use lameduck::lifecycle::Phase;
@@ -62,7 +62,7 @@ fn served_later(history: &RunHistory<'_>, at: Duration) -> u64 {
         !upgrades && client.traffic.is_patient() && history.requests.iter().any(is_served)
     };
     let before = |record: &&Record| record.at + slack + ACCEPTS < at;
-    let connected = history.records.iter().filter(|record| record.event == "connected");
+    let connected = history.events("connected");
     connected.filter(before).filter(is_open).count() as u64
 }
 
@@ -81,17 +81,15 @@ fn latest_connect(history: &RunHistory<'_>, place: usize, at: Duration) -> Durat
 /// clients that had ended at `at`.
 fn opened(history: &RunHistory<'_>, at: Duration, until: Duration) -> u64 {
     let of_client = |(n, client): (usize, &Client)| {
-        let name = client_name(n);
-        let all = || history.records.iter().filter(|record| *record.actor == *name);
-        let is_over = all().any(|record| {
+        let is_over = history.of_client(n, "is done").any(|record| {
             let by = record.at + history.world(CLOSES_BY) + history.under_way() * 4;
-            record.event == "is done" && by + history.tolerance() < at
+            by + history.tolerance() < at
         });
         if !is_counted(client) || is_over && ends_with_its_connections(history, n, client) {
             return 0;
         }
         let count = |event: &str| {
-            all().filter(|record| record.event == event && record.at <= until).count() as u64
+            history.of_client(n, event).filter(|record| record.at <= until).count() as u64
         };
         // The host may have accepted one that is not connected from its client's point of view.
         let begins = u64::from(matches!(client.traffic, Traffic::Abandons { .. }));

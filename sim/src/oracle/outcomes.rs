@@ -20,12 +20,7 @@ pub(super) fn outcomes_are_observed(history: &RunHistory<'_>) -> Judgement {
         return Ok(Exercise::No);
     }
     outcomes_are_those_of_the_report(history)?;
-    let ended: Vec<(usize, &Record)> = history
-        .records
-        .iter()
-        .enumerate()
-        .filter(|(_, record)| record.event == "request ended")
-        .collect();
+    let ended: Vec<(usize, &Record)> = history.places("request ended").collect();
     let mut of_handlers: BTreeMap<u64, Vec<(usize, &Record)>> = BTreeMap::new();
     for (place, record) in &ended {
         phase_is_the_current_one(history, *place, record)?;

@@ -318,7 +318,7 @@ fn counts_add_up(history: &RunHistory<'_>) -> Result<(), String> {
             && number("started") == number("in_flight") + number("ended")
             && number("in_flight") == number("waiting")
     };
-    let mut pages = history.records.iter().filter(|record| record.event == "status page");
+    let mut pages = history.events("status page");
     match pages.find(|page| !adds_up(page)) {
         Some(page) => Err(format!("the counts of a status page do not add up: {page}")),
         None => Ok(()),
@@ -339,7 +339,7 @@ pub(super) fn probes_have_a_response(history: &RunHistory<'_>) -> Judgement {
     // A connection that was closed meanwhile costs a second attempt.
     let most = history.world(PROBE_WITHIN) + history.under_way() * 8 + history.tolerance();
     let mut judged = 0;
-    for probe in history.records.iter().filter(|record| record.event == "probe") {
+    for probe in history.events("probe") {
         let took = probe.at.saturating_sub(observed(probe));
         if probe.number("status").is_some() && took > most {
             return Err(format!(
@@ -354,10 +354,7 @@ pub(super) fn probes_have_a_response(history: &RunHistory<'_>) -> Judgement {
 }
 
 fn probes<'a>(history: &'a RunHistory<'_>, path: &'static str) -> impl Iterator<Item = &'a Record> {
-    history
-        .records
-        .iter()
-        .filter(move |record| record.event == "probe" && record.text("path") == Some(path))
+    history.events("probe").filter(move |record| record.text("path") == Some(path))
 }
 
 fn observed(probe: &Record) -> Duration {

@@ -69,7 +69,7 @@ fn counts_match_the_clients(
         Some((_, RequestResult::Failed(_))) | None => false,
     };
     let answered = history.requests.iter().filter(counts);
-    let upgraded = history.records.iter().filter(|record| record.event == "upgraded");
+    let upgraded = history.events("upgraded");
     let answered = (answered.count() + upgraded.count()) as u64;
     let unended = history.requests.iter().any(|observed| observed.end.is_none());
     let gave_up =

@@ -2,7 +2,10 @@
 
 use super::observed_request::{ObservedRequest, requests};
 use crate::{
-    scenario::{Client, Fault, Outcome, Request, RequestKind, SERVER, Scenario, StopBy, Traffic},
+    scenario::{
+        Client, Fault, Outcome, Request, RequestKind, SERVER, Scenario, StopBy, Traffic,
+        client_name,
+    },
     trace::Record,
 };
 use lameduck::lifecycle::{ABORT_FLUSH, HookVerdict, Phase, StopReason};
@@ -30,8 +33,10 @@ pub struct RunHistory<'a> {
     pub phases: Vec<(Phase, usize, Duration)>,
     /// Requests, ordered by client and request number.
     pub requests: Vec<ObservedRequest>,
-    /// For each event of the host, the indices of its records.
-    server_events: BTreeMap<&'static str, Vec<usize>>,
+    /// For each event, the indices of its records.
+    places: BTreeMap<&'static str, Vec<usize>>,
+    /// When everything but long streams was cancelled, in a drain that continued for these.
+    requests_cancelled: Option<Duration>,
 }
 
 impl<'a> RunHistory<'a> {
@@ -51,13 +56,15 @@ impl<'a> RunHistory<'a> {
             take_times_of_the_report(&mut phases, outcome);
         }
         let requests = requests(&records);
-        let mut server_events: BTreeMap<&'static str, Vec<usize>> = BTreeMap::new();
+        let mut places: BTreeMap<&'static str, Vec<usize>> = BTreeMap::new();
         for (place, record) in records.iter().enumerate() {
-            if &*record.actor == SERVER {
-                server_events.entry(record.event).or_default().push(place);
-            }
+            places.entry(record.event).or_default().push(place);
         }
-        Self { scenario, outcome, records, phases, requests, server_events }
+        let requests_cancelled = None;
+        let mut history =
+            Self { scenario, outcome, records, phases, requests, places, requests_cancelled };
+        history.requests_cancelled = history.find_requests_cancelled();
+        history
     }
 
     /// Returns when a phase began, in simulated time. Where long streams outlast the drain, the
@@ -70,7 +77,11 @@ impl<'a> RunHistory<'a> {
 
     /// Returns when everything but long streams was cancelled, in a drain that continued for these.
     #[must_use]
-    pub fn requests_cancelled(&self) -> Option<Duration> {
+    pub const fn requests_cancelled(&self) -> Option<Duration> {
+        self.requests_cancelled
+    }
+
+    fn find_requests_cancelled(&self) -> Option<Duration> {
         const LINE: &str = "requests cancelled; long streams continue";
         let line = self.server("log").find(|record| record.text("message") == Some(LINE))?.at;
         if self.tolerance().is_zero() {
@@ -215,9 +226,29 @@ impl<'a> RunHistory<'a> {
     }
 
     /// Returns the records of one event that the host or its app made.
-    pub fn server(&self, event: &'static str) -> impl DoubleEndedIterator<Item = &Record> + Clone {
-        let places = self.server_events.get(event).map_or(&[][..], Vec::as_slice);
-        places.iter().map(|place| &self.records[*place])
+    pub fn server(&self, event: &str) -> impl DoubleEndedIterator<Item = &Record> + Clone {
+        self.events(event).filter(|record| &*record.actor == SERVER)
+    }
+
+    /// Returns the records of one event, in order.
+    pub fn events(&self, event: &str) -> impl DoubleEndedIterator<Item = &Record> + Clone {
+        self.places(event).map(|(_, record)| record)
+    }
+
+    /// Returns the records of one event that a client made, in order.
+    pub fn of_client(
+        &self,
+        client: usize,
+        event: &str,
+    ) -> impl DoubleEndedIterator<Item = &Record> + Clone {
+        let name = client_name(client);
+        self.events(event).filter(move |record| *record.actor == *name)
+    }
+
+    /// Returns the records of one event, in order, each with its index.
+    pub fn places(&self, event: &str) -> impl DoubleEndedIterator<Item = (usize, &Record)> + Clone {
+        let places = self.places.get(event).map_or(&[][..], Vec::as_slice);
+        places.iter().map(|place| (*place, &self.records[*place]))
     }
 
     /// Converts a span of the host's clock to simulated time, rounded up.

@@ -78,13 +78,11 @@ fn unread_requests_are_held(history: &RunHistory<'_>) -> Result<usize, String> {
     let rounds_max = history.scenario.cap("unread_rounds_max").unwrap_or(UNREAD_ROUNDS);
     let most = u64::from(streams_max) * u64::from(rounds_max + 2);
     let mut judged = 0;
-    for reads_nothing in history.records.iter().filter(|record| record.event == "reads nothing") {
+    for reads_nothing in history.events("reads nothing") {
         // Until then its buffers, and those of the host, fill.
         let since = reads_nothing.at + history.under_way() * 4 + MOMENT;
-        let again = history
-            .records
-            .iter()
-            .find(|record| record.event == "reads again" && record.actor == reads_nothing.actor);
+        let again =
+            history.events("reads again").find(|record| record.actor == reads_nothing.actor);
         let until = again.map_or(Duration::MAX, |record| record.at);
         let is_its = |record: &&Record| {
             record.at > since
@@ -117,9 +115,7 @@ fn of_request<'a>(
     event: &str,
 ) -> Option<&'a Record> {
     let (actor, place) = (client_name(observed.client), Some(request_number(history, observed)));
-    history.records.iter().find(|record| {
-        record.event == event && *record.actor == *actor && record.number("of") == place
-    })
+    history.events(event).find(|record| *record.actor == *actor && record.number("of") == place)
 }
 
 /// Returns the number of a request among those of its client.
@@ -350,7 +346,7 @@ fn half_frames_are_given_up(history: &RunHistory<'_>) -> Result<usize, String> {
     let left = history.left_serving().unwrap_or(Duration::MAX);
     let near = Duration::from_millis(history.scenario.latency_ms.0);
     let mut judged = 0;
-    for stops in history.records.iter().filter(|record| record.event == "stops in a frame") {
+    for stops in history.events("stops in a frame") {
         // While it sends the part, the client does not see the end of its connection.
         let is_end = |record: &Record| {
             matches!(record.event, "ended" | "end received")

@@ -18,7 +18,7 @@ pub(super) fn pages_are_true(history: &RunHistory<'_>) -> Judgement {
     if !history.tolerance().is_zero() {
         return Ok(Exercise::No);
     }
-    for record in history.records.iter().filter(|record| record.event == "status page") {
+    for record in history.events("status page") {
         let page = Page { history, record, begin: history.host(*begin) };
         page.judge().map_err(|why| format!("a status page was not true: {why}: {record}"))?;
         judged += 1;
@@ -142,8 +142,7 @@ impl Page<'_> {
     fn the_hook_is_true(&self) -> Result<(), String> {
         let said = self.record.text("hook").zip(self.record.text("stage"));
         let since = self.ms("hook_for_ms").map(|span| self.at().saturating_sub(span));
-        let records = self.history.records.iter().enumerate();
-        let mut begins = records.filter(|(_, record)| record.event == "hook begins");
+        let mut begins = self.history.places("hook begins");
         let Some(said) = said else {
             let runs = begins.find(|(place, begins)| self.hook_runs(*place, begins));
             return match runs {

@@ -1,10 +1,7 @@
 //! The oracle for P6: no straggler holds the exit.
 
 use super::{Exercise, Judgement, RequestResult, RunHistory, client_times};
-use crate::{
-    scenario::{Client, HeaderFault, RequestKind, SendsOn, SentOn, Traffic, client_name},
-    trace::Record,
-};
+use crate::scenario::{Client, HeaderFault, RequestKind, SendsOn, SentOn, Traffic, client_name};
 use lameduck::lifecycle::Phase;
 use std::time::Duration;
 
@@ -164,11 +161,7 @@ fn each_silent_client_is_disconnected(
     for (n, client) in
         history.scenario.clients.iter().enumerate().filter(|(_, client)| is_silent(client))
     {
-        let when = |event: &str| {
-            let is_its =
-                |record: &&Record| record.event == event && *record.actor == *client_name(n);
-            history.records.iter().find(is_its).map(|record| record.at)
-        };
+        let when = |event| history.of_client(n, event).next().map(|record| record.at);
         let Some(connected) = when("connected") else { continue };
         let by = if client.traffic == Traffic::ByteLess {
             (connected + history.world(GRACE)).max(draining + history.world(QUIESCE))

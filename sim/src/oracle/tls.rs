@@ -12,10 +12,7 @@ const SHORT_DRAIN_MS: u64 = 20;
 /// there is no close_notify, after an idle connection there is one.
 pub(super) fn ends_show_cuts(history: &RunHistory<'_>) -> Judgement {
     let mut ends = 0;
-    for (n, end) in history.records.iter().enumerate() {
-        if end.event != "tls end" {
-            continue;
-        }
+    for (n, end) in history.places("tls end") {
         ends += 1;
         let is_clean = end.text("clean") == Some("yes");
         // The client reacts to the end at once. Over HTTP/2 each request does.

@@ -14,10 +14,8 @@ pub(super) fn calls(all: &mut Vec<Sometimes>) {
         ("that is cut after its head", 14, "trailers"),
     ] {
         all.push(Sometimes::new(format!("surface: a gRPC call {what}"), move |coverage| {
-            coverage.history.records.iter().any(|record| {
-                record.event == "call status"
-                    && record.number("status") == Some(status)
-                    && record.text("place") == Some(place)
+            coverage.history.events("call status").any(|record| {
+                record.number("status") == Some(status) && record.text("place") == Some(place)
             })
         }));
     }

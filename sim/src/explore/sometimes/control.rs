@@ -46,15 +46,13 @@ pub(super) fn control(all: &mut Vec<Sometimes>) {
         lines.filter(|record| record.text("message") == Some("still waiting")).count() >= 3
     });
     state("page: a hook runs", |coverage| {
-        let mut records = coverage.history.records.iter();
-        records.any(|record| record.event == "status page" && record.text("hook").is_some())
+        coverage.history.events("status page").any(|record| record.text("hook").is_some())
     });
     state("page: the exit is due", |coverage| {
-        let mut records = coverage.history.records.iter();
-        records.any(|record| record.number("must_exit_within_ms").is_some())
+        let mut pages = coverage.history.events("status page");
+        pages.any(|page| page.number("must_exit_within_ms").is_some())
     });
     state("page: an upgraded connection", |coverage| {
-        let mut records = coverage.history.records.iter();
-        records.any(|record| record.event == "status page" && record.number("upgraded") > Some(0))
+        coverage.history.events("status page").any(|page| page.number("upgraded") > Some(0))
     });
 }

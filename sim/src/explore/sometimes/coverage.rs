@@ -64,9 +64,9 @@ impl<'a> Coverage<'a> {
             clients.filter(|(_, client)| matches!(client.traffic, Traffic::SlowHello { .. }));
         self.history.scenario.tls
             && slow.any(|(n, _)| {
-                self.history.records.iter().any(|record| {
-                    record.event == "ended" && at(record.at) && *record.actor == *client_name(n)
-                })
+                self.history
+                    .events("ended")
+                    .any(|record| at(record.at) && *record.actor == *client_name(n))
             })
     }
 
@@ -111,14 +111,11 @@ impl<'a> Coverage<'a> {
     }
 
     pub(super) fn clients_did(&self, event: &str) -> bool {
-        self.history
-            .records
-            .iter()
-            .any(|record| record.event == event && record.actor.starts_with("client-"))
+        self.history.events(event).any(|record| record.actor.starts_with("client-"))
     }
 
     fn goaways(&self) -> impl Iterator<Item = &Record> {
-        self.history.records.iter().filter(|record| record.event == "goaway")
+        self.history.events("goaway")
     }
 
     /// Whether `such` holds for a request whose connection was opened in the lame duck delay and
@@ -131,9 +128,8 @@ impl<'a> Coverage<'a> {
         let in_delay =
             |observed: &&ObservedRequest| observed.head.is_some_and(|(at, ..)| at < drain);
         let opened_late = |observed: &ObservedRequest| {
-            self.history.records.iter().any(|record| {
-                record.event == "connected"
-                    && record.at > stop
+            self.history.events("connected").any(|record| {
+                record.at > stop
                     && record.number("connection") == Some(observed.connection)
                     && *record.actor == *client_name(observed.client)
             })
@@ -217,10 +213,8 @@ impl<'a> Coverage<'a> {
 
     pub(super) fn connected_while_settling(&self) -> bool {
         let Some(draining) = self.history.began(Phase::Draining) else { return false };
-        self.history.records.iter().any(|record| {
-            record.event == "connected"
-                && record.at >= draining
-                && record.at <= draining + Duration::from_millis(20)
+        self.history.events("connected").any(|record| {
+            record.at >= draining && record.at <= draining + Duration::from_millis(20)
         })
     }
 
@@ -266,10 +260,9 @@ impl<'a> Coverage<'a> {
     pub(super) fn probed(&self, path: &str, status: u64, phase: Phase) -> bool {
         let Some(from) = self.history.began(phase) else { return false };
         let to = self.history.left(phase).unwrap_or(Duration::MAX);
-        self.history.records.iter().any(|record| {
+        self.history.events("probe").any(|record| {
             let observed = Duration::from_micros(record.number("asked_us").unwrap_or(0));
-            record.event == "probe"
-                && record.text("path") == Some(path)
+            record.text("path") == Some(path)
                 && record.number("status") == Some(status)
                 && observed >= from
                 && record.at <= to
@@ -292,5 +285,5 @@ fn stop_source(record: &Record) -> Option<StopBy> {
 
 /// Whether a client that sent half a head got a response.
 pub(super) fn is_answered_half_head(record: &Record) -> bool {
-    record.event == "ended" && record.number("answer_bytes") > Some(0)
+    record.number("answer_bytes") > Some(0)
 }

@@ -51,8 +51,8 @@ pub(super) fn headers(all: &mut Vec<Sometimes>) {
         all.push(Sometimes::new(what, move |coverage| {
             let Some(draining) = coverage.history.began(Phase::Draining) else { return false };
             let crosses = |client: &Client| client.has_slow_header();
-            let begins = |record: &&Record| record.event == "header begins" && record.at < draining;
-            coverage.history.records.iter().filter(begins).any(|begins| {
+            let begun = coverage.history.events("header begins");
+            begun.filter(|begins| begins.at < draining).any(|begins| {
                 let Some((n, client)) = client_of(coverage, begins) else { return false };
                 let sent = of_client(coverage, n, "header sent");
                 let late = sent.is_none_or(|sent| sent.at > draining);
@@ -80,8 +80,7 @@ fn client_of<'a>(coverage: &'a Coverage<'_>, record: &Record) -> Option<(usize, 
 }
 
 fn of_client<'a>(coverage: &'a Coverage<'_>, n: usize, event: &str) -> Option<&'a Record> {
-    let name = crate::scenario::client_name(n);
-    coverage.history.records.iter().find(|record| record.event == event && *record.actor == *name)
+    coverage.history.of_client(n, event).next()
 }
 
 /// Returns the clients whose connection the host ended at such times of its begin and its end.
@@ -89,7 +88,7 @@ fn clients_ended<'a>(
     coverage: &'a Coverage<'_>,
     when: impl Fn(Duration, Duration) -> bool + 'a,
 ) -> impl Iterator<Item = &'a Client> {
-    let ended = coverage.history.records.iter().filter(|record| record.event == "ended");
+    let ended = coverage.history.events("ended");
     ended.filter(|ended| ended.text("how") != Some("timed-out")).filter_map(move |ended| {
         let (n, client) = client_of(coverage, ended)?;
         let connected = of_client(coverage, n, "connected")?;

@@ -22,11 +22,7 @@ pub(super) fn serving(all: &mut Vec<Sometimes>) {
 fn tls(all: &mut Vec<Sometimes>) {
     for clean in ["yes", "no"] {
         all.push(Sometimes::new(format!("tls: an end with clean={clean}"), move |coverage| {
-            coverage
-                .history
-                .records
-                .iter()
-                .any(|record| record.event == "tls end" && record.text("clean") == Some(clean))
+            coverage.history.events("tls end").any(|record| record.text("clean") == Some(clean))
         }));
     }
     for (end, shut) in [("for its time", false), ("for its end", true)] {
@@ -48,11 +44,10 @@ fn tls(all: &mut Vec<Sometimes>) {
     all.push(Sometimes::new("tls: a handshake that the drain completes", |coverage| {
         let Some(draining) = coverage.history.began(Phase::Draining) else { return false };
         coverage.history.scenario.tls
-            && coverage.history.records.iter().any(|record| {
-                record.event == "connected"
-                    && record.actor.starts_with("client-")
-                    && record.at > draining
-            })
+            && coverage
+                .history
+                .events("connected")
+                .any(|record| record.actor.starts_with("client-") && record.at > draining)
     }));
     all.push(Sometimes::new("tls: a handshake given up while serving", |coverage| {
         let left = coverage.history.left_serving().unwrap_or(Duration::MAX);
@@ -85,9 +80,8 @@ fn timeouts(all: &mut Vec<Sometimes>) {
         coverage.stalled(Phase::Serving, "in time", |_| true)
     });
     timeout("a stream without a window reset while serving", |coverage| {
-        coverage.history.records.iter().any(|record| {
-            record.event == "response lost"
-                && record.text("how") == Some("stream-reset")
+        coverage.history.events("response lost").any(|record| {
+            record.text("how") == Some("stream-reset")
                 && coverage.history.left_serving().is_none_or(|left| record.at < left)
         })
     });
@@ -172,13 +166,15 @@ fn connections(all: &mut Vec<Sometimes>) {
                 let Some((n, _)) = clients.find(|(_, client)| is_it(&client.traffic)) else {
                     return false;
                 };
-                let mut connected = coverage.history.records.iter().filter(|record| {
-                    record.event == "connected" && *record.actor == *client_name(n)
-                });
+                let mut connected = coverage
+                    .history
+                    .events("connected")
+                    .filter(|record| *record.actor == *client_name(n));
                 let Some(full) = connected.nth(127).map(|record| record.at) else { return false };
-                coverage.history.records.iter().any(|record| {
-                    record.event == "probe" && record.number("status").is_some() && record.at > full
-                })
+                coverage
+                    .history
+                    .events("probe")
+                    .any(|record| record.number("status").is_some() && record.at > full)
             },
         ));
     }
@@ -210,9 +206,10 @@ fn heads(all: &mut Vec<Sometimes>) {
         let clients = coverage.history.scenario.clients.iter().enumerate();
         clients.filter(|(_, client)| matches!(client.traffic, Traffic::SlowHttp2 { .. })).any(
             |(n, _)| {
-                coverage.history.records.iter().any(|record| {
-                    record.event == "ended" && record.at < left && *record.actor == *client_name(n)
-                })
+                coverage
+                    .history
+                    .events("ended")
+                    .any(|record| record.at < left && *record.actor == *client_name(n))
             },
         )
     });
@@ -287,7 +284,7 @@ fn odd_requests(all: &mut Vec<Sometimes>) {
 impl Coverage<'_> {
     fn closed_while_serving(&self, event: &str) -> bool {
         let left = self.history.left_serving().unwrap_or(Duration::MAX);
-        self.history.records.iter().any(|record| record.event == event && record.at < left)
+        self.history.events(event).any(|record| record.at < left)
     }
 
     /// Whether a request whose head came in pieces is one that `is` accepts.
@@ -317,11 +314,10 @@ impl Coverage<'_> {
         self.report().is_some_and(|report| report.connections.evicted > 0)
             && self.history.scenario.clients.iter().enumerate().any(|(n, client)| {
                 is(&client.traffic)
-                    && self.history.records.iter().any(|record| {
-                        record.event == event
-                            && record.at < left
-                            && *record.actor == *client_name(n)
-                    })
+                    && self
+                        .history
+                        .events(event)
+                        .any(|record| record.at < left && *record.actor == *client_name(n))
             })
     }
 
@@ -338,9 +334,8 @@ impl Coverage<'_> {
         let Some(from) = self.history.began(phase) else { return false };
         let next = self.history.phases.iter().find(|(entered, _, _)| *entered > phase);
         let to = next.map_or(Duration::MAX, |(_, _, at)| *at);
-        self.history.records.iter().any(|record| {
-            record.event == "stall ends"
-                && record.text("how") == Some(how)
+        self.history.events("stall ends").any(|record| {
+            record.text("how") == Some(how)
                 && record.at > from
                 && record.at < to
                 && self.history.records.iter().any(|stalls| {

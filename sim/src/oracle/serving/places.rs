@@ -51,8 +51,7 @@ fn clients<'a>(history: &'a RunHistory<'_>) -> impl Iterator<Item = (usize, &'a 
 }
 
 fn event_of<'a>(history: &'a RunHistory<'_>, client: usize, event: &str) -> Option<&'a Record> {
-    let actor = client_name(client);
-    history.records.iter().find(|record| record.event == event && *record.actor == *actor)
+    history.of_client(client, event).next()
 }
 
 /// Checks that a new client gets its response soon, since silent and idle connections make room.
@@ -64,9 +63,9 @@ fn new_clients_get_in(history: &RunHistory<'_>) -> Result<(), String> {
                 && client.request_kind == RequestKind::Fast
         });
         let since = observed.observed;
-        let before = history.records.iter().filter(|record| {
-            record.event == "connected" && record.at <= since && record.at + ROOM * 4 > since
-        });
+        let before = history
+            .events("connected")
+            .filter(|record| record.at <= since && record.at + ROOM * 4 > since);
         let ahead = u32::try_from(before.count()).unwrap_or(u32::MAX);
         let by =
             since + history.world(ROOM * ahead) + history.under_way() * 6 + history.tolerance();
@@ -150,7 +149,7 @@ fn idle_ones_have_their_grace(history: &RunHistory<'_>) -> Result<(), String> {
     let near = Duration::from_millis(history.scenario.latency_ms.0);
     let grace = history.world(GRACE) + near;
     let is_shorter = history.scenario.limits.keep_alive.is_some();
-    for closed in history.records.iter().filter(|record| record.event == "closed idle") {
+    for closed in history.events("closed idle") {
         let last = history.requests.iter().filter(|observed| {
             *closed.actor == *client_name(observed.client)
                 && closed.number("connection") == Some(observed.connection)
@@ -318,7 +317,7 @@ fn http2_connections_are_kept(
     keep_alive: Duration,
 ) -> Result<(), String> {
     let left = history.left_serving().unwrap_or(Duration::MAX);
-    for goaway in history.records.iter().filter(|record| record.event == "goaway") {
+    for goaway in history.events("goaway") {
         let of_it = |observed: &&ObservedRequest| {
             *goaway.actor == *client_name(observed.client)
                 && goaway.number("connection") == Some(observed.connection)
