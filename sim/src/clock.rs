@@ -69,6 +69,9 @@ impl SimClock {
 
     /// Returns the time that this clock shows after `span` of the world's time, rounded down.
     fn to_host_time(&self, span: Duration) -> u64 {
+        if self.skew_ppm == 0 {
+            return u64::try_from(span.as_nanos()).unwrap_or(u64::MAX);
+        }
         let shown = i128::try_from(span.as_nanos()).unwrap_or(i128::MAX / (2 * MILLION))
             * self.rate()
             / MILLION;
@@ -78,6 +81,9 @@ impl SimClock {
     /// Returns the world's time until this clock shows `at`, rounded up so that a wait never ends
     /// early.
     fn to_world_time(&self, at: Moment) -> Duration {
+        if self.skew_ppm == 0 {
+            return Duration::from_nanos(at.as_nanos());
+        }
         let rate = self.rate();
         let nanos = (i128::from(at.as_nanos()) * MILLION + rate - 1) / rate;
         Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))

@@ -300,13 +300,13 @@ pub async fn probe<H: HostNetwork>(
     let mut status_page = None;
     let changed = trace.phase_changed();
     let (mut round, mut quiet) = (0_u32, 0_u32);
+    let route = Route::new(host, process, INTERNAL_PORT);
     loop {
         for ([path, alias], kept) in &mut lines {
             if *path == STARTUP && !round.is_multiple_of(4) {
                 continue;
             }
             let asked = world_time(&trace);
-            let route = Route::new(host.clone(), process.clone(), INTERNAL_PORT);
             let target = if round.is_multiple_of(3) { *alias } else { *path };
             let is_head = round % 5 == 4;
             let method = if is_head { Method::HEAD } else { Method::GET };
@@ -324,7 +324,6 @@ pub async fn probe<H: HostNetwork>(
             trace.record("prober", "probe", &told);
         }
         if round % STATUS_ROUNDS == STATUS_ROUNDS - 1 {
-            let route = Route::new(host.clone(), process.clone(), INTERNAL_PORT);
             let ask = RequestSpec::get("/status");
             let asked = world_time(&trace);
             if probe_once(&reader, &route, &ask, &mut status_page).await.is_ok() {

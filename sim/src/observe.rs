@@ -8,7 +8,7 @@ use crate::trace::{Trace, Value};
 use std::{
     fmt,
     sync::{
-        OnceLock,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -190,7 +190,7 @@ fn is_enabled(metadata: &Metadata<'_>) -> bool {
 
 #[derive(Default)]
 struct ErrorKind {
-    message: String,
+    message: Arc<str>,
     fields: Vec<(&'static str, Value)>,
 }
 

@@ -224,8 +224,8 @@ fn take_line(buffer: &mut BytesMut) -> Option<BytesMut> {
     Some(line)
 }
 
-fn find(buffer: &[u8], what: &[u8]) -> Option<usize> {
-    buffer.windows(what.len()).position(|window| window == what)
+fn find<const N: usize>(buffer: &[u8], what: &[u8; N]) -> Option<usize> {
+    buffer.windows(N).position(|window| window == what)
 }
 
 #[cfg(test)]

@@ -89,23 +89,32 @@ impl RequestSpec {
     /// Returns the number of header fields in HTTP/1.
     #[must_use]
     pub(crate) fn field_count(&self) -> usize {
-        let bytes = self.wire.clone().unwrap_or_else(|| self.head().into());
-        let end = bytes.windows(4).position(|window| window == b"\r\n\r\n").unwrap_or(0);
-        bytes[..end].windows(2).filter(|window| *window == b"\r\n").count()
+        let Some(wire) = &self.wire else {
+            // `Host` is one of them.
+            return 1 + self.fields.len() + usize::from(self.has_length());
+        };
+        let end = wire.windows(4).position(|window| window == b"\r\n\r\n").unwrap_or(0);
+        wire[..end].windows(2).filter(|window| *window == b"\r\n").count()
     }
 
     /// Returns the HTTP/1.1 head, including the empty line.
     #[must_use]
     pub fn head(&self) -> Vec<u8> {
-        let mut head = format!("{} {} HTTP/1.1\r\nHost: localhost\r\n", self.method, self.target);
+        let mut head =
+            [self.method.as_str(), " ", &self.target, " HTTP/1.1\r\nHost: localhost\r\n"].concat();
         for (name, value) in &self.fields {
-            head.push_str(&format!("{name}: {value}\r\n"));
+            head.extend([name.as_str(), ": ", value, "\r\n"]);
         }
-        if !self.body.is_empty() || self.method == Method::POST {
+        if self.has_length() {
             head.push_str(&format!("Content-Length: {}\r\n", self.body.len()));
         }
         head.push_str("\r\n");
         head.into_bytes()
+    }
+
+    /// Whether the head has a `Content-Length`.
+    fn has_length(&self) -> bool {
+        !self.body.is_empty() || self.method == Method::POST
     }
 
     /// Returns the whole request in HTTP/1.1.

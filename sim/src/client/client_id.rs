@@ -90,6 +90,17 @@ impl ClientId {
         self.trace.record(&self.name, event, fields);
     }
 
+    /// Records an event whose fields are made only if the trace takes records.
+    fn tell_with<const N: usize>(
+        &self,
+        event: &'static str,
+        fields: impl FnOnce() -> [(&'static str, Value); N],
+    ) {
+        if self.trace.takes_records() {
+            self.tell(event, &fields());
+        }
+    }
+
     pub(super) fn connected(&self) -> u64 {
         let connection = self.connections.fetch_add(1, Ordering::Relaxed);
         self.tell("connected", &[("connection", connection.into())]);
@@ -102,15 +113,16 @@ impl ClientId {
 
     pub(super) fn asks(&self, ask: &RequestSpec, connection: u64, earlier: u64) -> u64 {
         let request = self.requests.fetch_add(1, Ordering::Relaxed);
-        let fields = [
-            ("request", request.into()),
-            ("connection", connection.into()),
-            ("earlier", earlier.into()),
-            ("method", ask.method.as_str().into()),
-            ("target", ask.target.as_str().into()),
-            ("fields", ask.field_count().into()),
-        ];
-        self.tell("asks", &fields);
+        self.tell_with("asks", || {
+            [
+                ("request", request.into()),
+                ("connection", connection.into()),
+                ("earlier", earlier.into()),
+                ("method", ask.method.as_str().into()),
+                ("target", ask.target.as_str().into()),
+                ("fields", ask.field_count().into()),
+            ]
+        });
         request
     }
 
@@ -125,6 +137,9 @@ impl ClientId {
 
     /// Records a response head.
     pub(super) fn head(&self, request: u64, head: &Head) {
+        if !self.trace.takes_records() {
+            return;
+        }
         let closes = if head.closes { "yes" } else { "no" };
         let mine = Fnv64::of(self.name_of(request).as_bytes());
         let of = head.of.map(|of| if of == mine { "mine" } else { "another" });
@@ -158,23 +173,21 @@ impl ClientId {
 
     pub(super) fn ended(&self, request: u64, end: &Result<ResponseSummary, RequestFailure>) {
         match end {
-            Ok(done) => self.tell(
-                "completed",
-                &[
+            Ok(done) => self.tell_with("completed", || {
+                [
                     ("request", request.into()),
                     ("status", done.status.into()),
                     ("body_bytes", done.body_bytes.into()),
                     ("body_hash", format!("{:016x}", done.body_hash).into()),
-                ],
-            ),
-            Err(failure) => self.tell(
-                "failed",
-                &[
+                ]
+            }),
+            Err(failure) => self.tell_with("failed", || {
+                [
                     ("request", request.into()),
                     ("how", failure.how.name().into()),
                     ("answer_bytes", failure.answer_bytes.into()),
-                ],
-            ),
+                ]
+            }),
         }
     }
 }

@@ -296,10 +296,10 @@ async fn send(
     ask: &RequestSpec,
     pacing: ExchangePacing,
 ) -> io::Result<()> {
-    let head = ask.head();
     if pacing.head_pause.is_zero() && pacing.upload == Pace::AtOnce {
         io.write_all(&ask.bytes()).await?;
     } else {
+        let head = ask.head();
         let (first, second) =
             head.split_at(if pacing.head_pause.is_zero() { 0 } else { head.len() / 2 });
         io.write_all(first).await?;

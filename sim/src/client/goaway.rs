@@ -140,16 +140,15 @@ impl<Io: AsyncRead + Unpin> AsyncRead for GoawayRecorder<Io> {
             this.half_frame = HalfFrame::Sent { half_closes: false };
         }
         read?;
-        for byte in &buffer.filled()[before..] {
-            if let Some(goodbye) = this.frames.feed(*byte) {
-                let fields = [
-                    ("connection", this.connection.into()),
-                    ("last_stream", u64::from(goodbye.last_stream).into()),
-                    ("code", u64::from(goodbye.code).into()),
-                ];
-                this.client_id.tell("goaway", &fields);
-                this.settled.goaway.cancel();
-            }
+        let mut bytes = &buffer.filled()[before..];
+        while let Some(goodbye) = this.frames.next_goaway(&mut bytes) {
+            let fields = [
+                ("connection", this.connection.into()),
+                ("last_stream", u64::from(goodbye.last_stream).into()),
+                ("code", u64::from(goodbye.code).into()),
+            ];
+            this.client_id.tell("goaway", &fields);
+            this.settled.goaway.cancel();
         }
         if this.frames.has_settings && !this.settled.settings.is_cancelled() {
             this.settled.settings.cancel();
@@ -234,19 +233,47 @@ impl Frames {
         Self { kept: [0; HEADER_BYTES + GOAWAY_BYTES], seen: 0, has_settings: false }
     }
 
-    fn feed(&mut self, byte: u8) -> Option<CloseMode> {
-        if let Some(place) = self.kept.get_mut(self.seen) {
-            *place = byte;
+    /// Removes from `bytes` all frames up to the next GOAWAY, and returns that. The part of a frame
+    /// at the end is removed, too.
+    fn next_goaway(&mut self, bytes: &mut &[u8]) -> Option<CloseMode> {
+        while self.take_frame(bytes) {
+            let goaway = self.end_frame();
+            if goaway.is_some() {
+                return goaway;
+            }
         }
-        self.seen += 1;
-        if self.seen < HEADER_BYTES {
-            return None;
+        None
+    }
+
+    /// Removes the rest of the current frame from `bytes`. Returns whether the frame is complete.
+    fn take_frame(&mut self, bytes: &mut &[u8]) -> bool {
+        self.take_up_to(HEADER_BYTES, bytes)
+            && self.take_up_to(HEADER_BYTES + self.payload_bytes(), bytes)
+    }
+
+    /// Reads on until `end` bytes of the current frame are read. Returns false if some are missing.
+    fn take_up_to(&mut self, end: usize, bytes: &mut &[u8]) -> bool {
+        let wanted = end.saturating_sub(self.seen);
+        let (now, later) = bytes.split_at(wanted.min(bytes.len()));
+        if let Some(room) = self.kept.get_mut(self.seen..) {
+            let kept = room.len().min(now.len());
+            room[..kept].copy_from_slice(&now[..kept]);
         }
-        let [a, b, c, kind, flags, ..] = self.kept;
-        let length = u32::from_be_bytes([0, a, b, c]) as usize;
-        if self.seen < HEADER_BYTES + length {
-            return None;
-        }
+        self.seen += now.len();
+        *bytes = later;
+        now.len() == wanted
+    }
+
+    /// Returns the length of the current frame's payload, once its header was read.
+    fn payload_bytes(&self) -> usize {
+        let [a, b, c, ..] = self.kept;
+        u32::from_be_bytes([0, a, b, c]) as usize
+    }
+
+    /// Ends the current frame, which is complete. Returns its content if it is a GOAWAY.
+    fn end_frame(&mut self) -> Option<CloseMode> {
+        let length = self.payload_bytes();
+        let [_, _, _, kind, flags, ..] = self.kept;
         self.seen = 0;
         self.has_settings |= kind == SETTINGS && flags & ACK == 0;
         let number = |at: usize| {
@@ -274,8 +301,15 @@ mod tests {
         bytes.extend([0, 0, 30, 0, 0, 0, 0, 0, 1].into_iter().chain([7; 30]));
         bytes.extend([0, 0, 10, 7, 0, 0, 0, 0, 0, 0x7f, 0xff, 0xff, 0xff, 0, 0, 0, 2, b'h', b'i']);
         bytes.extend([0, 0, 8, 6, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8]);
-        let mut frames = Frames::new();
-        let seen: Vec<_> = bytes.into_iter().filter_map(|byte| frames.feed(byte)).collect();
-        assert_eq!(seen, [CloseMode { last_stream: 0x7fff_ffff, code: 2 }]);
+        for piece in [1, 2, 10, bytes.len()] {
+            let mut frames = Frames::new();
+            let mut seen = Vec::new();
+            for mut piece in bytes.chunks(piece) {
+                while let Some(goaway) = frames.next_goaway(&mut piece) {
+                    seen.push(goaway);
+                }
+            }
+            assert_eq!(seen, [CloseMode { last_stream: 0x7fff_ffff, code: 2 }]);
+        }
     }
 }

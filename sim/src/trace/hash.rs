@@ -1,4 +1,8 @@
-//! FNV-1a, 64 bits: small, stable across versions and machines, and computed byte by byte.
+//! FNV-1a, 64 bits: small, stable across versions and machines, and computed byte by byte. A trace
+//! uses a faster variant of it, which takes eight bytes in each step.
+
+/// The factor of each step.
+const PRIME: u64 = 0x0000_0100_0000_01b3;
 
 /// An FNV-1a hash in progress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,7 +26,7 @@ impl Fnv64 {
     /// Adds `bytes`.
     pub fn feed(&mut self, bytes: &[u8]) {
         for byte in bytes {
-            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
+            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(PRIME);
         }
     }
 
@@ -32,23 +36,20 @@ impl Fnv64 {
         self.feed_number(bytes.len() as u64);
         let (words, rest) = bytes.as_chunks();
         for word in words {
-            self.0 = (self.0 ^ u64::from_le_bytes(*word))
-                .wrapping_mul(0x0000_0100_0000_01b3)
-                .rotate_left(29);
+            self.feed_number(u64::from_le_bytes(*word));
         }
         self.feed(rest);
     }
 
-    /// Adds a number as eight bytes, a fixed length, so that no later input can be mistaken for a
-    /// part of it.
-    pub fn feed_number(&mut self, number: u64) {
-        self.feed(&number.to_le_bytes());
+    /// Adds a number in one step, which is not FNV-1a either. All numbers have the same length, so
+    /// no later input can be mistaken for a part of one.
+    pub const fn feed_number(&mut self, number: u64) {
+        self.0 = (self.0 ^ number).wrapping_mul(PRIME).rotate_left(29);
     }
 
-    /// Adds a text after its length.
+    /// Adds a text as [`feed_bulk`](Self::feed_bulk) does.
     pub fn feed_text(&mut self, text: &str) {
-        self.feed_number(text.len() as u64);
-        self.feed(text.as_bytes());
+        self.feed_bulk(text.as_bytes());
     }
 
     /// Returns the hash of everything that was added.

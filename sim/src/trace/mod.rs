@@ -91,6 +91,11 @@ impl Trace {
         drop(now);
     }
 
+    /// Whether events are recorded now.
+    pub(crate) fn takes_records(&self) -> bool {
+        self.lock().now.is_some()
+    }
+
     /// Records an event that `actor` caused or saw.
     pub fn record(&self, actor: &str, event: &'static str, fields: &[(&'static str, Value)]) {
         let mut inner = self.lock();
@@ -150,12 +155,7 @@ impl Trace {
         let Some(at) = inner.stamp() else { return };
         inner.hash.feed_number(micros(at));
         inner.hash.feed_text(actor);
-        inner.hash.feed_number(direction.number());
-        inner.hash.feed_number(bytes.len() as u64);
-        if !inner.is_payload_hidden {
-            inner.hash.feed(bytes);
-        }
-        inner.wire_bytes += bytes.len() as u64;
+        inner.note_payload(direction, bytes);
     }
 
     /// The same for traffic that is labelled by numbers, such as a packet with its addresses and
@@ -165,13 +165,7 @@ impl Trace {
         let Some(at) = inner.stamp() else { return };
         inner.hash.feed_number(micros(at));
         label.iter().for_each(|number| inner.hash.feed_number(*number));
-        inner.hash.feed_number(direction.number());
-        if inner.is_payload_hidden {
-            inner.hash.feed_number(bytes.len() as u64);
-        } else {
-            inner.hash.feed_bulk(bytes);
-        }
-        inner.wire_bytes += bytes.len() as u64;
+        inner.note_payload(direction, bytes);
     }
 
     /// Returns the hash of everything recorded until now.
@@ -239,6 +233,17 @@ impl Inner {
         let name: Arc<str> = actor.into();
         self.actors.insert(Arc::clone(&name));
         name
+    }
+
+    /// Adds bytes on the wire to the hash, or only their length.
+    fn note_payload(&mut self, direction: Direction, bytes: &[u8]) {
+        self.hash.feed_number(direction.number());
+        if self.is_payload_hidden {
+            self.hash.feed_number(bytes.len() as u64);
+        } else {
+            self.hash.feed_bulk(bytes);
+        }
+        self.wire_bytes += bytes.len() as u64;
     }
 
     fn stamp(&mut self) -> Option<Duration> {

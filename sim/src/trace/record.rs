@@ -30,7 +30,7 @@ impl Record {
     #[must_use]
     pub fn text(&self, name: &str) -> Option<&str> {
         self.fields.iter().find_map(|(key, value)| match value {
-            Value::Text(text) if *key == name => Some(text.as_str()),
+            Value::Text(text) if *key == name => Some(&**text),
             Value::Number(_) | Value::Text(_) => None,
         })
     }
@@ -74,7 +74,7 @@ pub enum Value {
     /// A count, a size, a code or a time.
     Number(u64),
     /// Any other value.
-    Text(String),
+    Text(Arc<str>),
 }
 
 impl fmt::Display for Value {
@@ -111,12 +111,18 @@ impl From<u16> for Value {
 
 impl From<&str> for Value {
     fn from(text: &str) -> Self {
-        Self::Text(text.to_owned())
+        Self::Text(text.into())
     }
 }
 
 impl From<String> for Value {
     fn from(text: String) -> Self {
+        Self::Text(text.into())
+    }
+}
+
+impl From<Arc<str>> for Value {
+    fn from(text: Arc<str>) -> Self {
         Self::Text(text)
     }
 }
