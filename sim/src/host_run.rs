@@ -285,13 +285,15 @@ fn record_report(name: &str, trace: &Trace, report: &Report) {
 /// eighth reads the status page.
 ///
 /// After a phase change the probes are `pauses.0` apart; while nothing changes, the pause grows to
-/// at most `pauses.1`. Each response is recorded: its status and the hash of its body, or `none`
-/// with the failure. `asked_us` is the time of the request, so a response is at most that old.
+/// at most `pauses.1`. After the exit they are [`PAUSE_AFTER_EXIT`] apart. Each response is
+/// recorded: its status and the hash of its body, or `none` with the failure. `asked_us` is the time
+/// of the request, so a response is at most that old.
 pub async fn probe<H: HostNetwork>(
     host: H,
     process: String,
     trace: Trace,
     pauses: (Duration, Duration),
+    exited: CancellationToken,
 ) {
     let untraced_client =
         ClientId::new("prober", Trace::new()).with_max_wait(Duration::from_secs(1));
@@ -332,7 +334,11 @@ pub async fn probe<H: HostNetwork>(
             }
         }
         round = round.wrapping_add(1);
-        let pause = pauses.0.saturating_mul(1 << (quiet / 3).min(6)).min(pauses.1);
+        let pause = if exited.is_cancelled() {
+            PAUSE_AFTER_EXIT
+        } else {
+            pauses.0.saturating_mul(1 << (quiet / 3).min(6)).min(pauses.1)
+        };
         tokio::select! {
             biased;
             () = changed.notified() => quiet = 0,
@@ -366,6 +372,9 @@ async fn probe_once<H: HostNetwork>(
         }
     }
 }
+
+/// Pause between the probes of a process that has exited, and does not respond again.
+const PAUSE_AFTER_EXIT: Duration = Duration::from_secs(2);
 
 /// Rounds of probes between two reads of the status page.
 const STATUS_ROUNDS: u32 = 8;

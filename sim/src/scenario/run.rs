@@ -23,6 +23,7 @@ use std::{
     time::Duration,
 };
 use tokio::sync::mpsc::UnboundedReceiver;
+use tokio_util::sync::CancellationToken;
 
 /// Name of the host under test.
 pub const SERVER: &str = "server";
@@ -161,7 +162,9 @@ where
     let faults = Arc::new(faults(scenario, &trace, &stalls));
     let resets = resets(scenario);
     let subscriber = app.subscriber(trace.clone());
+    let exited = CancellationToken::new();
     world.spawn(SERVER, Awaited, {
+        let exited = exited.clone();
         let (report, trace, stops) = (Arc::clone(&report), trace.clone(), scenario.stops.clone());
         let reloads = scenario.reloads.as_ref().map(|reloads| reloads.at_ms.clone());
         let subscriber = subscriber.clone();
@@ -189,6 +192,7 @@ where
                 () = stalls.run() => None,
                 ended = running => ended,
             };
+            exited.cancel();
             at_exit(trace).await;
             client::pause(W::LINGER.unwrap_or_default()).await;
             *report.lock().unwrap_or_else(PoisonError::into_inner) = ended;
@@ -215,7 +219,7 @@ where
         // With checks, a probe's result may change at any time. Otherwise it changes only with the
         // phase.
         let pause_max = if scenario.checks.is_empty() { PROBE_PAUSE_MAX.max(every) } else { every };
-        move |host| host_run::probe(host, SERVER.to_owned(), trace, (every, pause_max))
+        move |host| host_run::probe(host, SERVER.to_owned(), trace, (every, pause_max), exited)
     });
     for fault in &scenario.faults {
         if let Fault::Hold { at_ms, for_ms } = fault
