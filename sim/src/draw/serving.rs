@@ -2,10 +2,12 @@
 //! and unusual requests. It uses its own dice, so that the rest of the scenario does not depend on
 //! it.
 
+mod odd;
+
 use super::{Dice, Edges, edges::start_takes};
 use crate::scenario::{
-    Client, Cooperation, Fault, OddRequest, Pacing, RareRequest, RequestKind, Scenario, Stranger,
-    StuckResponse, Traffic, WrongLength,
+    Client, Cooperation, Fault, Pacing, RareRequest, RequestKind, Scenario, Stranger,
+    StuckResponse, Traffic,
 };
 
 /// Timeouts, in milliseconds. All are shorter than the drain waits for progress.
@@ -25,8 +27,8 @@ pub(super) fn draw(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
     match dice.below(18) {
         0..=1 => stalled_readers(dice, scenario, edges),
         2 => stalled_uploads(dice, scenario, edges),
-        3..=5 => odd_requests(dice, scenario, edges),
-        6 => wrong_lengths(dice, scenario, edges),
+        3..=5 => odd::odd_requests(dice, scenario, edges),
+        6 => odd::wrong_lengths(dice, scenario, edges),
         7..=8 => at_the_connection_limit(dice, scenario, edges),
         9 => short_keep_alive(dice, scenario, edges),
         10 if dice.one_in(2) => internal_strangers(dice, scenario, edges),
@@ -82,6 +84,24 @@ fn stalled_readers(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
         let traffic = Traffic::Stalls { reads, for_ms, idle_ms, requests, between_ms: None };
         let kind = RequestKind::Bytes(bytes / usize::try_from(requests).unwrap_or(1));
         scenario.clients.push(Client::new(at_ms, kind, traffic).then(RequestKind::Fast));
+    }
+    if dice.one_in(3) {
+        one_after_the_other(dice, scenario, edges, timeout);
+    }
+}
+
+/// Clients that stop reading one after the other, for so long that some of the lines about them are
+/// left out.
+fn one_after_the_other(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges, timeout: u64) {
+    let (clients, every_ms) = (dice.between(5, 8), dice.pick(&[350, 450, 550]));
+    let at_ms = start_takes(scenario) + dice.below(300);
+    stop_after(scenario, edges, at_ms + clients * every_ms + timeout + 1_500);
+    for n in 0..clients {
+        let for_ms = timeout * 2 + 4_000;
+        let (reads, requests) = (0, 1);
+        let traffic = Traffic::Stalls { reads, for_ms, idle_ms: None, requests, between_ms: None };
+        let kind = RequestKind::Bytes(400_000);
+        scenario.clients.push(Client::new(at_ms + n * every_ms, kind, traffic));
     }
 }
 
@@ -215,6 +235,31 @@ fn at_the_connection_limit(dice: &mut Dice, scenario: &mut Scenario, edges: &Edg
     }
     if dice.one_in(2) {
         requests_as_room_is_made(dice, scenario, begin);
+    }
+    if dice.one_in(3) {
+        many_at_once(dice, scenario, begin);
+    }
+}
+
+/// Silent and idle connections, and more clients than these leave places for, in one instant.
+fn many_at_once(dice: &mut Dice, scenario: &mut Scenario, begin: u64) {
+    let places = dice.between(3, 12);
+    scenario.limits.connections_max = usize::try_from(places).ok();
+    if dice.one_in(2) {
+        scenario.caps.insert("evicted_at_once".to_owned(), dice.pick(&[1, 1, 2, 3]));
+    }
+    scenario.clients.clear();
+    let (requests, every_ms, retries) = (2, 20_000, false);
+    let idle = Traffic::KeepAlive { requests, every_ms, retries };
+    for n in 0..places {
+        // A part of the connections that were used makes room, if none is silent.
+        let traffic = if n.is_multiple_of(2) { Traffic::ByteLess } else { idle };
+        scenario.clients.push(Client::new(begin, RequestKind::Fast, traffic));
+    }
+    // Later they are in the idle set.
+    let at_ms = begin + dice.pick(&[300, 600, 1_500, 2_500]);
+    for _ in 0..dice.between(3, 14) {
+        scenario.clients.push(Client::once(at_ms + dice.below(2), RequestKind::Fast));
     }
 }
 
@@ -398,47 +443,6 @@ fn without_slow_clients(scenario: &mut Scenario) {
         if is_slow {
             client.traffic = Traffic::Once(Pacing::Prompt);
         }
-    }
-}
-
-fn odd_requests(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
-    for _ in 0..dice.between(1, 3) {
-        let mut odd = dice.pick(&OddRequest::ALL);
-        match &mut odd {
-            OddRequest::EmptyLine(bytes) => *bytes = dice.pick(&[0, 0, 10, 5_000]),
-            OddRequest::GetLength(bytes) | OddRequest::GetChunked(bytes) => {
-                *bytes = dice.pick(&[1, 100, 70_000]);
-            }
-            OddRequest::UpgradeBody(bytes) | OddRequest::InvalidHostBody(bytes) => {
-                *bytes = dice.pick(&[10, 1_000, 90_000]);
-            }
-            OddRequest::NoHost
-            | OddRequest::TwoHosts
-            | OddRequest::InvalidHost
-            | OddRequest::Close
-            | OddRequest::CloseInCapitals
-            | OddRequest::CloseAmongOptions
-            | OddRequest::Http10
-            | OddRequest::Http10KeepAlive
-            | OddRequest::ConnectionOptions
-            | OddRequest::TwoConnections
-            | OddRequest::AbsoluteTarget
-            | OddRequest::LengthZero
-            | OddRequest::Expect
-            | OddRequest::Upgrade
-            | OddRequest::ManyFields
-            | OddRequest::Asterisk => {}
-        }
-        let client = http1_client(dice, scenario, edges, RequestKind::Odd(odd));
-        scenario.clients.push(client);
-    }
-}
-
-fn wrong_lengths(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
-    for _ in 0..dice.between(1, 2) {
-        let request_kind = RequestKind::Mismatch(dice.pick(&WrongLength::ALL));
-        let client = http1_client(dice, scenario, edges, request_kind);
-        scenario.clients.push(client);
     }
 }
 

@@ -4,24 +4,25 @@
 //! Only the main server is faulty. The internal server has reserved descriptors (P16), and the
 //! prober needs it to judge a shutdown.
 
+mod stream;
+
+pub use stream::FaultyStream;
+
 use super::{idle_poller::PolledIdlePoller, spread::SpreadListener, stalls::Stalls};
-use crate::{spins, trace::Trace};
+use crate::trace::Trace;
 use lameduck::runtime::{
-    Address, ListenAddress, Listener, Network, Peek, QuiesceOutcome, Reservation, Seed, ServerRole,
-    Transport,
+    Address, ListenAddress, Listener, Network, QuiesceOutcome, Reservation, Seed, ServerRole,
 };
 use std::{
     collections::VecDeque,
     fmt, io,
-    pin::Pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
-    task::{Context, Poll, Waker, ready},
+    task::{Context, Poll, ready},
     time::Duration,
 };
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// Accept errors allowed in one instant. More of them mean a retry loop without a pause.
 const ERRORS_AN_INSTANT: u64 = 1_000;
@@ -48,6 +49,9 @@ pub struct Faults {
     /// Whether each listener of an address can be sealed alone.
     seals_apart: bool,
     breakable: Mutex<Vec<Weak<dyn Break>>>,
+    /// Connections that were accepted and not dropped yet.
+    open: AtomicUsize,
+    connections_max: Option<usize>,
 }
 
 impl Faults {
@@ -66,6 +70,8 @@ impl Faults {
             accepts_aborted: false,
             failed: Mutex::default(),
             breakable: Mutex::default(),
+            open: AtomicUsize::new(0),
+            connections_max: None,
         }
     }
 
@@ -90,15 +96,24 @@ impl Faults {
         self.stalls = stalls;
     }
 
+    /// Makes accepts that exceed the host's limit be recorded.
+    pub const fn record_above(&mut self, connections_max: usize) {
+        self.connections_max = Some(connections_max);
+    }
+
     /// Makes listeners report that they cannot be sealed.
     pub const fn without_seals(&mut self) {
         self.seals_apart = false;
     }
 
-    /// Resets every open connection, at both ends.
+    /// Resets every open connection, at both ends. The host finds every second one out by its next
+    /// write, as if the reset had come between a read and that write.
     pub fn reset_all(&self) {
         let all = std::mem::take(&mut *lock(&self.breakable));
-        let broken = all.iter().filter_map(Weak::upgrade).filter(|io| io.reset()).count();
+        let all = all.iter().filter_map(Weak::upgrade).enumerate();
+        let broken = all
+            .filter(|(n, io)| if n.is_multiple_of(2) { io.reset() } else { io.reset_at_a_write() });
+        let broken = broken.count();
         self.trace.record(&self.name, "all reset", &[("connections", broken.into())]);
     }
 
@@ -142,12 +157,28 @@ impl Faults {
         drop(failed);
         self.trace.record(&self.name, "accept failed", &[("how", how.into())]);
     }
+
+    fn note_accepted(&self) {
+        let open = self.open.fetch_add(1, Relaxed) + 1;
+        if self.connections_max.is_some_and(|most| open > most) {
+            let open = [("open", open.into())];
+            self.trace.record(&self.name, "accepted above the limit", &open);
+        }
+    }
+
+    fn note_closed(&self) {
+        self.open.fetch_sub(1, Relaxed);
+    }
 }
 
 /// A connection that can be reset by [`Faults::reset_all`].
 pub(super) trait Break: fmt::Debug + Send + Sync {
     /// Resets the connection. Returns false if that has already happened.
     fn reset(&self) -> bool;
+    /// The same at the next write of the host, where a network can delay it.
+    fn reset_at_a_write(&self) -> bool {
+        self.reset()
+    }
 }
 
 fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -292,7 +323,8 @@ impl<L: Listener> Listener for FaultyListener<L> {
             }
         }
         match self.waiting.pop_front() {
-            Some((io, peer)) => {
+            Some((mut io, peer)) => {
+                io.note_accepted();
                 if let Some(faults) =
                     self.faults.as_ref().filter(|_| self.inner.is_one_of_several())
                 {
@@ -316,189 +348,5 @@ impl<L: Listener> Listener for FaultyListener<L> {
 
     fn handshakes(&self) -> Option<usize> {
         self.inner.handshakes()
-    }
-}
-
-/// A connection of a [`FaultyNetwork`].
-pub struct FaultyStream<T> {
-    shared: Arc<Mutex<Breakable<T>>>,
-    worker: usize,
-    faults: Option<Arc<Faults>>,
-    reads: u32,
-    writes: u32,
-}
-
-struct Breakable<T> {
-    /// `None` once the connection was reset.
-    io: Option<T>,
-    reader: Option<Waker>,
-    writer: Option<Waker>,
-}
-
-impl<T: Transport> FaultyStream<T> {
-    fn new(io: T, worker: usize, faults: Option<Arc<Faults>>) -> Self {
-        let shared = Arc::new(Mutex::new(Breakable { io: Some(io), reader: None, writer: None }));
-        if let Some(faults) = &faults {
-            let weak: Weak<Mutex<Breakable<T>>> = Arc::downgrade(&shared);
-            faults.watch(weak);
-        }
-        Self { shared, worker, faults, reads: 0, writes: 0 }
-    }
-
-    /// Pending while the worker is stalled.
-    fn poll_runs(&self, cx: &Context<'_>) -> Poll<()> {
-        self.faults
-            .as_ref()
-            .map_or(Poll::Ready(()), |faults| faults.stalls.poll_runs(self.worker, cx))
-    }
-}
-
-impl<T> fmt::Debug for FaultyStream<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FaultyStream").finish_non_exhaustive()
-    }
-}
-
-impl<T> fmt::Debug for Breakable<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Breakable").finish_non_exhaustive()
-    }
-}
-
-impl<T: Transport> Break for Mutex<Breakable<T>> {
-    fn reset(&self) -> bool {
-        let (io, wakers) = {
-            let mut shared = lock(self);
-            (shared.io.take(), [shared.reader.take(), shared.writer.take()])
-        };
-        let Some(mut io) = io else { return false };
-        io.reset_on_drop();
-        drop(io);
-        wakers.into_iter().flatten().for_each(Waker::wake);
-        true
-    }
-}
-
-fn reset<R>() -> Poll<io::Result<R>> {
-    Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()))
-}
-
-impl<T: Transport> AsyncRead for FaultyStream<T> {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let me = self.get_mut();
-        spins::note_poll();
-        ready!(me.poll_runs(cx));
-        let mut shared = lock(&me.shared);
-        let Some(io) = shared.io.as_mut() else { return reset() };
-        let part = match &me.faults {
-            None => Some(buffer.remaining()),
-            Some(faults) => faults.part_of(buffer.remaining(), &mut me.reads),
-        };
-        let Some(part) = part else {
-            // A spurious wake-up.
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
-        };
-        let polled = if part >= buffer.remaining() {
-            Pin::new(io).poll_read(cx, buffer)
-        } else {
-            let mut some = buffer.take(part);
-            let polled = Pin::new(io).poll_read(cx, &mut some);
-            let read = some.filled().to_vec();
-            buffer.put_slice(&read);
-            polled
-        };
-        if polled.is_pending() && me.faults.is_some() {
-            shared.reader = Some(cx.waker().clone());
-        }
-        polled
-    }
-}
-
-impl<T: Transport> AsyncWrite for FaultyStream<T> {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let me = self.get_mut();
-        spins::note_poll();
-        ready!(me.poll_runs(cx));
-        let mut shared = lock(&me.shared);
-        let Some(io) = shared.io.as_mut() else { return reset() };
-        let part = match &me.faults {
-            None => Some(bytes.len()),
-            Some(faults) => faults.part_of(bytes.len(), &mut me.writes),
-        };
-        let Some(part) = part else {
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
-        };
-        let polled = Pin::new(io).poll_write(cx, &bytes[..part.min(bytes.len())]);
-        if polled.is_pending() && me.faults.is_some() {
-            shared.writer = Some(cx.waker().clone());
-        }
-        polled
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match lock(&self.shared).io.as_mut() {
-            Some(io) => Pin::new(io).poll_flush(cx),
-            None => reset(),
-        }
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match lock(&self.shared).io.as_mut() {
-            Some(io) => Pin::new(io).poll_shutdown(cx),
-            None => reset(),
-        }
-    }
-}
-
-impl<T: Transport> Transport for FaultyStream<T> {
-    fn peek(&self) -> Peek {
-        // A stalled worker would not look. It must not find bytes that it cannot read.
-        let faults = self.faults.as_ref();
-        if faults.is_some_and(|faults| faults.stalls.are_on(self.worker)) {
-            return Peek::Empty;
-        }
-        lock(&self.shared).io.as_ref().map_or(Peek::Broken, Transport::peek)
-    }
-
-    fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
-        ready!(self.poll_runs(cx));
-        lock(&self.shared).io.as_ref().map_or(Poll::Pending, |io| io.poll_readable(cx))
-    }
-
-    fn read_now(&mut self, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let faults = self.faults.as_ref();
-        if faults.is_some_and(|faults| faults.stalls.are_on(self.worker)) {
-            return Poll::Pending;
-        }
-        match lock(&self.shared).io.as_mut() {
-            Some(io) => io.read_now(buf),
-            None => reset(),
-        }
-    }
-
-    fn discard_unread(&mut self) {
-        if let Some(io) = lock(&self.shared).io.as_mut() {
-            io.discard_unread();
-        }
-    }
-
-    fn unacknowledged(&self) -> Option<usize> {
-        lock(&self.shared).io.as_ref().and_then(Transport::unacknowledged)
-    }
-
-    fn reset_on_drop(&mut self) {
-        if let Some(io) = lock(&self.shared).io.as_mut() {
-            io.reset_on_drop();
-        }
     }
 }

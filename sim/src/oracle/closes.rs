@@ -82,7 +82,28 @@ pub(super) fn connections_are_counted(
             connections.reset
         ));
     }
+    send_timeouts_are_counted(history, connections)?;
     drained_ones_are_counted(history, connections)
+}
+
+/// Checks that no more send timeouts are counted than responses can have been cut.
+fn send_timeouts_are_counted(
+    history: &RunHistory<'_>,
+    connections: &ConnectionStats,
+) -> Result<(), String> {
+    let unfinished = history
+        .requests
+        .iter()
+        .filter(|observed| !matches!(observed.end, Some((_, RequestResult::Completed(..)))))
+        .count() as u64;
+    let most = unfinished + unanswered(history).len() as u64;
+    if connections.send_timeouts > most {
+        return Err(format!(
+            "the host counts {} send timeouts, but {most} responses can have been cut",
+            connections.send_timeouts
+        ));
+    }
+    Ok(())
 }
 
 /// Returns the connections with the main server on which not every request got its whole response,

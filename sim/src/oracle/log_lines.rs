@@ -7,6 +7,8 @@ use std::time::Duration;
 
 /// Times in whole milliseconds.
 const WHOLE: Duration = Duration::from_millis(1);
+/// Shortest time between two lines of a kind that clients can cause.
+const LINES_APART: Duration = Duration::from_secs(1);
 
 /// P13: the log says when the shutdown waits, for how long, and why.
 pub(super) fn lines_are_true(history: &RunHistory<'_>) -> Judgement {
@@ -30,6 +32,7 @@ pub(super) fn lines_are_true(history: &RunHistory<'_>) -> Judgement {
     judged += checks_are_logged(history)?;
     if let Some(report) = &history.outcome.report {
         the_report_is_logged(history, report)?;
+        judged += limited_lines_are_counted(history, report)?;
     }
     Ok(Exercise::of(judged))
 }
@@ -144,6 +147,45 @@ fn the_report_is_logged(history: &RunHistory<'_>, report: &Report) -> Result<(),
         }
     }
     Ok(())
+}
+
+/// Checks that of the lines that clients can cause at most one a second is logged, and that it says
+/// how many were left out since the last one. Returns their number.
+fn limited_lines_are_counted(history: &RunHistory<'_>, report: &Report) -> Result<usize, String> {
+    // The internal server, which is not in the report, logs the same.
+    if history.has_slow_internal_client() {
+        return Ok(0);
+    }
+    let connections = &report.connections;
+    let mut judged = 0;
+    for (message, events) in [
+        ("client timed out", connections.send_timeouts + connections.body_timeouts),
+        ("PROXY header refused", connections.proxy_headers_refused),
+    ] {
+        let lines: Vec<_> =
+            history.server("log").filter(|line| line.text("message") == Some(message)).collect();
+        let left_out: Vec<u64> =
+            lines.iter().map(|line| line.number("suppressed").unwrap_or(u64::MAX)).collect();
+        if lines.is_empty() != (events == 0) || left_out.first().is_some_and(|first| *first > 0) {
+            return Err(format!("{events} events: the first line of them is {:?}", lines.first()));
+        }
+        let told = left_out.iter().fold(lines.len() as u64, |sum, more| sum.saturating_add(*more));
+        if told > events {
+            return Err(format!(
+                "{message:?} was logged {} times, and {left_out:?} were left out before them, of \
+                 {events}",
+                lines.len()
+            ));
+        }
+        for pair in lines.windows(2) {
+            let apart = history.host(pair[1].at).saturating_sub(history.host(pair[0].at));
+            if apart + history.rounding() + WHOLE < LINES_APART {
+                return Err(format!("{message:?} was logged again after {apart:?}"));
+            }
+        }
+        judged += lines.len();
+    }
+    Ok(judged)
 }
 
 /// Checks that a line says how long the stop was ago.

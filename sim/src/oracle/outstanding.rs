@@ -6,6 +6,8 @@ use std::time::Duration;
 
 /// Time in which the host learns of the end of what it sent.
 const SOON: Duration = Duration::from_millis(300);
+/// The most names in one line.
+const NAMED_MAX: u32 = 10;
 
 /// Checks that no request is named whose client has long had its whole response, if all requests
 /// with its path have ended so.
@@ -14,6 +16,7 @@ pub(super) fn only_what_goes_on_is_waited_for(history: &RunHistory<'_>) -> Resul
         return Ok(());
     }
     for record in history.server("phase").chain(history.server("log")) {
+        all_are_named(history, record)?;
         for WaitedFor { method, path, kind, age } in requests_named(record) {
             is_of_a_handler(history, record, path, age)?;
             let may_go_on = |observed: &&ObservedRequest| {
@@ -41,6 +44,25 @@ pub(super) fn only_what_goes_on_is_waited_for(history: &RunHistory<'_>) -> Resul
                 ));
             }
         }
+    }
+    Ok(())
+}
+
+/// Checks that a line about a wait names all that it counts, or as many as it may. Each request
+/// waits by then: for its handler, its body or its client.
+fn all_are_named(history: &RunHistory<'_>, record: &Record) -> Result<(), String> {
+    if record.text("message") != Some("still waiting") || !history.tolerance().is_zero() {
+        return Ok(());
+    }
+    let text = record.text("waiting_for").unwrap_or_default();
+    let named = text.matches("ms)").count();
+    let unnamed = text
+        .rsplit_once(" and ")
+        .map_or_else(|| text.strip_suffix(" requests"), |(_, more)| more.strip_suffix(" more"));
+    let unnamed = unnamed.and_then(|count| count.parse::<u64>().ok()).unwrap_or(0);
+    let most = history.scenario.cap("named_max").unwrap_or(NAMED_MAX);
+    if unnamed > 0 && named < most as usize {
+        return Err(format!("{unnamed} requests were waited for, and not named: {record}"));
     }
     Ok(())
 }

@@ -1,5 +1,7 @@
 //! The parsed trace that all oracles share.
 
+mod exceptions;
+
 use super::observed_request::{ObservedRequest, requests};
 use crate::{
     scenario::{
@@ -8,7 +10,7 @@ use crate::{
     },
     trace::Record,
 };
-use lameduck::lifecycle::{ABORT_FLUSH, HookVerdict, Phase, StopReason};
+use lameduck::lifecycle::{ABORT_FLUSH, Phase, StopReason};
 use std::{collections::BTreeMap, time::Duration};
 
 /// How long the host waits at the end for workers that do not return.
@@ -423,78 +425,6 @@ impl<'a> RunHistory<'a> {
         let has_handle = self.scenario.stops.iter().any(|stop| stop.by == StopBy::Handle);
         let by_service = reason == Some(StopReason::Requested) && !has_handle;
         usize::from(!by_service && !reason.is_some_and(super::accounting::is_failure))
-    }
-
-    /// Whether a background task failed while it was needed. Returns `None` if the failure and the
-    /// cancellation are too near to each other.
-    #[must_use]
-    pub fn a_task_failed(&self) -> Option<bool> {
-        let cancelling = self.began(Phase::Cancelling).unwrap_or(Duration::MAX);
-        let fails = |record: &&Record| {
-            matches!(record.text("how"), Some("failed" | "panicked"))
-                && self
-                    .scenario
-                    .tasks
-                    .iter()
-                    .any(|task| Some(task.name.as_str()) == record.text("task"))
-        };
-        let at = self.server("task ends").filter(fails).map(|record| record.at).min();
-        let is_clear =
-            at.is_none_or(|at| at != cancelling && at.abs_diff(cancelling) >= self.tolerance());
-        is_clear.then_some(at < Some(cancelling) && at.is_some())
-    }
-
-    /// Whether the start of this hook was dropped. It may have finished all the same.
-    #[must_use]
-    pub fn was_dropped(&self, hook: &str) -> bool {
-        let dropped = |report: &lameduck::HookReport| {
-            report.name == hook && report.verdict == HookVerdict::StartDropped
-        };
-        self.outcome.report.as_ref().is_some_and(|report| report.hooks.iter().any(dropped))
-    }
-
-    /// Whether anything except requests and idle connections may be running in the drain.
-    #[must_use]
-    pub fn has_long_running_work(&self) -> bool {
-        let keeps = |client: &Client| {
-            let lasts = |request_kind: &RequestKind| {
-                matches!(
-                    request_kind,
-                    RequestKind::Work(..) | RequestKind::Events | RequestKind::Rare(_)
-                )
-            };
-            lasts(&client.request_kind)
-                || client.then.as_ref().is_some_and(lasts)
-                || matches!(client.traffic, Traffic::Upgraded { .. })
-        };
-        !self.scenario.tasks.is_empty() || self.scenario.clients.iter().any(keeps)
-    }
-
-    /// Whether the time of a stop hook may expire before the hook begins: its guaranteed time is
-    /// within the rounding of timers.
-    #[must_use]
-    pub fn has_no_time(&self, hook: &str) -> bool {
-        let hooks = &self.scenario.hooks;
-        let own = hooks.iter().filter_map(|hook| hook.budget_ms).sum::<u64>();
-        let sharing = hooks.iter().filter(|hook| hook.budget_ms.is_none()).count().max(1) as u64;
-        let share = self.scenario.plan.cleanup.saturating_sub(own) / sharing;
-        let mine = hooks
-            .iter()
-            .find(|script| script.name == hook)
-            .and_then(|script| script.budget_ms)
-            .unwrap_or(share);
-        Duration::from_millis(mine) <= SKEW_ROUNDING + self.tolerance()
-    }
-
-    /// Whether a further SIGINT or SIGQUIT may have ended a wait.
-    #[must_use]
-    pub fn is_impatient(&self) -> bool {
-        self.scenario.stops.len() > self.initial_stops()
-            && self
-                .scenario
-                .stops
-                .iter()
-                .any(|stop| matches!(stop.by, StopBy::Sigint | StopBy::Sigquit))
     }
 }
 

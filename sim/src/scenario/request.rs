@@ -1,7 +1,8 @@
 //! A request of a user's service: what a client sends, what it expects, and what it sends next.
 
+use super::{Previous, Statuses};
 use crate::client::{RequestSpec, grpc_frame};
-use http::{HeaderName, HeaderValue, Method, StatusCode};
+use http::{HeaderName, HeaderValue, Method};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -68,13 +69,6 @@ impl Reads {
     fn is_whole(&self) -> bool {
         *self == Self::Whole
     }
-}
-
-/// A response from which the next request takes values.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Previous {
-    pub(crate) location: Option<String>,
-    pub(crate) body: String,
 }
 
 impl Request {
@@ -428,68 +422,6 @@ impl fmt::Display for Request {
             f.write_str(&step.name())?;
         }
         Ok(())
-    }
-}
-
-impl Previous {
-    /// Replaces `{location}`, `{body}` and `{/json/pointer}`. Other braces stay.
-    fn fill(&self, text: &str) -> String {
-        let mut filled = String::new();
-        let mut rest = text;
-        while let Some((before, after)) = rest.split_once('{') {
-            filled.push_str(before);
-            let value =
-                after.split_once('}').and_then(|(name, rest)| Some((self.value(name)?, rest)));
-            if let Some((value, after)) = value {
-                filled.push_str(&value);
-                rest = after;
-            } else {
-                filled.push('{');
-                rest = after;
-            }
-        }
-        filled + rest
-    }
-
-    fn value(&self, name: &str) -> Option<String> {
-        match name {
-            "location" => self.location.clone(),
-            "body" => Some(self.body.trim().to_owned()),
-            _ if name.starts_with('/') => {
-                let json: serde_json::Value = serde_json::from_str(&self.body).ok()?;
-                let found = json.pointer(name)?;
-                Some(found.as_str().map_or_else(|| found.to_string(), ToOwned::to_owned))
-            }
-            _ => None,
-        }
-    }
-}
-
-/// Statuses of a response: a number, several numbers, or a range.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Statuses(Vec<(u16, u16)>);
-
-impl From<u16> for Statuses {
-    fn from(status: u16) -> Self {
-        Self(vec![(status, status)])
-    }
-}
-
-impl From<StatusCode> for Statuses {
-    fn from(status: StatusCode) -> Self {
-        status.as_u16().into()
-    }
-}
-
-impl<const N: usize> From<[u16; N]> for Statuses {
-    fn from(statuses: [u16; N]) -> Self {
-        Self(statuses.into_iter().map(|status| (status, status)).collect())
-    }
-}
-
-impl From<std::ops::RangeInclusive<u16>> for Statuses {
-    fn from(range: std::ops::RangeInclusive<u16>) -> Self {
-        Self(vec![range.into_inner()])
     }
 }
 

@@ -252,6 +252,9 @@ fn faults(scenario: &Scenario, trace: &Trace, stalls: &Arc<Stalls>) -> Faults {
     if scenario.syn_filter == Filter::Missing {
         faults.without_seals();
     }
+    if let Some(most) = scenario.limits.connections_max {
+        faults.record_above(most);
+    }
     for fault in &scenario.faults {
         match fault {
             Fault::PartialIo { bytes } => {

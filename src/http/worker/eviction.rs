@@ -99,7 +99,7 @@ impl EvictionQueue {
 
 #[cfg(test)]
 mod tests {
-    use super::{EvictionQueue, Place};
+    use super::{EvictionQueue, Place, SEARCH_LEAST, SEARCH_MOST};
     use crate::{
         http::{
             connection::polls::idle_sweeps::empty_idle_set,
@@ -135,5 +135,25 @@ mod tests {
         assert!(!used.is_evicted());
         assert!(unused.is_evicted());
         assert!(queue.is_empty());
+    }
+
+    // A search finds a part of the idle connections. The others would make room only after the time
+    // between two searches in which nothing was found.
+    #[tokio::test]
+    async fn the_next_search_is_soon_once_all_that_were_found_have_made_room() {
+        let (searched, late) = (Moment::from_nanos(100), Moment::from_nanos(100) + SEARCH_MOST);
+        for is_known in [true, false] {
+            let local = Arc::new(Address::Unix(None));
+            let (peer, announcement) = (Address::Unix(None), Announcement::OPENED_BEFORE);
+            let slot = Arc::new(ConnectionSlot::new(Moment::EPOCH, peer, local, announcement));
+            let idle = Idle { awaited: Awaited::NextRequest, since: Moment::EPOCH };
+            slot.set_idle(idle);
+            let mut order = vec![(idle, Place::Task(slot))];
+            order.extend((!is_known).then_some((idle, Place::IdleSet(7))));
+            let mut queue = EvictionQueue { order, searched, next_search: late };
+            queue.evict_one(&mut empty_idle_set());
+            assert!(queue.is_empty());
+            assert_eq!(queue.next_search(), searched + SEARCH_LEAST);
+        }
     }
 }

@@ -92,6 +92,12 @@ fn timeouts(all: &mut Vec<Sometimes>) {
                 observed.head.is_some_and(|(at, status, _)| status == 503 && at < left)
             })
     });
+    timeout("of a line a second, with others left out", |coverage| {
+        coverage.history.server("log").any(|line| {
+            line.text("message") == Some("client timed out")
+                && line.number("suppressed").is_some_and(|left_out| left_out > 0)
+        })
+    });
     timeout("a client whose half-closed connection is reset", |coverage| {
         let leaves = |traffic: &Traffic| {
             matches!(traffic, Traffic::Leaves { resets: true, half_closed: true, .. })
@@ -106,6 +112,9 @@ fn connections(all: &mut Vec<Sometimes>) {
     let mut limit = |what: &str, test: fn(&Coverage<'_>) -> bool| {
         all.push(Sometimes::new(format!("connections: {what}"), test));
     };
+    limit("more than the limit, while others make room", |coverage| {
+        coverage.history.server("accepted above the limit").next().is_some()
+    });
     limit("a silent one made room while serving", |coverage| {
         coverage.made_room("ended", |traffic| *traffic == Traffic::ByteLess)
     });

@@ -15,6 +15,8 @@ const ROOM: Duration = Duration::from_millis(250 + 250 + 100);
 const PARK_AFTER: Duration = Duration::from_secs(1);
 /// Time in which a free place is taken.
 const ACCEPTS: Duration = Duration::from_millis(20);
+/// Connections above the limit that may be open while others make room for them.
+const EVICTED_AT_ONCE: u32 = 8;
 /// Idle time before which no connection makes room.
 const GRACE: Duration = Duration::from_millis(250);
 
@@ -25,6 +27,9 @@ pub(super) fn limits_of_connections(history: &RunHistory<'_>) -> Result<usize, S
         return Ok(0);
     }
     let mut judged = 0;
+    if let Some(most) = limits.connections_max {
+        the_limit_is_kept(history, most)?;
+    }
     if let Some(most) = limits.connections_max.filter(|_| history.scenario.workers == 1) {
         new_clients_get_in(history)?;
         working_clients_stay(history)?;
@@ -52,6 +57,27 @@ fn clients<'a>(history: &'a RunHistory<'_>) -> impl Iterator<Item = (usize, &'a 
 
 fn event_of<'a>(history: &'a RunHistory<'_>, client: usize, event: &str) -> Option<&'a Record> {
     history.of_client(client, event).next()
+}
+
+/// Checks that only a few connections more than the limit are open at once, while others make room
+/// for them.
+fn the_limit_is_kept(history: &RunHistory<'_>, most: usize) -> Result<(), String> {
+    // The drain empties the kernel's queue, whatever the limit is (P5a).
+    let draining = history.began(Phase::Draining).unwrap_or(Duration::MAX);
+    let at_once = history.scenario.cap("evicted_at_once").unwrap_or(EVICTED_AT_ONCE);
+    // Each worker may accept one before it knows of those of the others.
+    let above = at_once as usize + history.scenario.workers - 1;
+    for accepted in history.server("accepted above the limit") {
+        let open = accepted.number("open").unwrap_or(0);
+        if accepted.at < draining && open > (most + above) as u64 {
+            return Err(format!(
+                "{open} connections were open at {:?}, with a limit of {most}, of which {above} \
+                 may be exceeded",
+                accepted.at
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// Checks that a new client gets its response soon, since silent and idle connections make room.

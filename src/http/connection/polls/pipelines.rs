@@ -183,6 +183,21 @@ async fn gathered_responses_are_gone_if_the_connection_breaks_before_they_are_wr
     assert!(world.has_ended());
 }
 
+// The memory of gathered responses is used again by the next connection of the thread. What a
+// broken connection has left in it belongs to another client.
+#[tokio::test]
+async fn a_connection_that_breaks_leaves_nothing_to_the_next_one() {
+    let mut broken = World::new();
+    broken.start().await;
+    broken.wire().send(&[GET; 4].concat());
+    broken.wire().break_writes();
+    broken.settle().await;
+    assert!(broken.has_ended());
+    let next = after(&[GET, GET]).await;
+    assert_eq!(writes(&next), ["2x200"]);
+    assert_eq!((next.requests().started, next.requests().finished), (2, 2));
+}
+
 // The connection's task ended with the panic, and the responses that it had gathered were lost.
 #[tokio::test]
 async fn a_body_that_panics_does_not_take_earlier_responses_with_it() {
