@@ -222,19 +222,15 @@ impl<S: HttpService> ConnectionService<S> {
         let arrived = request_state.arrived;
         let mut pinned = HandlerFuture::pinned(place, state);
         let mut handler = pinned.as_mut().project();
-        let mut request = http::Request::new(Body::arrived(body, request_state));
-        *request.method_mut() = method;
-        *request.uri_mut() = uri;
-        if let Some(headers) = headers.take() {
-            // The replaced map is empty and owns no memory, so its destructor is skipped.
-            mem::forget(mem::replace(request.headers_mut(), headers));
-        }
-        // `catch` copies what its closure owns.
-        let mut request = Some(request);
         let called = catch(|| {
-            if let Some(request) = request.take() {
-                handler.future.set(Some(self.service.call(request)));
+            let mut request = http::Request::new(Body::arrived(body, request_state));
+            *request.method_mut() = method;
+            *request.uri_mut() = uri;
+            if let Some(headers) = headers.take() {
+                // The replaced map is empty and owns no memory, so its destructor is skipped.
+                mem::forget(mem::replace(request.headers_mut(), headers));
             }
+            handler.future.set(Some(self.service.call(request)));
         });
         if let Err(panic) = called {
             handler.state.record_panic(&panic);
