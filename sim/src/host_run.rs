@@ -285,9 +285,9 @@ fn record_report(name: &str, trace: &Trace, report: &Report) {
 /// eighth reads the status page.
 ///
 /// After a phase change the probes are `pauses.0` apart; while nothing changes, the pause grows to
-/// at most `pauses.1`. After the exit they are [`PAUSE_AFTER_EXIT`] apart. Each response is
-/// recorded: its status and the hash of its body, or `none` with the failure. `asked_us` is the time
-/// of the request, so a response is at most that old.
+/// at most `pauses.1`. After the exit they are two seconds apart. Each response is recorded: its
+/// status and the hash of its body, or `none` with the failure. `asked_us` is the time of the
+/// request, so a response is at most that old.
 pub async fn probe<H: HostNetwork>(
     host: H,
     process: String,
