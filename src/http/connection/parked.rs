@@ -361,9 +361,15 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
         false
     }
 
+    /// Drops the handler, before the client sees the end of its connection.
+    fn drop_handler(&mut self) {
+        self.fast_path = None;
+        self.client_watch = None;
+    }
+
     /// Drops the handler. The connection must not end as if it had its response (P5d).
     fn cut_handler(&mut self) {
-        drop(self.fast_path.take());
+        self.drop_handler();
         if let Some(mut io) = self.io.take() {
             io.reset_on_drop();
         }

@@ -64,6 +64,20 @@ pub(super) enum Upgrade {
     No,
 }
 
+/// What a body says of itself before it is polled.
+#[derive(Clone, Copy, Debug, Default)]
+struct BodyHint {
+    length: Option<u64>,
+    /// It is empty.
+    ends: bool,
+}
+
+impl BodyHint {
+    fn of(body: &impl HttpBody) -> Self {
+        Self { length: body.size_hint().exact(), ends: body.is_end_stream() }
+    }
+}
+
 impl<F, B, E> Future for HandlerFuture<F>
 where
     F: Future<Output = Result<Response<B>, E>>,
@@ -79,13 +93,13 @@ where
             return Poll::Ready(Ok(me.state.error_response(error)));
         };
         let mut polled = Poll::Pending;
-        let mut length = None;
+        let mut hint = BodyHint::default();
         me.state.set_running(true);
         let caught = catch(|| {
             polled = future.poll(cx);
             // The body is the app's code, too.
             if let Poll::Ready(Ok(response)) = &polled {
-                length = response.body().size_hint().exact();
+                hint = BodyHint::of(response.body());
             }
         });
         me.state.set_running(false);
@@ -99,7 +113,7 @@ where
                 if response.status().is_informational() && !state.may_switch(&response) {
                     return Poll::Ready(Ok(state.refuse_status(response)));
                 }
-                return Poll::Ready(Ok(state.respond(response, length)));
+                return Poll::Ready(Ok(state.respond(response, hint)));
             }
             Poll::Ready(Err(error)) => {
                 me.state.log_failure(error);
@@ -227,12 +241,8 @@ impl HandlerState {
         None
     }
 
-    /// Returns the response with the host's part. `exact` is the length of its body, if known.
-    fn respond<B>(
-        &mut self,
-        mut response: Response<B>,
-        exact: Option<u64>,
-    ) -> Response<ResponseBody<B>>
+    /// Returns the response with the host's part.
+    fn respond<B>(&mut self, mut response: Response<B>, hint: BodyHint) -> Response<ResponseBody<B>>
     where
         B: HttpBody<Data = Bytes>,
     {
@@ -269,13 +279,14 @@ impl HandlerState {
         let class = StreamShutdown::of(&response, in_flight.request());
         // If the head and the body disagree, the response is not sent (P5d), so either gives the
         // length.
-        let promised = exact.or_else(|| declared_length(response.headers_mut()).ok().flatten());
+        let promised =
+            hint.length.or_else(|| declared_length(response.headers_mut()).ok().flatten());
         // A body with a promised length would not be complete if it ended early.
         let class = if promised.is_some() { StreamShutdown::Finish } else { class };
         if class == StreamShutdown::EndSpread {
             in_flight.request().begin_stream();
         }
-        response.map(|body| ResponseBody::handler(body, in_flight, class, promised))
+        response.map(|body| ResponseBody::handler(body, hint.ends, in_flight, class, promised))
     }
 
     /// Whether a response is a 101 for which its request has asked.
@@ -298,7 +309,8 @@ impl HandlerState {
         self.error_response(ErrorResponse::Failed)
     }
 
-    /// Responds with a 500 in place of a response whose body panicked when its length was queried.
+    /// Responds with a 500 in place of a response whose body panicked when it was asked for its
+    /// length or its end.
     #[cold]
     fn replace<B>(&mut self, response: Response<B>, panic: &str) -> Response<ResponseBody<B>> {
         self.record_panic(panic);

@@ -65,17 +65,15 @@ impl<B> ResponseBody<B> {
     /// Wraps the handler's body. `content_length`: the length in the response head.
     pub(super) fn handler(
         body: B,
+        ends: bool,
         in_flight: InFlight,
         class: StreamShutdown,
         content_length: Option<u64>,
-    ) -> Self
-    where
-        B: HttpBody,
-    {
+    ) -> Self {
         let mut state = BodyState::complete(Some(in_flight));
         state.class = class;
         state.remaining = content_length;
-        state.complete = state.is_last(body.is_end_stream());
+        state.complete = state.is_last(ends);
         Self { source: Source::Handler { body }, state }
     }
 

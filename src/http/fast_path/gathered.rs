@@ -107,6 +107,10 @@ impl Gathered {
                 Poll::Pending => polled = Poll::Pending,
             }
         }
+        if !self.long_body.is_empty() {
+            // A later close looks for what the client has not acknowledged.
+            unflushed.connection().io.on_written(written);
+        }
         match Pin::new(io).poll_flush(cx) {
             Poll::Ready(Ok(())) => {}
             Poll::Ready(Err(_)) => return self.disconnect(),
@@ -115,10 +119,6 @@ impl Gathered {
                 self.requests.drain(..).for_each(|(in_flight, _)| unflushed.push(in_flight));
                 return Sent::Blocked;
             }
-        }
-        if !self.long_body.is_empty() {
-            // A later close looks for what the client has not acknowledged.
-            unflushed.connection().io.on_written(written);
         }
         let now = unflushed.connection().server().clock.now();
         let sent = |in_flight: &mut InFlight| {

@@ -3,7 +3,7 @@
 use super::{GET, host, outcomes};
 #[cfg(feature = "metrics")]
 use crate::support::until_holds;
-use crate::support::{App, Client, End, block};
+use crate::support::{App, Client, End, block, pause};
 use axum::body::{Body, Bytes};
 use hyper::body::{Frame, SizeHint};
 use std::{
@@ -103,17 +103,22 @@ fn a_body_that_panics_when_it_is_polled_for_its_end_is_counted() {
     let app = App::start(host(async |path, _| {
         let panics = match &*path {
             "/at-once" => Panics::AsItIsAskedForItsEnd,
+            "/later" => {
+                pause(20).await;
+                Panics::AsItIsAskedForItsEnd
+            }
             _ => Panics::AfterItsPiece,
         };
         Body::new(Odd { panics, ..Odd::new("all of it", 9) })
     }));
-    for path in ["/at-once", "/after"] {
-        let mut client = Client::connect(app.main);
-        client.send_get(path);
-        let _ = client.end();
+    let mut client = Client::connect(app.main);
+    for path in ["/at-once", "/later"] {
+        assert_eq!(client.get(path).status, 500, "{path}");
     }
+    client.send_get("/after");
+    let _ = client.end();
     let report = app.end();
-    assert_eq!((outcomes(&report), report.code()), ([2, 0, 0, 0, 2], 0), "{report:?}");
+    assert_eq!((outcomes(&report), report.code()), ([3, 2, 0, 0, 1], 0), "{report:?}");
 }
 
 // The latency was read when the handler had returned, not when its body had been sent.

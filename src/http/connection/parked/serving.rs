@@ -87,6 +87,7 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
                 Transition::Wait
             }
             Client::There { .. } | Client::Gone => {
+                self.drop_handler();
                 self.io = None;
                 Transition::Close
             }
