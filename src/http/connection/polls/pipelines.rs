@@ -2,6 +2,7 @@
 
 use super::{GET, output::http1, script::End, world::World};
 use crate::http::server::limits::{HalfClose, Limits};
+use std::time::Duration;
 
 const WAITS: &[u8] = b"GET /waits HTTP/1.1\r\nhost: a\r\n\r\n";
 const HALVES: &[u8] = b"GET /halves HTTP/1.1\r\nhost: a\r\n\r\n";
@@ -82,6 +83,25 @@ async fn a_long_body_is_the_last_that_is_gathered() {
     assert_eq!(http1(&world.wire().written), "3x200");
     assert_eq!(world.wire().written.iter().filter(|byte| **byte == b'x').count(), 50_000);
     assert_eq!(world.requests().finished, 3);
+}
+
+// Over TLS a flush waits for ciphertext that the kernel has not taken. The bytes of a long response
+// did not count as written then, and its connection closed although its client had received nothing
+// (P15).
+#[tokio::test]
+async fn a_long_response_whose_flush_waits_is_delivered_or_times_out() {
+    let mut world = World::with_limits(Limits::default().send_timeout(Duration::from_secs(2)));
+    world.start().await;
+    world.wire().stop_receiving(60_000);
+    world.wire().hold_flushes(true);
+    world.wire().send(b"GET /large HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n");
+    world.settle().await;
+    assert!(world.wire().written.len() > 50_000, "all of it was encrypted");
+    world.wire().hold_flushes(false);
+    world.settle().await;
+    assert!(!world.has_ended(), "its client has received nothing");
+    world.wait(4).await;
+    assert_eq!(world.wire().how_it_ended(), End::Reset);
 }
 
 // A handler that waits would hold back the responses of the handlers before it.

@@ -24,6 +24,8 @@ pub(super) struct Wire {
     broken: bool,
     /// Writes fail.
     writes_fail: bool,
+    /// Flushes wait, as those of TLS for ciphertext that the kernel has not taken.
+    flush_waits: bool,
     /// Bytes that one read returns at most.
     pub(super) piece: usize,
     /// Bytes that writes still take before they are pending.
@@ -67,6 +69,7 @@ pub(super) fn script() -> (Script, Arc<Mutex<Wire>>) {
         ended: false,
         broken: false,
         writes_fail: false,
+        flush_waits: false,
         piece: usize::MAX,
         room: usize::MAX,
         written: Vec::new(),
@@ -114,6 +117,12 @@ impl Wire {
     /// The connection breaks, which the next write finds out.
     pub(super) const fn break_writes(&mut self) {
         self.writes_fail = true;
+    }
+
+    /// Flushes wait from now on, or no more.
+    pub(super) fn hold_flushes(&mut self, flush_waits: bool) {
+        self.flush_waits = flush_waits;
+        self.wake_writer();
     }
 
     /// The peer receives all that was written, and the kernel takes `room` further bytes.
@@ -218,7 +227,12 @@ impl AsyncWrite for Script {
         Poll::Ready(Ok(length))
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut wire = self.wire();
+        if wire.flush_waits {
+            wire.writer = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
         Poll::Ready(Ok(()))
     }
 
