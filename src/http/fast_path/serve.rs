@@ -95,13 +95,13 @@ struct WaitingRequest<S: HttpService> {
     keep_alive: KeepAlive,
 }
 
-/// A response that is not sent yet.
-struct Responded<B> {
-    response: Response<ResponseBody<B>>,
+/// What a request that was parsed needs for its response.
+#[derive(Clone, Copy)]
+struct Answerable {
     /// Length of the request in bytes.
     len: usize,
     keep_alive: KeepAlive,
-    /// The time for its date.
+    /// The time for the date of its response.
     now: Moment,
 }
 
@@ -194,7 +194,9 @@ impl<S: HttpService> FastPath<S> {
         read: &[u8],
         requests_left: &mut u32,
     ) -> FastPathOutcome<S> {
-        self.serve_from(cx, io, read, requests_left, None)
+        self.gathering(cx, io, |this, cx, io, gathered| {
+            this.serve_all(cx, io, read, requests_left, gathered)
+        })
     }
 
     /// Polls the handler that waits. If it has responded, sends the response.
@@ -212,24 +214,25 @@ impl<S: HttpService> FastPath<S> {
         };
         self.handler = Some(handler);
         let now = self.connection().server().clock.now();
-        let first = Responded { response, len: read.len(), keep_alive, now };
-        self.serve_from(cx, io, &read, &mut 0, Some(first))
+        let request = Answerable { len: read.len(), keep_alive, now };
+        self.gathering(cx, io, |this, cx, io, gathered| {
+            match this.respond(cx, io, &read, request, response, gathered) {
+                Ok(_) => FastPathOutcome::AllServed(now),
+                Err(outcome) => outcome,
+            }
+        })
     }
 
-    /// Serves requests, the first of which may have its response.
-    fn serve_from<T: Transport>(
+    /// Calls `serve` with a place for the responses. A panic in it ends the connection.
+    fn gathering<T: Transport>(
         &mut self,
         cx: &mut Context<'_>,
         io: &mut T,
-        read: &[u8],
-        requests_left: &mut u32,
-        mut first: Option<Responded<S::ResponseBody>>,
+        serve: impl FnOnce(&mut Self, &mut Context<'_>, &mut T, &mut Gathered) -> FastPathOutcome<S>,
     ) -> FastPathOutcome<S> {
         let mut gathered = Gathered::take();
         let mut outcome = FastPathOutcome::Disconnected;
-        let served = catch(|| {
-            outcome = self.serve_all(cx, io, read, requests_left, &mut first, &mut gathered);
-        });
+        let served = catch(|| outcome = serve(self, cx, io, &mut gathered));
         if let Err(panic) = served {
             // The body panicked when its length was queried. Earlier responses are not lost by
             // that.
@@ -249,86 +252,92 @@ impl<S: HttpService> FastPath<S> {
         io: &mut T,
         mut read: &[u8],
         requests_left: &mut u32,
-        first: &mut Option<Responded<S::ResponseBody>>,
         gathered: &mut Gathered,
     ) -> FastPathOutcome<S> {
         loop {
-            let responded = match first.take() {
-                Some(first) => Ok(first),
-                None => self.begin(cx, read, requests_left, gathered),
+            let Some((mut handler, request)) = self.begin(read, requests_left) else {
+                // No handler was called for these bytes. They may be a partial head, which has its
+                // own timeout.
+                self.connection().take_called();
+                return self.hand_over(cx, io, gathered, Leftover::new(read, None));
             };
-            let Responded { response, len, keep_alive, now } = match responded {
-                Ok(responded) => responded,
-                Err(None) => return FastPathOutcome::Waits,
-                Err(Some(leftover)) => return self.hand_over(cx, io, gathered, leftover),
+            let Poll::Ready(Ok(response)) = handler.as_mut().poll(cx) else {
+                if gathered.bytes.is_empty() && after_empty_lines(&read[request.len..]).is_empty() {
+                    let (read, keep_alive) = (codec::copy_head(read), request.keep_alive);
+                    self.waiting = Some(WaitingRequest { handler, read, keep_alive });
+                    return FastPathOutcome::Waits;
+                }
+                let leftover = Leftover::new(read, Some(Resumed::Pending(handler)));
+                return self.hand_over(cx, io, gathered, leftover);
             };
-            let after = match self.gather(cx, response, keep_alive, now, gathered) {
-                Ok(after) => after,
-                Err(response) => {
-                    let leftover = Leftover::new(read, Some(Resumed::Response(response)));
-                    return self.hand_over(cx, io, gathered, leftover);
-                }
+            self.handler = Some(handler);
+            read = match self.respond(cx, io, read, request, response, gathered) {
+                Ok(rest) => rest,
+                Err(outcome) => return outcome,
             };
-            read = after_empty_lines(&read[len..]);
-            let caps = self.connection().server().caps();
-            if after == KeepAlive::Yes && !read.is_empty() && !gathered.is_full(caps) {
-                continue;
-            }
-            match gathered.send(cx, io, self.service.unflushed()) {
-                Sent::All(_) if after == KeepAlive::No => {
-                    return FastPathOutcome::LastSent(codec::copy_head(read));
-                }
-                Sent::All(now) if read.is_empty() => return FastPathOutcome::AllServed(now),
-                Sent::All(_) => {}
-                Sent::Blocked => {
-                    let mut leftover = Leftover::new(read, None);
-                    (leftover.unwritten, leftover.after) = (gathered.take_rest(), after);
-                    return FastPathOutcome::Fallback(leftover);
-                }
-                Sent::Disconnected => return FastPathOutcome::Disconnected,
-            }
         }
     }
 
-    /// Begins the request at the beginning of `read`. Returns its response if the handler responds
-    /// at once, and otherwise what is left to hyper: nothing if the handler waits without hyper.
+    /// Begins the request at the beginning of `read`, if it is one for the fast path. The handler
+    /// has not been polled yet.
     #[inline]
     fn begin(
         &mut self,
-        cx: &mut Context<'_>,
         read: &[u8],
         requests_left: &mut u32,
-        gathered: &Gathered,
-    ) -> Result<Responded<S::ResponseBody>, Option<Box<Leftover<S>>>> {
+    ) -> Option<(PinnedHandler<S>, Answerable)> {
+        if *requests_left == 0 {
+            return None;
+        }
         let limits = &self.connection().server().config.limits;
         let fields_max = limits.fixed().fast_path_fields_max.get().min(limits.headers_max);
-        let parsed = if *requests_left == 0 {
-            None
-        } else {
-            codec::parse(read, fields_max, self.headers.get_or_insert_default())
-        };
-        let Some(parsed) = parsed else {
-            // No handler was called for these bytes. They may be a partial head, which has its
-            // own timeout.
-            self.connection().take_called();
-            return Err(Some(Leftover::new(read, None)));
-        };
+        let FastRequest { method, uri, body, len, keep_alive } =
+            codec::parse(read, fields_max, self.headers.get_or_insert_default())?;
         *requests_left -= 1;
-        let FastRequest { method, uri, body, len, keep_alive } = parsed;
         let place = self.handler.take();
-        let (mut handler, arrived) =
+        let (handler, arrived) =
             self.service.handle_in(place, method, uri, &mut self.headers, body);
-        let Poll::Ready(Ok(response)) = handler.as_mut().poll(cx) else {
-            if gathered.bytes.is_empty() && after_empty_lines(&read[len..]).is_empty() {
-                let read = codec::copy_head(read);
-                self.waiting = Some(WaitingRequest { handler, read, keep_alive });
-                return Err(None);
+        // If the handler responds at once, the time of arrival serves for the date.
+        Some((handler, Answerable { len, keep_alive, now: arrived }))
+    }
+
+    /// Gathers the response to the request at the beginning of `read`, and sends the gathered
+    /// responses unless another request follows. Returns what follows and is to be served.
+    #[inline]
+    fn respond<'read, T: Transport>(
+        &mut self,
+        cx: &mut Context<'_>,
+        io: &mut T,
+        read: &'read [u8],
+        request: Answerable,
+        response: Response<ResponseBody<S::ResponseBody>>,
+        gathered: &mut Gathered,
+    ) -> Result<&'read [u8], FastPathOutcome<S>> {
+        let after = match self.gather(cx, response, request, gathered) {
+            Ok(after) => after,
+            Err(response) => {
+                let leftover = Leftover::new(read, Some(Resumed::Response(response)));
+                return Err(self.hand_over(cx, io, gathered, leftover));
             }
-            return Err(Some(Leftover::new(read, Some(Resumed::Pending(handler)))));
         };
-        self.handler = Some(handler);
-        // The handler responded at once, so the time of arrival serves for the date.
-        Ok(Responded { response, len, keep_alive, now: arrived })
+        let rest = after_empty_lines(&read[request.len..]);
+        let caps = self.connection().server().caps();
+        if after == KeepAlive::Yes && !rest.is_empty() && !gathered.is_full(caps) {
+            return Ok(rest);
+        }
+        Err(match gathered.send(cx, io, self.service.unflushed()) {
+            Sent::All(_) if after == KeepAlive::No => {
+                FastPathOutcome::LastSent(codec::copy_head(rest))
+            }
+            Sent::All(now) if rest.is_empty() => FastPathOutcome::AllServed(now),
+            Sent::All(_) => return Ok(rest),
+            Sent::Blocked => {
+                let mut leftover = Leftover::new(rest, None);
+                (leftover.unwritten, leftover.after) = (gathered.take_rest(), after);
+                FastPathOutcome::Fallback(leftover)
+            }
+            Sent::Disconnected => FastPathOutcome::Disconnected,
+        })
     }
 
     /// Sends the gathered responses, and leaves the rest to hyper.
@@ -359,11 +368,10 @@ impl<S: HttpService> FastPath<S> {
         &mut self,
         cx: &mut Context<'_>,
         mut response: Response<ResponseBody<S::ResponseBody>>,
-        keep_alive: KeepAlive,
-        now: Moment,
+        request: Answerable,
         gathered: &mut Gathered,
     ) -> Result<KeepAlive, Box<Response<ResponseBody<S::ResponseBody>>>> {
-        let all = match self.gather_head(&mut response, keep_alive, now, gathered) {
+        let all = match self.gather_head(&mut response, request, gathered) {
             Some((length, after)) => {
                 self.gather_body(cx, response, length, gathered).map(|()| after)
             }
@@ -380,16 +388,15 @@ impl<S: HttpService> FastPath<S> {
     fn gather_head(
         &mut self,
         response: &mut Response<ResponseBody<S::ResponseBody>>,
-        keep_alive: KeepAlive,
-        now: Moment,
+        request: Answerable,
         gathered: &mut Gathered,
     ) -> Option<(u64, KeepAlive)> {
         let server = self.service.connection().server();
-        let date = self.date_cache.at(now, || server.clock.wall());
+        let date = self.date_cache.at(request.now, || server.clock.wall());
         let source = response.body();
         let length =
             source.size_hint().exact().filter(|length| *length > 0 || source.is_end_stream())?;
-        let after = codec::encode(&mut gathered.bytes, response, length, keep_alive, date)?;
+        let after = codec::encode(&mut gathered.bytes, response, length, request.keep_alive, date)?;
         Some((length, after))
     }
 
