@@ -95,7 +95,7 @@ pub(super) fn fidelity(seeds: &std::ops::Range<u64>, case: Option<u64>) -> io::R
         print(&case.to_json())?;
         return Ok(Held::Yes);
     }
-    let report = fidelity::Report::of(seeds.clone(), cores(), REAL_TIME_THREADS);
+    let report = fidelity::Report::of(seeds.clone(), cores(), 4 * cores());
     print(&format!("{report}\n"))?;
     Ok(if report.is_good() { Held::Yes } else { Held::No })
 }

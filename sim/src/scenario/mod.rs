@@ -31,6 +31,7 @@ pub use rare::RareRequest;
 pub(crate) use request::Reads;
 pub use request::Request;
 pub use request_kind::{Cooperation, RequestKind, StuckResponse, WrongLength};
+pub(crate) use run::run_while_void;
 pub use run::{CLIENTS, Outcome, PROBER, SERVER, run, run_in_real_time, run_with};
 pub(crate) use run::{ServedApp, client_name, run_life};
 pub use sends_on::{SendsOn, SentOn};

@@ -87,10 +87,15 @@ pub fn run<W: World>(scenario: &Scenario) -> Outcome {
 /// If the host or a client panics unexpectedly.
 #[must_use]
 pub fn run_in_real_time(scenario: &Scenario) -> Outcome {
+    run_while_void(scenario, Outcome::is_void)
+}
+
+/// Runs `scenario` in real time, again while the run `is_void`, but only a few times.
+pub(crate) fn run_while_void(scenario: &Scenario, is_void: impl Fn(&Outcome) -> bool) -> Outcome {
     let mut void_runs = 0;
     loop {
         let outcome = Outcome { void_runs, ..run::<LinuxWorld>(scenario) };
-        if !outcome.is_void() || void_runs == VOID_RUNS_MAX {
+        if !is_void(&outcome) || void_runs == VOID_RUNS_MAX {
             return outcome;
         }
         void_runs += 1;

@@ -224,12 +224,16 @@ impl<S: HttpService> FastPath<S> {
     }
 
     /// Calls `serve` with a place for the responses. A panic in it ends the connection.
-    fn gathering<T: Transport>(
+    fn gathering<T, Serve>(
         &mut self,
         cx: &mut Context<'_>,
         io: &mut T,
-        serve: impl FnOnce(&mut Self, &mut Context<'_>, &mut T, &mut Gathered) -> FastPathOutcome<S>,
-    ) -> FastPathOutcome<S> {
+        serve: Serve,
+    ) -> FastPathOutcome<S>
+    where
+        T: Transport,
+        Serve: FnOnce(&mut Self, &mut Context<'_>, &mut T, &mut Gathered) -> FastPathOutcome<S>,
+    {
         let mut gathered = Gathered::take();
         let mut outcome = FastPathOutcome::Disconnected;
         let served = catch(|| outcome = serve(self, cx, io, &mut gathered));

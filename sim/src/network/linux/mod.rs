@@ -119,7 +119,9 @@ impl World for LinuxWorld {
         let default = tracing::dispatcher::get_default(Clone::clone);
         let threads: Vec<_> = hosts
             .into_iter()
-            .map(|(name, host)| host.start(name, over.clone(), ended.clone(), default.clone()))
+            .map(|(name, host)| {
+                host.start(name, epoch, over.clone(), ended.clone(), default.clone())
+            })
             .collect();
         drop(ended);
         let result = await_jobs(&shared.trace, &ends, awaited, epoch, limit);
@@ -185,9 +187,11 @@ impl HostThread {
         Self { trace: shared.trace.clone(), jobs: Vec::new(), is_probed: false }
     }
 
+    /// Starts the thread. What it does later than after `epoch` is late by the machine.
     fn start(
         self,
         name: String,
+        epoch: Instant,
         over: CancellationToken,
         ended: mpsc::Sender<EndedHost>,
         default: Dispatch,
@@ -199,6 +203,7 @@ impl HostThread {
                 .enable_all()
                 .build()
                 .expect("the system has descriptors left for another world");
+            self.trace.note_stall(epoch.elapsed());
             runtime.block_on(self.live(&name, &over, &ended));
             runtime.shutdown_background();
         };
