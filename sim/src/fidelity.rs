@@ -108,12 +108,13 @@ impl Ends {
 }
 
 /// Whether this is a client whose ends can be compared. Of many strangers on the internal port the
-/// first ones have to go, and which of them are the first depends on the machine.
+/// first ones have to go, and which of them are the first depends on the machine; so does how many
+/// resets of streams the host reads at once, and whether they are too many.
 fn is_compared(scenario: &Scenario, actor: &str) -> bool {
     let client = actor.strip_prefix("client-").and_then(|n| n.parse::<usize>().ok());
-    client
-        .and_then(|n| scenario.clients.get(n))
-        .is_some_and(|client| !matches!(client.traffic, Traffic::InternalStrangers { .. }))
+    client.and_then(|n| scenario.clients.get(n)).is_some_and(|client| {
+        !matches!(client.traffic, Traffic::InternalStrangers { .. } | Traffic::Http2Resets { .. })
+    })
 }
 
 /// A place at which Linux shows something else than the simulation.

@@ -31,7 +31,7 @@ pub(super) struct Gathered {
 pub(super) enum Sent {
     /// The kernel has taken all of them by this moment.
     All(Moment),
-    /// The kernel takes no more for now.
+    /// The kernel takes no more for now, or others have a turn first.
     Blocked,
     /// The connection is broken.
     Disconnected,
@@ -93,9 +93,10 @@ impl Gathered {
         unflushed: &UnflushedResponses,
     ) -> Sent {
         self.complete = 0;
-        let mut written = 0;
-        let mut polled = Poll::Ready(());
-        while written < self.len() && polled.is_ready() {
+        let writes_max = unflushed.connection().server().caps().writes_per_poll;
+        let (mut written, mut writes) = (0, 0);
+        while written < self.len() && !writes_max.is_reached_by(writes) {
+            writes += 1;
             let polled_write = if self.long_body.is_empty() {
                 Pin::new(&mut *io).poll_write(cx, &self.bytes[written..])
             } else {
@@ -104,7 +105,7 @@ impl Gathered {
             match polled_write {
                 Poll::Ready(Ok(0) | Err(_)) => return self.disconnect(),
                 Poll::Ready(Ok(more)) => written += more,
-                Poll::Pending => polled = Poll::Pending,
+                Poll::Pending => break,
             }
         }
         if !self.long_body.is_empty() {
@@ -125,7 +126,7 @@ impl Gathered {
             in_flight.connection().on_request_ended();
             in_flight.finish(&|| now);
         };
-        if polled.is_ready() {
+        if written == self.len() {
             self.requests.iter_mut().for_each(|(in_flight, _)| sent(in_flight));
             self.requests.clear();
             self.clear();

@@ -172,6 +172,9 @@ caps! {
     named_max = 10;
     /// Characters of such a name; a longer one is truncated.
     name_chars_max = 120;
+    /// Writes of one response without hyper. The rest is left to hyper, whose task gives others a
+    /// turn: a client that reads as fast as it is written to never makes a write wait.
+    writes_per_poll = 16;
 }
 
 #[cfg(feature = "__caps")]

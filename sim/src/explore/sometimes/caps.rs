@@ -22,7 +22,7 @@ const UNSEEN: [&str; 11] = [
 ];
 
 /// Caps at which the host stops, so that they are never exceeded.
-const EXACT: [&str; 7] = [
+const EXACT: [&str; 8] = [
     "evicted_at_once",
     "accept_batch",
     "discards_per_poll",
@@ -30,6 +30,7 @@ const EXACT: [&str; 7] = [
     "read_buf_bytes",
     "empty_frames_max",
     "unflushed_settled_from",
+    "writes_per_poll",
 ];
 
 pub(super) fn caps(all: &mut Vec<Sometimes>) {

@@ -11,6 +11,9 @@
 //! dropped, as by the filter on Linux, and is sent again after 1 s, 2 s, 4 s. This stands for the
 //! client's retransmission, which the simulated kernel does not have.
 //!
+//! Bytes for a closed socket are answered with an RST, as by Linux. The simulated kernel would take
+//! them until the peer closes, too.
+//!
 //! A listener that closes is not closed in the kernel: the kernel would not bind its port again
 //! while one of its connections is open. The listener is retired instead. The connections in its
 //! queue are reset, new ones are refused, and the next listener on the port reuses it.
@@ -60,6 +63,8 @@ struct State {
     released: VecDeque<PacketInFlight>,
     sealed: BTreeSet<SocketAddr>,
     retired: BTreeMap<SocketAddr, (HostId, TcpListener)>,
+    /// Connections whose first end is closed. Their peer has not closed yet.
+    closed: BTreeSet<(SocketAddr, SocketAddr)>,
     outbox: Vec<Packet>,
 }
 
@@ -180,6 +185,22 @@ impl Fabric {
         }
     }
 
+    /// Records that the local end of a connection was closed without an RST.
+    pub(super) fn close(&self, local: SocketAddr, peer: SocketAddr) {
+        self.lock().closed.insert((local, peer));
+    }
+
+    /// Returns the local end and the peer if a packet has bytes for an end that is closed. Forgets
+    /// ends whose connection is over.
+    fn closed_end_of(&self, packet: &Packet) -> Option<(SocketAddr, SocketAddr)> {
+        let Transport::Tcp(segment) = &packet.payload else { return None };
+        let is_over = segment.flags.rst || segment.flags.fin || segment.flags.syn;
+        let has_bytes = !segment.payload.is_empty();
+        let (peer, local) = ends(packet).filter(|_| is_over || has_bytes)?;
+        let was_closed = self.lock().closed.remove(&(local, peer));
+        (was_closed && has_bytes).then_some((local, peer))
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -295,7 +316,10 @@ impl Pump {
             }
         }
         self.note(Direction::Received, &flight.packet);
-        let address = destination(&flight.packet);
+        if let Some((local, peer)) = self.fabric.closed_end_of(&flight.packet) {
+            return self.fabric.reset(local, peer);
+        }
+        let address = ends(&flight.packet).map(|(_, to)| to);
         self.guard.deliver(flight.packet);
         // A handshake may have been in progress when the listener was retired.
         if let Some(address) = address {
@@ -349,17 +373,18 @@ fn link(a: IpAddr, b: IpAddr) -> Link {
 /// Returns the source and destination of a packet that is a SYN without an ACK.
 fn bare_syn(packet: &Packet) -> Option<(SocketAddr, SocketAddr)> {
     match &packet.payload {
-        Transport::Tcp(segment) if segment.flags.syn && !segment.flags.ack => Some((
-            SocketAddr::new(packet.src, segment.src_port),
-            SocketAddr::new(packet.dst, segment.dst_port),
-        )),
+        Transport::Tcp(segment) if segment.flags.syn && !segment.flags.ack => ends(packet),
         Transport::Tcp(_) | Transport::Udp(_) => None,
     }
 }
 
-fn destination(packet: &Packet) -> Option<SocketAddr> {
+/// Returns the source and destination of a TCP packet.
+fn ends(packet: &Packet) -> Option<(SocketAddr, SocketAddr)> {
     match &packet.payload {
-        Transport::Tcp(segment) => Some(SocketAddr::new(packet.dst, segment.dst_port)),
+        Transport::Tcp(segment) => Some((
+            SocketAddr::new(packet.src, segment.src_port),
+            SocketAddr::new(packet.dst, segment.dst_port),
+        )),
         Transport::Udp(_) => None,
     }
 }

@@ -41,11 +41,11 @@ use wakeup::ReadinessDelay;
 type BoxFuture = Box<dyn FnOnce(TurmoilNetHost) -> Pin<Box<dyn Future<Output = ()> + Send>>>;
 
 /// Hosts with a TCP stack each. It is close to Linux in what a shutdown depends on: handshakes and
-/// the accept queue, half-close, windows, RST for unread bytes, a SYN filter. Idle time costs no
-/// work.
+/// the accept queue, half-close, windows, RST for unread bytes and for bytes that arrive after a
+/// close, a SYN filter. Idle time costs no work.
 ///
-/// Known differences from Linux: an RST discards the receiver's buffered bytes; a write after the
-/// peer closed never fails; no packet is lost; latencies are whole milliseconds.
+/// Known differences from Linux: an RST discards the receiver's buffered bytes; no packet is lost;
+/// latencies are whole milliseconds.
 #[derive(Debug)]
 pub struct TurmoilNetWorld {
     config: WorldConfig,

@@ -298,6 +298,8 @@ impl Drop for TurmoilNetStream {
         let Some(inner) = self.inner.take() else { return };
         if self.farewell == CloseMode::Reset || !self.ahead.is_empty() {
             self.host.fabric.reset(self.local, self.peer);
+        } else {
+            self.host.fabric.close(self.local, self.peer);
         }
         close(&self.host, inner);
     }

@@ -1,7 +1,7 @@
 //! Sweeps of the idle set, while one takes longer than the next deadline is away.
 
 use super::{
-    GET,
+    GET, LARGE,
     clock::ManualClock,
     output::http1,
     script::{Script, lock, script},
@@ -235,4 +235,19 @@ async fn idle_connections_are_served_after_each_batch_of_new_ones() {
     idle.are_readable.store(true, Relaxed);
     idle.set.serve_ready_now().await;
     assert_eq!(http1(&lock(&wire).written), "200");
+}
+
+/// A client that read as fast as the host wrote had all of a long response before other connections
+/// had a turn: without a task there was no budget.
+#[tokio::test]
+async fn a_long_response_leaves_others_a_turn() {
+    let (io, wire) = script();
+    lock(&wire).write_piece = 1_000;
+    lock(&wire).send(LARGE);
+    let mut idle = Idle::serving([io], true);
+    idle.are_readable.store(true, Relaxed);
+    idle.set.serve_ready_now().await;
+    let writes_max = Limits::default().fixed().writes_per_poll.get();
+    assert_eq!(lock(&wire).writes.len(), writes_max);
+    assert_eq!(idle.set.drain_resumed().count(), 1, "a task writes the rest");
 }

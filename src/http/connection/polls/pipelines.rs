@@ -1,6 +1,6 @@
 //! Pipelined requests on the fast path: what each write carries, and what is counted when.
 
-use super::{GET, output::http1, script::End, world::World};
+use super::{GET, LARGE, output::http1, script::End, world::World};
 use crate::http::server::limits::{HalfClose, Limits};
 use std::time::Duration;
 
@@ -9,7 +9,6 @@ const HALVES: &[u8] = b"GET /halves HTTP/1.1\r\nhost: a\r\n\r\n";
 const MIDDLING: &[u8] = b"GET /middling HTTP/1.1\r\nhost: a\r\n\r\n";
 const LATE: &[u8] = b"GET /late HTTP/1.1\r\nhost: a\r\n\r\n";
 const POST: &[u8] = b"POST /reads HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\n\r\n12345";
-const LARGE: &[u8] = b"GET /large HTTP/1.1\r\nhost: a\r\n\r\n";
 const PANICS: &[u8] = b"GET /panics HTTP/1.1\r\nhost: a\r\n\r\n";
 
 /// A connection whose client has sent these requests at once.

@@ -28,6 +28,8 @@ pub(super) struct Wire {
     flush_waits: bool,
     /// Bytes that one read returns at most.
     pub(super) piece: usize,
+    /// Bytes that one write takes at most.
+    pub(super) write_piece: usize,
     /// Bytes that writes still take before they are pending.
     pub(super) room: usize,
     pub(super) written: Vec<u8>,
@@ -71,6 +73,7 @@ pub(super) fn script() -> (Script, Arc<Mutex<Wire>>) {
         writes_fail: false,
         flush_waits: false,
         piece: usize::MAX,
+        write_piece: usize::MAX,
         room: usize::MAX,
         written: Vec::new(),
         writes: Vec::new(),
@@ -214,7 +217,7 @@ impl AsyncWrite for Script {
         if wire.broken || wire.shut || wire.writes_fail {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
-        let length = bytes.len().min(wire.room);
+        let length = bytes.len().min(wire.room).min(wire.write_piece);
         if length == 0 && !bytes.is_empty() {
             wire.writer = Some(cx.waker().clone());
             return Poll::Pending;
