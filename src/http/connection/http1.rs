@@ -372,7 +372,7 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
             Lingering::before_reset(io)
         } else {
             let response = ErrorResponse::from(cause).last_response(worker.server());
-            Lingering::after_response(io, response)
+            Lingering::after_response(io, response).settling(self.unflushed.clone())
         })
     }
 

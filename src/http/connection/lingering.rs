@@ -13,7 +13,7 @@ use super::{
 use crate::http::{
     exchange::{
         connection_state::ConnectionState, error_response::last_response,
-        http_service::HttpService, sniff::is_blank,
+        http_service::HttpService, in_flight::UnflushedResponses, sniff::is_blank,
     },
     server::{
         abort::AbortCause,
@@ -32,6 +32,7 @@ use bytes::{Buf, Bytes};
 use http::StatusCode;
 use std::{
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, Waker},
     time::Duration,
 };
@@ -64,6 +65,8 @@ pub(super) struct Lingering<T> {
     until: Option<Moment>,
     /// The client's progress with the response.
     stall_timer: StallTimer,
+    /// Responses that were written before, and that a transport with a buffer has not flushed yet.
+    unflushed: Option<Arc<UnflushedResponses>>,
 }
 
 /// Whether there is a response that the client must receive.
@@ -119,7 +122,13 @@ impl<T: Transport> Lingering<T> {
             end: Lingered::Close,
             until: None,
             stall_timer: StallTimer::default(),
+            unflushed: None,
         }
+    }
+
+    /// Settles these responses once they were flushed.
+    pub(super) fn settling(self, unflushed: Arc<UnflushedResponses>) -> Self {
+        Self { unflushed: Some(unflushed), ..self }
     }
 
     /// Closes a connection on which responses are cut. `last_frame` is written first, so that the
@@ -174,6 +183,12 @@ impl<T: Transport> Lingering<T> {
         worker: &WorkerContext<S>,
         slot: &ConnectionSlot,
     ) -> Lingered {
+        if let Some(unflushed) = &self.unflushed
+            && let Poll::Ready(Ok(())) = Pin::new(&mut self.io).poll_flush(cx)
+        {
+            unflushed.settle_flushed(|| worker.server().clock.now());
+            self.unflushed = None;
+        }
         // The abort does not end this state: it may be delivering the 503 of a request that was
         // just cut. The cut does.
         let closed = self.poll_close(cx, worker.server().caps().discards_per_poll);

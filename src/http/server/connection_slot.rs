@@ -219,3 +219,28 @@ impl ConnectionSlot {
         self.closed.load(Relaxed)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // On the internal server a client that sends byte by byte makes its connection be polled all
+    // the time. If each poll began its wait again, it would never make room (P16).
+    #[test]
+    fn a_busy_connection_waits_since_it_began_to_wait_for_the_same() {
+        let local = Arc::new(Address::Unix(None));
+        let (peer, announcement) = (Address::Unix(None), Announcement::OPENED_BEFORE);
+        let slot = ConnectionSlot::new(Moment::EPOCH, peer, local, announcement);
+        let waits = |awaited, now: u64| {
+            slot.set_busy_awaiting(awaited, Moment::from_nanos(now));
+            slot.evictable().map(|idle| (idle.awaited, idle.since.as_nanos()))
+        };
+        assert_eq!(waits(Awaited::Client, 10), Some((Awaited::Client, 10)));
+        assert_eq!(waits(Awaited::Client, 20), Some((Awaited::Client, 10)));
+        assert_eq!(waits(Awaited::Handler, 30), Some((Awaited::Handler, 30)));
+        assert_eq!(waits(Awaited::Handler, 40), Some((Awaited::Handler, 30)));
+        slot.clear_busy_awaiting();
+        assert_eq!(slot.evictable(), None);
+        assert_eq!(waits(Awaited::Handler, 50), Some((Awaited::Handler, 50)));
+    }
+}

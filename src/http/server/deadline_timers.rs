@@ -177,10 +177,15 @@ impl DeadlineTimers {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::runtime::Sleep;
     use std::{
+        future::Future,
+        pin::Pin,
         sync::{Arc, atomic::AtomicUsize},
-        task::Wake,
+        task::{Context, Poll, Wake},
+        time::{SystemTime, UNIX_EPOCH},
     };
+    use tokio_util::sync::CancellationToken;
 
     #[derive(Default)]
     struct Woken(AtomicUsize);
@@ -271,6 +276,57 @@ mod tests {
         deadlines.wake_each();
         deadlines.wake_due(at(20));
         assert_eq!([own, common].map(|woken| woken.0.load(Relaxed)), [2, 2]);
+    }
+
+    /// A clock that stands still.
+    #[derive(Debug)]
+    struct Still;
+
+    impl Clock for Still {
+        fn now(&self) -> Moment {
+            Moment::EPOCH
+        }
+
+        fn sleep_until(&self, _: Moment) -> Pin<Box<dyn Sleep>> {
+            Box::pin(Never)
+        }
+
+        fn wall(&self) -> SystemTime {
+            UNIX_EPOCH
+        }
+    }
+
+    struct Never;
+
+    impl Future for Never {
+        type Output = ();
+
+        fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<()> {
+            Poll::Pending
+        }
+    }
+
+    impl Sleep for Never {
+        fn reset(self: Pin<&mut Self>, _: Moment) {}
+    }
+
+    // A stream of HTTP/2 that waits for its client, on the connection of a long stream, is reset
+    // when ordinary requests are cut. Without a wake-up it would wait for its next check, up to a
+    // second later (P10).
+    #[test]
+    fn each_step_that_drops_waiters_wakes_them() {
+        let (deadlines, tokens) = (DeadlineTimers::new(), PhaseTokens::default());
+        let mut watch = tokio_test::task::spawn(deadlines.watch(&Still, &tokens));
+        let (woken, waker) = waiter();
+        deadlines.wait(Moment::NEVER, TimeoutSource::Request, waker);
+        let mut woken_after = |step: &CancellationToken| {
+            step.cancel();
+            assert!(watch.poll().is_pending());
+            woken.0.load(Relaxed)
+        };
+        assert_eq!(woken_after(&tokens.abort_requests), 1);
+        assert_eq!(woken_after(&tokens.cut_requests), 2);
+        assert_eq!(woken_after(&tokens.abort), 3);
     }
 
     #[test]

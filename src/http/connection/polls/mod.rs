@@ -9,6 +9,7 @@
 mod clock;
 mod evictions;
 pub(in crate::http) mod idle_sweeps;
+mod openings;
 mod output;
 mod pipelines;
 mod script;

@@ -1,12 +1,12 @@
 //! A transport whose every read and write is decided by the test.
 
-use crate::runtime::{Peek, Peer, Transport};
+use crate::runtime::{Address, Opening, Peek, Peer, Transport};
 use std::{
     collections::VecDeque,
     io,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::{Context, Poll, Waker},
+    task::{Context, Poll, Waker, ready},
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -24,6 +24,10 @@ pub(super) struct Wire {
     broken: bool,
     /// Writes fail.
     writes_fail: bool,
+    /// Bytes of a PROXY header that are still to be read.
+    pub(super) header: usize,
+    /// Reads that find nothing, although something is there: the runtime does not know yet.
+    pub(super) late_reads: usize,
     /// Flushes wait, as those of TLS for ciphertext that the kernel has not taken.
     flush_waits: bool,
     /// Bytes that one read returns at most.
@@ -71,6 +75,8 @@ pub(super) fn script() -> (Script, Arc<Mutex<Wire>>) {
         ended: false,
         broken: false,
         writes_fail: false,
+        header: 0,
+        late_reads: 0,
         flush_waits: false,
         piece: usize::MAX,
         write_piece: usize::MAX,
@@ -95,6 +101,11 @@ impl Wire {
         self.has_half_record = false;
         self.unread.extend(bytes);
         self.wake_reader();
+    }
+
+    /// Bytes arrive of which the runtime does not know yet.
+    pub(super) fn arrive(&mut self, bytes: &[u8]) {
+        self.unread.extend(bytes);
     }
 
     /// Half a record arrives.
@@ -192,7 +203,9 @@ impl AsyncRead for Script {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let mut wire = self.wire();
-        if !wire.is_readable() {
+        let is_late = wire.is_readable() && wire.late_reads > 0;
+        wire.late_reads -= usize::from(is_late);
+        if is_late || !wire.is_readable() {
             wire.reader = Some(cx.waker().clone());
             return Poll::Pending;
         }
@@ -250,6 +263,24 @@ impl AsyncWrite for Script {
 }
 
 impl Transport for Script {
+    fn opening(&self) -> Opening {
+        if self.wire().header > 0 { Opening::Header } else { Opening::Done }
+    }
+
+    fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Address>>> {
+        while self.wire().header > 0 {
+            let mut room = [0; 64];
+            let len = self.wire().header.min(room.len());
+            let mut buf = ReadBuf::new(&mut room[..len]);
+            ready!(Pin::new(&mut *self).poll_read(cx, &mut buf))?;
+            if buf.filled().is_empty() {
+                return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+            }
+            self.wire().header -= buf.filled().len();
+        }
+        Poll::Ready(Ok(None))
+    }
+
     fn has_buffered(&self) -> bool {
         self.wire().has_half_record
     }

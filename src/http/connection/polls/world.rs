@@ -196,7 +196,7 @@ pub(super) fn worker_context(clock: &Arc<ManualClock>) -> Arc<WorkerContext<Rout
     worker_with(clock, Limits::default(), EvictionGrace::MAIN, Arc::new(Notify::new()), None)
 }
 
-fn worker_with(
+pub(super) fn worker_with(
     clock: &Arc<ManualClock>,
     limits: Limits,
     eviction_grace: EvictionGrace,
@@ -256,7 +256,16 @@ impl World {
         Self::with(Limits::default(), EvictionGrace::INTERNAL)
     }
 
+    /// Accepts a connection that begins with a PROXY header of `header` bytes.
+    pub(super) fn with_header(header: usize) -> Self {
+        Self::with_script(Limits::default(), EvictionGrace::MAIN, header)
+    }
+
     fn with(limits: Limits, eviction_grace: EvictionGrace) -> Self {
+        Self::with_script(limits, eviction_grace, 0)
+    }
+
+    fn with_script(limits: Limits, eviction_grace: EvictionGrace, header: usize) -> Self {
         let clock = Arc::new(ManualClock::new());
         let release = Arc::new(Notify::new());
         let observed = Observed::default();
@@ -276,6 +285,7 @@ impl World {
             Announcement::OPENED_BEFORE,
         ));
         let (io, wire) = script();
+        lock(&wire).header = header;
         let handoff = Arc::new(IdleHandoff::new(false));
         let connection = Connection::new(worker, slot.clone(), handoff, io);
         let task = Some(tokio_test::task::spawn(connection));

@@ -1,0 +1,51 @@
+//! Connections before their first request.
+
+use super::{
+    GET,
+    clock::ManualClock,
+    script::End,
+    world::{World, worker_with},
+};
+use crate::{
+    http::server::{idle_policy::EvictionGrace, limits::Limits},
+    lifecycle::{Moment, Phase},
+    runtime::Clock,
+};
+use std::{sync::Arc, time::Duration};
+use tokio::sync::Notify;
+
+/// Length of the header in these tests.
+const HEADER: usize = 20;
+
+// The time of a PROXY header may expire in the moment in which the rest of it arrives, and of which
+// the runtime does not know yet. So the kernel is queried once more before the close (P5b).
+#[tokio::test]
+async fn a_header_that_has_arrived_at_its_deadline_is_read() {
+    for (late_reads, is_served) in [(0, true), (1, true), (3, false)] {
+        let mut world = World::with_header(HEADER);
+        world.wire().send(&[b'x'; HEADER / 2]);
+        world.start().await;
+        world.wait(9).await;
+        assert_eq!(world.wire().how_it_ended(), End::Open);
+        world.wire().late_reads = late_reads;
+        world.wire().arrive(&[b'x'; HEADER / 2]);
+        world.wire().arrive(GET);
+        world.wait(1).await;
+        assert_eq!(world.requests().finished, u64::from(is_served), "{late_reads} late reads");
+    }
+}
+
+// A worker accepts before Serving is published. Without an age limit a connection that was accepted
+// then would stay as long as its client likes (P4).
+#[tokio::test]
+async fn a_connection_that_is_accepted_before_serving_has_an_age_limit() {
+    let age_max = Duration::from_secs(100);
+    let limits = Limits::default().connection_age_max(Some(age_max));
+    let clock = Arc::new(ManualClock::new());
+    let worker = worker_with(&clock, limits, EvictionGrace::MAIN, Arc::new(Notify::new()), None);
+    for phase in [Phase::Starting, Phase::Serving] {
+        worker.server().publish(phase, clock.now());
+        let aged_at = worker.server().announcement(clock.now(), || 1).aged_at();
+        assert!(aged_at <= Moment::EPOCH + age_max, "{phase:?}: {aged_at:?}");
+    }
+}
