@@ -47,57 +47,74 @@ const SAME_LEAST: u64 = 99;
 ///
 /// The keys name the client and the request or the connection.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Ends(BTreeMap<String, String>);
+pub struct Ends {
+    seen: BTreeMap<String, String>,
+    /// Places where it is a matter of a few milliseconds whether something is seen.
+    unsure: BTreeSet<String>,
+}
 
 impl Ends {
     /// Reads them from the trace of a scenario.
     #[must_use]
     pub fn of(scenario: &Scenario, trace: &Trace) -> Self {
-        let mut ends = BTreeMap::new();
+        let mut ends = Self::default();
         let exit = trace.events("exit").first().map_or(Duration::MAX, |exit| exit.at);
+        let over = exit.saturating_add(LAST_BYTES);
+        let stalled = trace.events("stall ends");
         for record in trace.records() {
-            let is_over = record.at > exit.saturating_add(LAST_BYTES);
-            if is_over || !is_compared(scenario, &record.actor) {
+            if !is_compared(scenario, &record.actor) {
                 continue;
             }
             let number = |name| record.number(name).unwrap_or_default();
             let text = |name| record.text(name).unwrap_or_default();
+            // An RST discards what the simulated receiver has not read, and Linux's not.
+            let may_be_discarded = |request| {
+                stalled.iter().any(|stall| {
+                    stall.actor == record.actor
+                        && stall.text("how") == Some("reset")
+                        && stall.number("of").is_some_and(|first| request >= first)
+                })
+            };
             let (place, end) = match record.event {
+                "completed" | "failed" if may_be_discarded(number("request")) => continue,
                 "completed" => (
                     format!("request {}", number("request")),
                     format!("{} with {} bytes", number("status"), number("body_bytes")),
                 ),
                 "failed" => (
                     format!("request {}", number("request")),
-                    format!("{} after {} bytes", text("how"), number("answer_bytes")),
+                    format!("{} after {} bytes", how_failed(text("how")), number("answer_bytes")),
                 ),
-                // An RST discards what the simulated receiver has not read, and Linux's not.
-                "response lost" => (format!("response {}", number("of")), "reset".to_owned()),
                 "stall ends" => (format!("stall {}", number("of")), text("how").to_owned()),
                 "closed idle" | "ended" => (
                     format!("connection {}", number("connection")),
                     format!("{} after {} bytes", text("how"), number("answer_bytes")),
                 ),
-                // At the exit it is a matter of a millisecond whether this is part of the run.
-                "connect failed" if record.at + NEAR < exit => {
-                    ("connect".to_owned(), text("how").to_owned())
-                }
+                "connect failed" => ("connect".to_owned(), text("how").to_owned()),
                 _ => continue,
             };
-            ends.insert(format!("{} {place}", record.actor), end);
+            let place = format!("{} {place}", record.actor);
+            let until = if record.event == "connect failed" { exit } else { over };
+            if record.at.abs_diff(until) <= NEAR {
+                ends.unsure.insert(place.clone());
+            }
+            if record.at <= until {
+                ends.seen.insert(place, end);
+            }
         }
-        Self(ends)
+        ends
     }
 
     /// Returns where two runs differ: the place, and what each shows.
     fn differences(&self, other: &Self) -> Vec<Difference> {
-        let places: BTreeSet<&String> = self.0.keys().chain(other.0.keys()).collect();
+        let places: BTreeSet<&String> = self.seen.keys().chain(other.seen.keys()).collect();
         let show = |ends: &Self, place: &String| {
-            ends.0.get(place).map_or_else(|| "nothing".to_owned(), Clone::clone)
+            ends.seen.get(place).map_or_else(|| "nothing".to_owned(), Clone::clone)
         };
         places
             .into_iter()
-            .filter(|place| self.0.get(*place) != other.0.get(*place))
+            .filter(|place| !self.unsure.contains(*place) && !other.unsure.contains(*place))
+            .filter(|place| self.seen.get(*place) != other.seen.get(*place))
             .map(|place| Difference {
                 place: place.clone(),
                 simulated: show(self, place),
@@ -105,6 +122,12 @@ impl Ends {
             })
             .collect()
     }
+}
+
+/// How a request failed. A cut response of HTTP/2 ends with its stream or with its connection,
+/// whichever its client reads first.
+fn how_failed(how: &str) -> &str {
+    if how == "body-cut" { "stream-reset" } else { how }
 }
 
 /// Whether this is a client whose ends can be compared. Of many strangers on the internal port the
@@ -145,11 +168,11 @@ impl Expectation {
             |scenario: &Scenario| Ends::of(scenario, &run::<TurmoilNetWorld>(scenario).trace);
         let first = simulated(&scenario);
         let others: Vec<Ends> = (1..=VARIANTS).map(|n| simulated(&moved(&scenario, n))).collect();
-        let is_apart = others.iter().all(|other| *other == first);
+        let is_apart = others.iter().all(|other| first.differences(other).is_empty());
         let places: BTreeSet<&String> =
-            others.iter().chain([&first]).flat_map(|ends| ends.0.keys()).collect();
+            others.iter().chain([&first]).flat_map(|ends| ends.seen.keys()).collect();
         let at = |place: &String| {
-            others.iter().chain([&first]).map(|ends| ends.0.get(place).cloned()).collect()
+            others.iter().chain([&first]).map(|ends| ends.seen.get(place).cloned()).collect()
         };
         let shown = places.into_iter().map(|place| (place.clone(), at(place))).collect();
         Self { scenario, first, shown, is_apart }
@@ -168,7 +191,7 @@ impl Expectation {
         let mut differences = self.first.differences(&linux);
         if !self.is_apart {
             differences.retain(|difference| {
-                let found = linux.0.get(&difference.place).cloned();
+                let found = linux.seen.get(&difference.place).cloned();
                 !self.shown.get(&difference.place).is_some_and(|shown| shown.contains(&found))
             });
         }

@@ -80,8 +80,10 @@ pub(super) fn spread(scenario: &mut Scenario) {
             TimeOf::Work => steps * GRID_MS + GRID_MS / 2,
         };
     }
-    // On Linux only the host's reads are partial.
-    scenario.faults.retain(|fault| !matches!(fault, Fault::PartialIo { .. }));
+    // On Linux only the host's reads are partial, and a reset is found before the next write.
+    let is_alike =
+        |fault: &Fault| !matches!(fault, Fault::PartialIo { .. } | Fault::ResetAll { .. });
+    scenario.faults.retain(is_alike);
     // Requests, too, keep their place on the grid.
     if scenario.latency_ms.1 > LATENCY_MAX_MS {
         scenario.latency_ms = (LATENCY_MAX_MS / 2, LATENCY_MAX_MS);

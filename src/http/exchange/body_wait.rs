@@ -10,6 +10,8 @@ use std::{task::Waker, time::Duration};
 pub(super) struct BodyWait {
     /// `NEVER` while the handler does not wait.
     since: Moment,
+    /// Bytes that the connection had read then.
+    read: u64,
     waker: Option<Waker>,
     poll: Poll,
 }
@@ -41,19 +43,27 @@ pub(super) const CONFIRM_CHECK: Duration = Duration::from_millis(10);
 
 impl BodyWait {
     pub(super) const fn new() -> Self {
-        Self { since: Moment::NEVER, waker: None, poll: Poll::NotAsked }
+        Self { since: Moment::NEVER, read: 0, waker: None, poll: Poll::NotAsked }
     }
 
-    /// Records a poll of the body that returned nothing.
-    pub(super) fn begin(&mut self, waker: &Waker, now: impl FnOnce() -> Moment) {
+    /// Records a poll of the body that returned nothing. The connection has read `read` bytes.
+    pub(super) fn begin(&mut self, waker: &Waker, read: u64, now: impl FnOnce() -> Moment) {
         if self.since == Moment::NEVER {
-            self.since = now();
+            (self.since, self.read) = (now(), read);
         }
         if matches!(self.poll, Poll::Asked { .. }) {
             self.poll = Poll::Confirmed;
         }
         if !self.waker.as_ref().is_some_and(|known| known.will_wake(waker)) {
             self.waker = Some(waker.clone());
+        }
+    }
+
+    /// Restarts the wait if a part of a frame has arrived: h2 passes on whole frames only. The
+    /// connection has read `read` bytes.
+    pub(super) fn on_part(&mut self, read: u64, now: Moment) {
+        if self.since != Moment::NEVER && self.read != read {
+            (self.since, self.read, self.poll) = (now, read, Poll::NotAsked);
         }
     }
 
@@ -104,21 +114,21 @@ mod tests {
     fn a_reading_handler_is_woken_once_more_before_its_client_times_out() {
         let mut wait = BodyWait::new();
         assert_eq!(check(&mut wait, 0), Waited::NotYet { next_check: at(1_000) }, "nobody waits");
-        wait.begin(Waker::noop(), || at(500));
-        wait.begin(Waker::noop(), || at(20_000));
+        wait.begin(Waker::noop(), 0, || at(500));
+        wait.begin(Waker::noop(), 0, || at(20_000));
         assert_eq!(check(&mut wait, 30_000), Waited::NotYet { next_check: at(30_500) });
         assert_eq!(check(&mut wait, 30_500), Waited::NotYet { next_check: at(30_510) });
-        wait.begin(Waker::noop(), || at(30_500));
+        wait.begin(Waker::noop(), 0, || at(30_500));
         assert_eq!(check(&mut wait, 30_500), Waited::TooLong { since: at(500) });
     }
 
     #[test]
     fn bytes_restart_the_wait() {
         let mut wait = BodyWait::new();
-        wait.begin(Waker::noop(), || at(0));
+        wait.begin(Waker::noop(), 0, || at(0));
         assert_eq!(check(&mut wait, 30_000), Waited::NotYet { next_check: at(30_010) });
         wait.end();
-        wait.begin(Waker::noop(), || at(30_000));
+        wait.begin(Waker::noop(), 0, || at(30_000));
         assert_eq!(check(&mut wait, 59_990), Waited::NotYet { next_check: at(60_000) });
     }
 
@@ -127,7 +137,7 @@ mod tests {
         // The handler read the body with its own time limit, stopped reading, and now does other
         // work.
         let mut wait = BodyWait::new();
-        wait.begin(Waker::noop(), || at(0));
+        wait.begin(Waker::noop(), 0, || at(0));
         assert_eq!(check(&mut wait, 30_000), Waited::NotYet { next_check: at(30_010) });
         assert_eq!(check(&mut wait, 30_010), Waited::NotYet { next_check: at(30_020) });
         assert_eq!(check(&mut wait, 31_000), Waited::NotYet { next_check: at(31_010) });

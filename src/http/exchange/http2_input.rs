@@ -251,6 +251,12 @@ impl Inflow {
         self.whole.load(Relaxed)
     }
 
+    /// Whether the client has begun a DATA frame and not completed it. No other stream's bytes can
+    /// arrive before its end.
+    pub(super) fn is_in_data(&self) -> bool {
+        self.partial.load(Relaxed) == Partial::Data as u8
+    }
+
     /// Returns which unit the client has begun and not completed, if hyper waits for the rest of
     /// it.
     pub(crate) fn awaited(&self) -> Partial {

@@ -215,7 +215,7 @@ impl RequestState {
 
     pub(super) fn begin_body_wait(&self, waker: &Waker) {
         self.connection.on_body_awaited();
-        self.body_wait().begin(waker, || self.server().clock.now());
+        self.body_wait().begin(waker, self.connection.io.read(), || self.server().clock.now());
     }
 
     /// Ends the wait: the body was polled and returned this number of bytes, or it is no longer
@@ -234,6 +234,9 @@ impl RequestState {
         if self.connection.may_body_window_be_closed() {
             // Flow control may keep the client from sending.
             wait.end();
+        }
+        if self.connection.io.inflow.is_in_data() {
+            wait.on_part(self.connection.io.read(), now);
         }
         let waited = wait.check(now, |since| self.server().gives_up(since, ClientTimeout::Body));
         if matches!(waited, Waited::TooLong { .. })

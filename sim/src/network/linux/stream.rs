@@ -27,15 +27,11 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// Bytes that a client may have on their way. The simulated kernel has as many.
+/// Bytes that may be on their way or unread, in each direction. The simulated kernel has as many.
 const WINDOW: usize = 64 * 1024;
 
-/// Bytes from the host that may be on their way or unread in memory. With those in the real socket
-/// they are some 64 KB, as in the simulated kernel.
-const DOWN_WINDOW: usize = 32 * 1024;
-
-/// Receive buffer of the real socket. The kernel doubles it.
-const RECEIVE_BUFFER: u32 = 16 * 1024;
+/// Receive buffer of the real socket, beside the window. The kernel doubles it.
+const RECEIVE_BUFFER: u32 = 8 * 1024;
 
 /// Connects a real socket.
 pub(super) async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
@@ -266,7 +262,7 @@ async fn write_parts(
 async fn bring_down(mut read: OwnedReadHalf, mut way: Way, shared: Arc<Shared>) {
     let bringing = async {
         loop {
-            while shared.lock().down_bytes >= DOWN_WINDOW {
+            while shared.lock().down_bytes >= WINDOW {
                 tokio::select! {
                     biased;
                     () = shared.room.notified() => {}
@@ -276,7 +272,8 @@ async fn bring_down(mut read: OwnedReadHalf, mut way: Way, shared: Arc<Shared>) 
                     }
                 }
             }
-            let mut bytes = BytesMut::with_capacity(DOWN_WINDOW / 4);
+            let room = WINDOW - shared.lock().down_bytes;
+            let mut bytes = BytesMut::with_capacity(room.min(WINDOW / 4));
             let read = read.read_buf(&mut bytes).await;
             let at = way.arrives(now());
             match read {
