@@ -259,9 +259,9 @@ fn numbers(scenario: &mut Scenario) -> Vec<&mut u64> {
                 all.extend([reads, for_ms, requests]);
                 all.extend(idle_ms.as_mut());
             }
-            Traffic::Http2Stalls { for_ms, idle_ms } => {
+            Traffic::Http2Stalls { for_ms, idle_ms, beside_ms } => {
                 all.push(for_ms);
-                all.extend(idle_ms.as_mut());
+                all.extend(idle_ms.iter_mut().chain(beside_ms));
             }
             Traffic::Late { after_ms, requests, every_ms } => {
                 all.extend([after_ms, requests, every_ms]);

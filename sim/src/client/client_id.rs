@@ -27,6 +27,11 @@ pub struct ClientId {
 pub(super) const KEPT_MAX: usize = 16 * 1024;
 
 impl ClientId {
+    /// Whether its number is odd.
+    pub(super) fn is_odd(&self) -> bool {
+        self.name.bytes().last().is_some_and(|digit| digit % 2 == 1)
+    }
+
     /// Creates a client called `name` that abandons a request after 120 s.
     #[must_use]
     pub fn new(name: impl Into<Arc<str>>, trace: Trace) -> Self {

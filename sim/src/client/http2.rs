@@ -407,6 +407,25 @@ async fn answer_to(
     })
 }
 
+/// Reads a response whose head was received.
+pub(super) async fn rest_of(
+    response: hyper::Result<http::Response<Incoming>>,
+) -> Result<ResponseSummary, RequestFailure> {
+    let response = response.map_err(|error| RequestFailure::new(how(&error, Stage::Head), 0))?;
+    let status = response.status().as_u16();
+    let body = response.into_body().collect().await;
+    let body = body.map_err(|error| RequestFailure::new(how(&error, Stage::Body), 1))?.to_bytes();
+    let mut hash = Fnv64::new();
+    hash.feed(&body);
+    Ok(ResponseSummary {
+        status,
+        closes: false,
+        keeps_alive: true,
+        body_bytes: body.len() as u64,
+        body_hash: hash.value(),
+    })
+}
+
 /// Returns the status of a gRPC call, if these fields have one.
 fn grpc_status(fields: &http::HeaderMap) -> Option<u64> {
     fields.get(GRPC_STATUS)?.to_str().ok()?.parse().ok()

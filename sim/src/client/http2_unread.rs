@@ -2,7 +2,7 @@
 
 use super::{
     ClientId, Connect, Head, How, RequestFailure, RequestSpec,
-    http2::{ClientConnection, answer, in_http2, one},
+    http2::{ClientConnection, UNREAD_WINDOW, answer, in_http2, one, rest_of},
     hyper_runtime::Tracked,
     stalled::Stall,
 };
@@ -129,6 +129,65 @@ pub async fn stalled_http2<C: Connect>(
                 Err(RequestFailure::new(How::TimedOut, 0))
             }
         },
+    };
+    match end {
+        Ok(_) => client_id.ended(request, &end),
+        Err(failure) => client_id.response_lost(request, failure.how),
+    }
+    drop(link);
+    tasks.end().await;
+}
+
+/// Sends `ask`, and leaves its response unread for a while. Meanwhile it sends `other` again and
+/// again on the same connection, each after a pause, and reads these responses. After that it reads
+/// the rest, unless the stream was reset. Records what [`stalled`](super::stalled::stalled) records.
+pub async fn one_unread<C: Connect>(
+    client_id: &ClientId,
+    connect: &C,
+    ask: &RequestSpec,
+    other: &RequestSpec,
+    unread_for: Duration,
+    every: Duration,
+) {
+    let tasks = Tracked::default();
+    let Ok(mut link) =
+        ClientConnection::open(client_id, connect, &tasks, Some(UNREAD_WINDOW)).await
+    else {
+        return;
+    };
+    let request = client_id.asks(ask, link.connection, 0);
+    let Ok(named) = in_http2(&ask.named(&client_id.name_of(request))) else { return };
+    let unread = tokio::select! {
+        biased;
+        unread = link.sender.send_request(named) => unread,
+        () = super::pause(client_id.max_wait()) => return,
+    };
+    if let Ok(unread) = &unread {
+        client_id.head(request, &Head::of_http2(unread));
+    }
+    client_id.tell("stalls", &[("of", request.into())]);
+    let mut earlier = 1;
+    let others = async {
+        loop {
+            super::pause(every).await;
+            if !one(client_id, &mut link.sender, other, link.connection, earlier).await {
+                return std::future::pending().await;
+            }
+            earlier += 1;
+        }
+    };
+    tokio::select! {
+        biased;
+        () = super::pause(unread_for) => {}
+        () = others => {}
+    }
+    client_id.tell("stall ends", &[("of", request.into()), ("how", "in time".into())]);
+    let end = tokio::select! {
+        biased;
+        end = rest_of(unread) => end,
+        () = super::pause(client_id.max_wait()) => {
+            Err(RequestFailure::new(How::TimedOut, 0))
+        }
     };
     match end {
         Ok(_) => client_id.ended(request, &end),

@@ -47,7 +47,7 @@ pub(crate) use grpc::frame as grpc_frame;
 pub use http1::{Retry, connection_per_request, keep_alive, one_request, pipelined, silent_first};
 pub(crate) use http2::UNREAD_WINDOW;
 pub use http2::{First, given_up, half_framed, multiplexed, uploading};
-pub use http2_unread::{resetting, stalled_http2, windowless};
+pub use http2_unread::{one_unread, resetting, stalled_http2, windowless};
 pub use pieces::head_in_pieces;
 pub use proxied::ProxiedRoute;
 pub use sends_on::sends_on;

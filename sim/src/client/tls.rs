@@ -165,7 +165,14 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> AsyncWrite for TlsIo<Io> {
         Pin::new(&mut self.get_mut().stream).poll_flush(cx)
     }
 
+    /// Every second client sends only its close_notify, which ends its side as a FIN does. The FIN
+    /// comes when it closes.
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+        let this = self.get_mut();
+        if this.client_id.is_odd() {
+            this.stream.get_mut().1.send_close_notify();
+            return Pin::new(&mut this.stream).poll_flush(cx);
+        }
+        Pin::new(&mut this.stream).poll_shutdown(cx)
     }
 }

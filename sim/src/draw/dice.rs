@@ -96,6 +96,11 @@ impl Dice {
         Self { seed: Seed(Seed(seed).nth(0xc0_47e7)), thrown: 0 }
     }
 
+    /// Creates independent dice for clients that are slow with one part of a connection.
+    pub(super) const fn of_slow_parts(seed: u64) -> Self {
+        Self { seed: Seed(Seed(seed).nth(0x510_9a7)), thrown: 0 }
+    }
+
     /// Creates independent dice for the faults of downstreams.
     pub(crate) const fn of_downstreams(seed: u64) -> Self {
         Self { seed: Seed(Seed(seed).nth(0xd0_57_ea)), thrown: 0 }

@@ -26,6 +26,7 @@ mod latecomers;
 mod rare;
 mod real_time;
 mod serving;
+mod slow_parts;
 mod streams;
 mod together;
 
@@ -224,6 +225,7 @@ fn draw_as(
     contexts::draw(&mut Dice::of_contexts(seed), &mut scenario, &edges);
     scenario.tls |= Dice::of_tls(seed).one_in(4);
     handshakes::draw(&mut Dice::of_handshakes(seed), &mut scenario, &edges);
+    slow_parts::draw(&mut Dice::of_slow_parts(seed), &mut scenario, &edges);
     scenario
 }
 

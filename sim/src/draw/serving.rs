@@ -11,7 +11,7 @@ use crate::scenario::{
 };
 
 /// Timeouts, in milliseconds. All are shorter than the drain waits for progress.
-const TIMEOUTS: [u64; 6] = [200, 200, 350, 700, 1_500, 3_000];
+pub(super) const TIMEOUTS: [u64; 6] = [200, 200, 350, 700, 1_500, 3_000];
 
 /// Interval between two sweeps over the connections while serving.
 const SWEEP_MS: u64 = 250;
@@ -138,7 +138,7 @@ fn unread_after_others(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) 
         let (kind, traffic, idle_ms) = match dice.below(3) {
             0 => {
                 let idle_ms = Some(with_a_task);
-                let traffic = Traffic::Http2Stalls { for_ms, idle_ms };
+                let traffic = Traffic::Http2Stalls { for_ms, idle_ms, beside_ms: None };
                 (RequestKind::Bytes(100_000), traffic, with_a_task)
             }
             n => {
@@ -427,12 +427,12 @@ fn connections_of_one_age(dice: &mut Dice, scenario: &mut Scenario, edges: &Edge
 }
 
 /// Draws a time before the drain, often early enough for the timeout to expire before it.
-fn before_the_drain(dice: &mut Dice, edges: &Edges, timeout: u64) -> u64 {
+pub(super) fn before_the_drain(dice: &mut Dice, edges: &Edges, timeout: u64) -> u64 {
     if dice.one_in(3) { edges.aim(dice) } else { dice.below(edges.drain.saturating_sub(timeout)) }
 }
 
 /// Makes the clients that a short timeout would cut prompt.
-fn without_slow_clients(scenario: &mut Scenario) {
+pub(super) fn without_slow_clients(scenario: &mut Scenario) {
     for client in &mut scenario.clients {
         let is_slow = matches!(
             client.traffic,

@@ -311,7 +311,9 @@ impl<'a> Delay<'a> {
                         Traffic::Once(Pacing::SlowReader(..)) | Traffic::Stalls { .. }
                     )
                 });
-                let is_exempt = reads_late || self.history.is_http2(observed);
+                let is_exempt = reads_late
+                    || self.history.is_http2(observed)
+                    || follows_a_long_response(self.history, observed);
                 if let Some((at, status, false)) = observed.head
                     && !is_exempt
                     && status != 101
@@ -443,4 +445,13 @@ impl<'a> Delay<'a> {
             None => Ok(()),
         }
     }
+}
+
+/// Whether the head of a pipelined response may have waited after the body of a long one.
+fn follows_a_long_response(history: &RunHistory<'_>, observed: &ObservedRequest) -> bool {
+    let is_long = |kind: &RequestKind| matches!(kind, RequestKind::Bytes(SENT_AT_ONCE..));
+    history.client(observed).is_some_and(|client| {
+        matches!(client.traffic, Traffic::Pipelined { .. })
+            && [Some(&client.request_kind), client.then.as_ref()].into_iter().flatten().any(is_long)
+    })
 }

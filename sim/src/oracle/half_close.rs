@@ -7,6 +7,8 @@ use std::time::Duration;
 
 /// Longest time in which the host does not notice that a client has shut its side.
 const NOTICED: Duration = Duration::from_millis(2_000 + 250);
+/// The same if its FIN makes the socket readable.
+const NOTICES: Duration = Duration::from_millis(5);
 /// Interval between sweeps over the connections after the stop request.
 const SWEEP_STOPPING: Duration = Duration::from_millis(20);
 
@@ -43,6 +45,21 @@ pub(super) fn half_closes_are_noticed(history: &RunHistory<'_>) -> Judgement {
             + history.tolerance();
         let runs = by < end && of_it("handler ends").is_none_or(|ends| ends > by);
         let noticed = of_it("half-close noticed");
+        // It makes the socket readable.
+        let at_once = begins.at.max(sent + history.under_way()) + NOTICES + history.rounding();
+        // What precedes the close_notify of TLS may have come with it.
+        let is_exact = history.tolerance().is_zero()
+            && !history.scenario.tls
+            && !history.has_partial_io()
+            && !history.is_disturbed((sent, at_once));
+        let runs_on = of_it("handler ends").is_none_or(|ends| ends > at_once);
+        if is_exact && at_once < end && runs_on && noticed.is_none_or(|at| at > at_once) {
+            return Err(format!(
+                "client-{} shut its side at {sent:?}, and its handler did not learn of it at once, \
+                 by {at_once:?}, but at {noticed:?}",
+                observed.client
+            ));
+        }
         if runs && noticed.is_none_or(|at| at > by) {
             return Err(format!(
                 "client-{} shut its side at {sent:?}, and its handler did not learn of it by \

@@ -6,7 +6,10 @@ use super::{
 };
 use crate::{
     app::{SLOW_DONE, STUCK_HALVES},
-    scenario::{Client, Filter, OddRequest, RareRequest, RequestKind, StuckResponse, Traffic},
+    scenario::{
+        Client, Filter, OddRequest, RareRequest, RequestKind, StuckResponse, Traffic,
+        has_failing_body,
+    },
 };
 use lameduck::lifecycle::{ABORT_FLUSH, Phase};
 use std::time::Duration;
@@ -170,8 +173,11 @@ fn says_why(observed: &ObservedRequest) -> Result<(), String> {
 /// Checks that a response whose head was sent is not cut before the cancel wait.
 fn is_not_cut_early(history: &RunHistory<'_>, observed: &ObservedRequest) -> Result<(), String> {
     let Some((at, RequestResult::Failed(how))) = &observed.end else { return Ok(()) };
-    // A body that fails aborts its whole connection.
-    if history.client(observed).is_some_and(Client::has_failing_body) {
+    // A body that fails aborts its whole connection. On HTTP/1 the responses before it are complete
+    // by then.
+    if history.client(observed).is_some_and(Client::has_failing_body)
+        && (history.is_http2(observed) || follows_a_failing_body(history, observed))
+    {
         return Ok(());
     }
     let early = history.began(Phase::Cancelling).is_none_or(|cancelling| *at < cancelling);
@@ -189,6 +195,15 @@ fn is_not_cut_early(history: &RunHistory<'_>, observed: &ObservedRequest) -> Res
         ));
     }
     Ok(())
+}
+
+/// Whether the body of this response fails, or of one before it on the same connection.
+fn follows_a_failing_body(history: &RunHistory<'_>, observed: &ObservedRequest) -> bool {
+    history.requests.iter().any(|other| {
+        (other.client, other.connection) == (observed.client, observed.connection)
+            && other.earlier <= observed.earlier
+            && history.request_kind(other).is_some_and(has_failing_body)
+    })
 }
 
 /// Checks that event streams end at the start of the drain, and complete.

@@ -32,6 +32,7 @@ pub(super) fn contained(history: &RunHistory<'_>) -> Judgement {
         judged += stalled_uploads_are_cut(history)?;
         judged += half_frames_are_given_up(history)?;
         judged += unread::unread_requests_are_held(history)?;
+        judged += unread::one_unread_stream_is_reset(history)?;
     }
     judged += places::limits_of_connections(history)?;
     judged += unread::resets_are_bounded(history)?;
@@ -80,7 +81,7 @@ fn stalled_readers_are_cut(history: &RunHistory<'_>) -> Result<usize, String> {
                     let has_task = idle_ms.is_some_and(|ms| Duration::from_millis(ms) < PARK_AFTER);
                     (for_ms, requests, has_task && between_ms.is_some() && simple)
                 }
-                Some(Traffic::Http2Stalls { for_ms, .. }) => (for_ms, 1, true),
+                Some(Traffic::Http2Stalls { for_ms, beside_ms: None, .. }) => (for_ms, 1, true),
                 Some(_) | None => continue,
             };
         let Some(RequestKind::Bytes(bytes)) = history.request_kind(observed) else { continue };

@@ -7,12 +7,24 @@ use super::{
 use crate::client::{
     ClientId, Connect, ExchangePacing, First, FramePart, Http1Client, RequestSpec, Retry, Stall,
     Step, abandoned, byte_less, connection_per_request, given_up, half_framed, head_in_pieces,
-    keep_alive, multiplexed, one_request, pause, pipelined, raw, resetting, sends_on, session,
-    silent_first, silent_http2, slow_hello, slow_http2, stalled, stalled_http2, strangers,
+    keep_alive, multiplexed, one_request, one_unread, pause, pipelined, raw, resetting, sends_on,
+    session, silent_first, silent_http2, slow_hello, slow_http2, stalled, stalled_http2, strangers,
     upgraded, uploading, windowless, windowless_request,
 };
 use serde::{Deserialize, Serialize};
 use std::{iter, time::Duration};
+
+/// Whether the body of the response to a request fails.
+pub(crate) const fn has_failing_body(request_kind: &RequestKind) -> bool {
+    matches!(
+        request_kind,
+        RequestKind::Breaks
+            | RequestKind::Mismatch(_)
+            | RequestKind::Rare(
+                RareRequest::Padded(_, true) | RareRequest::Fails | RareRequest::HasNoLength
+            )
+    )
+}
 
 /// A client of the host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -78,19 +90,7 @@ impl Client {
     /// Whether the body of one of its responses fails, which ends the whole connection.
     #[must_use]
     pub fn has_failing_body(&self) -> bool {
-        let fails = |request_kind: &RequestKind| {
-            matches!(
-                request_kind,
-                RequestKind::Breaks
-                    | RequestKind::Mismatch(_)
-                    | RequestKind::Rare(
-                        RareRequest::Padded(_, true)
-                            | RareRequest::Fails
-                            | RareRequest::HasNoLength
-                    )
-            )
-        };
-        fails(&self.request_kind) || self.then.as_ref().is_some_and(fails)
+        has_failing_body(&self.request_kind) || self.then.as_ref().is_some_and(has_failing_body)
     }
 
     /// Returns the request that has this target.
@@ -184,7 +184,12 @@ impl Client {
                 };
                 stalled(client_id, route, &ask, stall).await;
             }
-            Traffic::Http2Stalls { for_ms, idle_ms } => {
+            Traffic::Http2Stalls { for_ms, beside_ms: Some(every_ms), .. } => {
+                let (pause, every) =
+                    (Duration::from_millis(for_ms), Duration::from_millis(every_ms));
+                one_unread(client_id, route, &ask, &then, pause, every).await;
+            }
+            Traffic::Http2Stalls { for_ms, idle_ms, beside_ms: None } => {
                 let stall = Stall {
                     before: idle_ms.map(|ms| (then, Duration::from_millis(ms))),
                     requests: 1,

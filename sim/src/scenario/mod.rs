@@ -22,6 +22,7 @@ mod traffic;
 pub(crate) use call::MESSAGE;
 pub use call::{Call, CallEnd};
 pub use client::Client;
+pub(crate) use client::has_failing_body;
 pub use header::{HeaderFault, HeaderKind, ProxyHeader};
 pub(crate) use header::{UNANNOUNCED, is_announced};
 pub use odd::OddRequest;

@@ -31,6 +31,9 @@ pub struct HeadInPieces {
     pub idle_ms: Option<u64>,
     /// Number of pieces, if the head has as many bytes.
     pub pieces: u64,
+    /// Bytes of one more piece, which comes first; 0 if there is none.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub first: usize,
     /// Pause before each piece but the first.
     pub every_ms: u64,
     /// Whether the last piece comes.
@@ -40,13 +43,22 @@ pub struct HeadInPieces {
     pub in_one_record: bool,
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+const fn is_zero(number: &usize) -> bool {
+    *number == 0
+}
+
 impl HeadInPieces {
     /// Returns the pieces of a request whose head has `head` bytes. A body is in the last one.
     #[must_use]
     pub fn pieces(self, request: &[u8], head: usize) -> Vec<Vec<u8>> {
+        let (first, rest) = request[..head].split_at(self.first.min(head / 2));
         let count = usize::try_from(self.pieces).unwrap_or(usize::MAX).clamp(2, head.max(2));
-        let length = head.div_ceil(count).max(1);
-        let mut pieces: Vec<Vec<u8>> = request[..head].chunks(length).map(<[u8]>::to_vec).collect();
+        let length = rest.len().div_ceil(count).max(1);
+        let mut pieces: Vec<Vec<u8>> = rest.chunks(length).map(<[u8]>::to_vec).collect();
+        if !first.is_empty() {
+            pieces.insert(0, first.to_vec());
+        }
         if self.is_whole {
             pieces.last_mut().into_iter().for_each(|last| last.extend_from_slice(&request[head..]));
         } else {
@@ -78,11 +90,12 @@ mod tests {
     fn the_pieces_are_the_request_and_without_the_last_one_they_are_no_head() {
         let request = b"POST / HTTP/1.1\r\n\r\nbody";
         let head = request.len() - 4;
-        for pieces in [0, 2, 3, 7, 1_000] {
+        for (pieces, first) in [(0, 0), (2, 0), (3, 0), (7, 0), (1_000, 0), (2, 1), (1_000, 3)] {
             let whole = HeadInPieces {
                 earlier: 1,
                 idle_ms: None,
                 pieces,
+                first,
                 every_ms: 1,
                 is_whole: true,
                 in_one_record: false,

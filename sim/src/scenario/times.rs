@@ -143,9 +143,13 @@ fn times_of_client<'a>(client: &'a mut Client, times: &mut Vec<Time<'a>>) {
         }
     }
     match traffic {
-        Traffic::Stalls { for_ms, idle_ms, .. } | Traffic::Http2Stalls { for_ms, idle_ms } => {
+        Traffic::Stalls { for_ms, idle_ms, .. } => {
             all.push((TimeOf::Pause, for_ms));
             all.extend(idle_ms.as_mut().map(|ms| (TimeOf::Pause, ms)));
+        }
+        Traffic::Http2Stalls { for_ms, idle_ms, beside_ms } => {
+            all.push((TimeOf::Pause, for_ms));
+            all.extend(idle_ms.iter_mut().chain(beside_ms).map(|ms| (TimeOf::Pause, ms)));
         }
         Traffic::Late { after_ms, every_ms, .. } => {
             all.extend([(TimeOf::Pause, after_ms), (TimeOf::Pause, every_ms)]);

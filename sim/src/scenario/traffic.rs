@@ -101,6 +101,10 @@ pub enum Traffic {
         /// Pause after a request before it, `then`, on the same connection, if there is one.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         idle_ms: Option<u64>,
+        /// Pause before each of other requests, `then`, whose responses it reads meanwhile. Then it
+        /// leaves only this stream unread.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        beside_ms: Option<u64>,
     },
     /// All requests at once on one HTTP/1 connection.
     Pipelined {

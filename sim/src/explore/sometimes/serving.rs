@@ -85,6 +85,19 @@ fn timeouts(all: &mut Vec<Sometimes>) {
                 && coverage.history.left_serving().is_none_or(|left| record.at < left)
         })
     });
+    timeout("one stream of several reset, which its client left unread", |coverage| {
+        coverage.history.requests.iter().any(|observed| {
+            let client = coverage.history.client(observed);
+            let beside = |client: &Client| {
+                matches!(client.traffic, Traffic::Http2Stalls { beside_ms: Some(_), .. })
+            };
+            client.is_some_and(beside)
+                && coverage.history.events("response lost").any(|record| {
+                    *record.actor == *client_name(observed.client)
+                        && record.text("how") == Some("stream-reset")
+                })
+        })
+    });
     timeout("a body that stopped, while serving", |coverage| {
         let left = coverage.history.left_serving().unwrap_or(Duration::MAX);
         coverage.report().is_some_and(|report| report.connections.body_timeouts > 0)
@@ -266,6 +279,24 @@ fn heads(all: &mut Vec<Sometimes>) {
 }
 
 fn odd_requests(all: &mut Vec<Sometimes>) {
+    all.push(Sometimes::new(
+        "a body that fails after a long response of its pipeline",
+        |coverage| {
+            let requests = &coverage.history.requests;
+            requests.iter().any(|long| {
+                let is_next = |next: &&ObservedRequest| {
+                    (next.client, next.connection) == (long.client, long.connection)
+                        && next.earlier == long.earlier + 1
+                };
+                matches!(long.end, Some((_, RequestResult::Completed(200, 60_000..))))
+                    && coverage.history.client(long).is_some_and(|client| {
+                        matches!(client.traffic, Traffic::Pipelined { .. })
+                            && client.has_failing_body()
+                    })
+                    && requests.iter().find(is_next).is_some_and(|next| next.failure().is_some())
+            })
+        },
+    ));
     for odd in OddRequest::ALL.into_iter().chain([OddRequest::EmptyLine(10)]) {
         all.push(Sometimes::new(format!("odd request: {}", odd.name()), move |coverage| {
             coverage.answered(|observed| {

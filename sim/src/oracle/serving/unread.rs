@@ -1,6 +1,9 @@
 //! What is kept for clients of HTTP/2 that read nothing.
 
-use super::{MOMENT, RunHistory};
+use super::{
+    CLIENT_CHECK_INTERVAL, MOMENT, RequestResult, RunHistory, of_request, send_timeout,
+    served_until,
+};
 use crate::{scenario::Traffic, trace::Record};
 use std::time::Duration;
 
@@ -62,6 +65,54 @@ pub(super) fn unread_requests_are_held(history: &RunHistory<'_>) -> Result<usize
             return Err(format!(
                 "{} read nothing from {:?} on, and {begun} of its requests were taken after that",
                 reads_nothing.actor, reads_nothing.at
+            ));
+        }
+        judged += 1;
+    }
+    Ok(judged)
+}
+
+/// Checks that a stream whose client leaves it unread is reset in its time, whatever the other
+/// streams of the connection do, that it is not reset before, and that no other stream is.
+pub(super) fn one_unread_stream_is_reset(history: &RunHistory<'_>) -> Result<usize, String> {
+    let Some(timeout) = send_timeout(history) else { return Ok(0) };
+    let until = served_until(history);
+    let slack = MOMENT + history.under_way() * 8 + history.rounding() * 2 + history.tolerance();
+    let mut judged = 0;
+    for observed in &history.requests {
+        let traffic = history.client(observed).map(|client| client.traffic);
+        let Some(Traffic::Http2Stalls { beside_ms: Some(_), .. }) = traffic else { continue };
+        let n = observed.client;
+        if observed.earlier > 0 {
+            let is_cut = matches!(
+                observed.failure(),
+                Some("stream-reset" | "reset-in-body" | "reset-before-head" | "body-cut")
+            );
+            let early = observed.end.as_ref().is_some_and(|(at, _)| *at < until);
+            if is_cut && early {
+                return Err(format!(
+                    "client-{n} left one stream unread, and lost another: {:?}",
+                    observed.end
+                ));
+            }
+            continue;
+        }
+        let of_it = |event| of_request(history, observed, event);
+        let (Some(stalls), Some(ends)) = (of_it("stalls"), of_it("stall ends")) else { continue };
+        let by = stalls.at + timeout + history.world(CLIENT_CHECK_INTERVAL) + slack;
+        let is_whole = matches!(observed.end, Some((_, RequestResult::Completed(200, _))));
+        if is_whole && by < ends.at.min(until) {
+            return Err(format!(
+                "client-{n} left a stream unread from {:?} on, and it was not reset by {by:?}",
+                stalls.at
+            ));
+        }
+        let in_time = ends.at + slack < (stalls.at + timeout).min(until);
+        let lost = of_it("response lost").filter(|lost| lost.at < until);
+        if let Some(lost) = lost.filter(|_| in_time) {
+            return Err(format!(
+                "client-{n} went on to read a stream in time, at {:?}, and lost it at {:?}",
+                ends.at, lost.at
             ));
         }
         judged += 1;
