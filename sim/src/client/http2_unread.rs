@@ -140,7 +140,8 @@ pub async fn stalled_http2<C: Connect>(
 
 /// Sends `ask`, and leaves its response unread for a while. Meanwhile it sends `other` again and
 /// again on the same connection, each after a pause, and reads these responses. After that it reads
-/// the rest, unless the stream was reset. Records what [`stalled`](super::stalled::stalled) records.
+/// the rest, unless the stream was reset. Records what [`stalled`](super::stalled::stalled)
+/// records.
 pub async fn one_unread<C: Connect>(
     client_id: &ClientId,
     connect: &C,
