@@ -10,7 +10,10 @@ use crate::{
     draw::draw_apart,
     explore::quiet_panics,
     network::TurmoilNetWorld,
-    scenario::{Outcome, Scenario, Time, TimeOf, Traffic, run, run_while_void, times},
+    scenario::{
+        Client, Outcome, RareRequest, RequestKind, Scenario, Time, TimeOf, Traffic, run,
+        run_while_void, times,
+    },
     trace::Trace,
 };
 use lameduck::runtime::Seed;
@@ -62,9 +65,7 @@ impl Ends {
         let over = exit.saturating_add(LAST_BYTES);
         let stalled = trace.events("stall ends");
         for record in trace.records() {
-            if !is_compared(scenario, &record.actor) {
-                continue;
-            }
+            let Some(client) = compared(scenario, &record.actor) else { continue };
             let number = |name| record.number(name).unwrap_or_default();
             let text = |name| record.text(name).unwrap_or_default();
             // An RST discards what the simulated receiver has not read, and Linux's not.
@@ -77,6 +78,9 @@ impl Ends {
             };
             let (place, end) = match record.event {
                 "completed" | "failed" if may_be_discarded(number("request")) => continue,
+                "completed" if ends_by_chance(client) => {
+                    (format!("request {}", number("request")), number("status").to_string())
+                }
                 "completed" => (
                     format!("request {}", number("request")),
                     format!("{} with {} bytes", number("status"), number("body_bytes")),
@@ -130,13 +134,30 @@ fn how_failed(how: &str) -> &str {
     if how == "body-cut" { "stream-reset" } else { how }
 }
 
-/// Whether this is a client whose ends can be compared. Of many strangers on the internal port the
-/// first ones have to go, and which of them are the first depends on the machine; so does how many
-/// resets of streams the host reads at once, and whether they are too many.
-fn is_compared(scenario: &Scenario, actor: &str) -> bool {
-    let client = actor.strip_prefix("client-").and_then(|n| n.parse::<usize>().ok());
-    client.and_then(|n| scenario.clients.get(n)).is_some_and(|client| {
-        !matches!(client.traffic, Traffic::InternalStrangers { .. } | Traffic::Http2Resets { .. })
+/// Whether the shutdown ends the responses of this client at moments that are spread by chance.
+fn ends_by_chance(client: &Client) -> bool {
+    let is_spread = |kind: &RequestKind| {
+        matches!(
+            kind,
+            RequestKind::Events
+                | RequestKind::Rare(RareRequest::LongStream | RareRequest::StreamWork(_))
+        )
+    };
+    is_spread(&client.request_kind) || client.then.as_ref().is_some_and(is_spread)
+}
+
+/// Returns a client whose ends can be compared. Of many strangers on the internal port the first
+/// ones have to go, and which of them are the first depends on the machine; so does how many resets
+/// of streams the host reads at once, and whether what follows the last piece of a PROXY header has
+/// arrived when that is read.
+fn compared<'a>(scenario: &'a Scenario, actor: &str) -> Option<&'a Client> {
+    let number = actor.strip_prefix("client-")?.parse::<usize>().ok()?;
+    scenario.clients.get(number).filter(|client| {
+        let depends = matches!(
+            client.traffic,
+            Traffic::InternalStrangers { .. } | Traffic::Http2Resets { .. }
+        );
+        !depends && client.header.as_ref().is_none_or(|header| header.pieces == 1)
     })
 }
 
