@@ -466,8 +466,8 @@ async fn an_http2_connection_stays_open_after_a_refused_request() {
     assert_eq!(world.requests().started, 0, "it was refused");
 }
 
-// h2 passes on whole frames only. A body that arrived slowly in one frame was said to have brought no
-// byte, and the request was cut (P15).
+// h2 passes on whole frames only. A body that arrived slowly in one frame was said to have brought
+// no byte, and the request was cut (P15).
 #[tokio::test]
 async fn the_bytes_of_a_slow_http2_frame_count_before_it_is_whole() {
     const HEAD: &[u8] = b"\x00\x00\x0d\x01\x04\x00\x00\x00\x01\x83\x86\x04\x06/reads\x01\x01a";
