@@ -7,6 +7,7 @@
 //! | `/slow` `/stuck` `/echo` `/stream` `/panic` | the routes of `lameduck::drill` |
 //! | `/bytes?n=N` | sends N bytes at once |
 //! | `/breaks` | sends a chunk, and panics 100 ms later |
+//! | `/late?ms=N` | reads the whole body after N ms, then sends another; `&body=N&n=N` are their lengths; with `&chunked=1` the second is not announced |
 //! | `/body` | reads the whole body of any method, then sends it back |
 //! | `/mismatch?says=N` | sends 4 bytes with a `Content-Length` of N; `&late=yes` in two pieces |
 //! | `/events` | sends an event every 100 ms, until the host ends the stream; with `?end=cancel` at the end of the drain; with `&n=N` until the N-th |
@@ -191,6 +192,7 @@ async fn respond(
             let bytes = parameter(&query, "n").and_then(|n| n.parse().ok()).unwrap_or(0);
             drill::text(StatusCode::OK, vec![b'b'; bytes])
         }
+        "/late" => late(request, &query).await,
         "/events" => {
             if let Some(ms) = number(&query, "work") {
                 leave_work(&request, ms, Cooperation::Ignores, &guard);
@@ -338,6 +340,20 @@ async fn ignores(mut request: Request<Body>, query: &str) -> DrillResponse {
     client::pause(Duration::from_millis(number(query, "ms").unwrap_or(60_000))).await;
     panics.disarm();
     drill::text(StatusCode::OK, SLOW_DONE)
+}
+
+/// Waits, then reads the whole body, and sends a body of its own.
+async fn late(request: Request<Body>, query: &str) -> DrillResponse {
+    client::pause(Duration::from_millis(number(query, "ms").unwrap_or(0))).await;
+    let body = request.into_body().collect().await;
+    if body.is_ok_and(|body| Some(body.to_bytes().len() as u64) == number(query, "body")) {
+        let bytes = vec![b'l'; parameter(query, "n").and_then(|n| n.parse().ok()).unwrap_or(0)];
+        if parameter(query, "chunked").is_some() {
+            return Paced::response([(Duration::ZERO, Bytes::from(bytes))], None);
+        }
+        return drill::text(StatusCode::OK, bytes);
+    }
+    drill::text(StatusCode::BAD_REQUEST, "the body did not come\n")
 }
 
 /// A service that does nothing with a request.

@@ -238,15 +238,14 @@ fn numbers(scenario: &mut Scenario) -> Vec<&mut u64> {
         match &mut client.traffic {
             Traffic::KeepAlive { requests, every_ms, .. }
             | Traffic::PerRequest { requests, every_ms }
+            | Traffic::Pipelined { requests, every_ms }
             | Traffic::Http2 { requests, every_ms }
             | Traffic::Session { times: requests, every_ms } => all.extend([requests, every_ms]),
             Traffic::Http2Leaves { requests, after_ms } => all.extend([requests, after_ms]),
             Traffic::Http2HalfFrame { requests, after_ms, every_ms, .. } => {
                 all.extend([requests, after_ms, every_ms]);
             }
-            Traffic::Pipelined { requests } | Traffic::Http2Windowless { requests } => {
-                all.push(requests);
-            }
+            Traffic::Http2Windowless { requests } => all.push(requests),
             Traffic::Http2Resets { rounds, streams } => all.extend([rounds, streams]),
             Traffic::InternalStrangers { count, .. } => all.push(count),
             Traffic::InPieces(how) => {
@@ -266,8 +265,11 @@ fn numbers(scenario: &mut Scenario) -> Vec<&mut u64> {
             Traffic::Late { after_ms, requests, every_ms } => {
                 all.extend([after_ms, requests, every_ms]);
             }
-            Traffic::Leaves { after_ms: ms, .. }
-            | Traffic::Http2Upload { every_ms: ms, .. }
+            Traffic::Leaves { after_ms, next_ms, .. } => {
+                all.push(after_ms);
+                all.extend(next_ms.as_mut());
+            }
+            Traffic::Http2Upload { every_ms: ms, .. }
             | Traffic::SlowHttp2 { every_ms: ms, .. }
             | Traffic::SlowHello { every_ms: ms, .. }
             | Traffic::Abandons { after_ms: ms }

@@ -63,7 +63,7 @@ fn one_client_of_each_kind<W: World>(seed: u64) -> Trace {
     let me = client_id("pipelined");
     world.spawn("pipelined", Awaited, async move |host: W::Host| {
         let asks: Vec<_> = asks(5).map(|(_, ask)| ask).collect();
-        let ends = pipelined(&me, &Route::new(host, "server", 80), &asks).await.unwrap();
+        let ends = pipelined(&me, &Route::new(host, "server", 80), &asks, ms(0)).await.unwrap();
         assert!(ends.iter().all(Result::is_ok), "{ends:?}");
     });
     let me = client_id("silent");

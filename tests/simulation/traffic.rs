@@ -100,8 +100,16 @@ fn http2_requests_with_a_goaway_in_flight_are_answered_or_refused_unprocessed() 
 #[test]
 fn pipelined_requests_get_their_answers_in_one_go() {
     let scenario = Scenario::new("pipelined, before and in the lame duck")
-        .client(Client::new(500, RequestKind::Fast, Traffic::Pipelined { requests: 10 }))
-        .client(Client::new(1_500, RequestKind::Slow(50), Traffic::Pipelined { requests: 10 }));
+        .client(Client::new(
+            500,
+            RequestKind::Fast,
+            Traffic::Pipelined { requests: 10, every_ms: 0 },
+        ))
+        .client(Client::new(
+            1_500,
+            RequestKind::Slow(50),
+            Traffic::Pipelined { requests: 10, every_ms: 0 },
+        ));
     let outcome = play::<TurmoilNetWorld>(&scenario);
     assert_eq!(code(&outcome), 0);
     assert!(tally(&outcome).finished >= 11, "{}", outcome.trace.text());

@@ -11,6 +11,7 @@ use http::Method;
 use std::{
     future::{self, Future},
     io,
+    sync::{Mutex, MutexGuard, PoisonError},
     task::{Context, Waker},
     time::Duration,
 };
@@ -197,50 +198,61 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Http1Client<Io> {
         end
     }
 
-    /// Sends all of `asks` at once and reads the responses in order. After a failure or an
-    /// announced close, the remaining requests fail too.
-    pub(super) async fn pipeline(
+    /// Sends all of `asks`, at once or with a pause of `every` in between, and reads the responses
+    /// in order. After a failure or an announced close, the remaining requests that were sent fail
+    /// too.
+    pub(crate) async fn pipeline(
         &mut self,
         client_id: &ClientId,
         asks: &[RequestSpec],
+        every: Duration,
     ) -> Vec<Result<ResponseSummary, RequestFailure>> {
-        let mut bytes = Vec::new();
-        let mut requests = Vec::new();
-        for ask in asks {
-            let request = client_id.asks(ask, self.connection, self.requests);
-            self.requests += 1;
-            bytes.extend_from_slice(&ask.named(&client_id.name_of(request)).bytes());
-            requests.push(request);
-        }
-        let Self { io, buffer, .. } = self;
+        let (connection, earlier) = (self.connection, self.requests);
+        let asked = Mutex::new(Vec::new());
+        let Self { io, buffer, requests: sent_on, .. } = self;
         let (read, mut write) = tokio::io::split(io);
         let mut reader = Reader::new(read, buffer, client_id.keeps());
         let sending = async {
-            if write.write_all(&bytes).await.is_ok() && write.flush().await.is_ok() {
-                requests.iter().for_each(|request| client_id.sent(*request));
+            let at_once = if every.is_zero() { asks.len() } else { 1 };
+            for (n, asks) in asks.chunks(at_once.max(1)).enumerate() {
+                super::pause(if n == 0 { Duration::ZERO } else { every }).await;
+                let mut bytes = Vec::new();
+                let mut requests = Vec::new();
+                for ask in asks {
+                    let request =
+                        client_id.asks(ask, connection, earlier + lock(&asked).len() as u64);
+                    bytes.extend_from_slice(&ask.named(&client_id.name_of(request)).bytes());
+                    lock(&asked).push(request);
+                    requests.push(request);
+                }
+                if write.write_all(&bytes).await.is_ok() && write.flush().await.is_ok() {
+                    requests.iter().for_each(|request| client_id.sent(*request));
+                }
             }
             future::pending::<()>().await;
         };
         let receiving = async {
             let mut ends = Vec::new();
-            for (request, ask) in requests.iter().zip(asks) {
+            for (n, ask) in asks.iter().enumerate() {
                 reader.seen = 0;
+                let request = || lock(&asked).get(n).copied();
                 let end = reader
                     .answer(&ask.method, |head| {
-                        client_id.head(*request, head);
+                        request().into_iter().for_each(|request| client_id.head(request, head));
                     })
                     .await;
+                let Some(request) = request() else { break };
                 if end.is_ok() {
-                    client_id.received(*request, &reader.kept);
+                    client_id.received(request, &reader.kept);
                 }
-                client_id.ended(*request, &end);
+                client_id.ended(request, &end);
                 let over = end.is_err() || end.is_ok_and(|done| done.closes);
                 ends.push(end);
                 if over {
                     break;
                 }
             }
-            for request in &requests[ends.len()..] {
+            for request in lock(&asked).iter().skip(ends.len()) {
                 let end = Err(RequestFailure::new(How::EndBeforeHead, 0));
                 client_id.ended(*request, &end);
                 ends.push(end);
@@ -253,6 +265,7 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Http1Client<Io> {
             ends = receiving => ends,
             () = super::pause(client_id.max_wait()) => return Vec::new(),
         };
+        *sent_on += lock(&asked).len() as u64;
         // After a failure the rest belongs to the responses that are missing.
         if ends.iter().all(Result::is_ok) && !self.buffer.is_empty() {
             client_id.tell("unasked", &[("bytes", self.buffer.len().into())]);
@@ -289,6 +302,10 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Http1Client<Io> {
             Err(_) => IdleEnd::Reset,
         }
     }
+}
+
+fn lock(asked: &Mutex<Vec<u64>>) -> MutexGuard<'_, Vec<u64>> {
+    asked.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 async fn send(

@@ -116,8 +116,8 @@ pub async fn one_request<C: Connect>(
     end
 }
 
-/// Sends all requests at once on one connection, without waiting for responses in between. Some
-/// clients then keep the connection until the server ends it.
+/// Sends all requests on one connection, at once or with a pause in between, without waiting for
+/// responses. Some clients then keep the connection until the server ends it.
 ///
 /// # Errors
 /// If the connect failed.
@@ -125,9 +125,10 @@ pub async fn pipelined<C: Connect>(
     client_id: &ClientId,
     connect: &C,
     asks: &[RequestSpec],
+    every: Duration,
 ) -> Result<Vec<Result<ResponseSummary, RequestFailure>>, RequestFailure> {
     let mut http1_client = Http1Client::open(client_id, connect).await?;
-    let ends = http1_client.pipeline(client_id, asks).await;
+    let ends = http1_client.pipeline(client_id, asks, every).await;
     let last = ends.iter().rfind(|end| end.is_ok()).and_then(|end| end.ok());
     if last.is_some_and(|done| is_last(&done)) {
         http1_client.last_end(client_id).await;

@@ -86,7 +86,7 @@ fn client(dice: &mut Dice, scenario: &Scenario, edges: &Edges, kinds: &[Kind]) -
             let after_ms = dice.pick(&[1, 50, 400, 60_000]);
             Traffic::Http2Leaves { requests, after_ms }
         }
-        Kind::Pipelined => Traffic::Pipelined { requests },
+        Kind::Pipelined => Traffic::Pipelined { requests, every_ms: 0 },
         Kind::Late => {
             let after_ms = dice.pick(&[20, 100, 200, 235, 240, 245, 250, 300, 1_000]);
             Traffic::Late { after_ms: dice.about(after_ms), requests: 1, every_ms: 0 }
@@ -98,6 +98,7 @@ fn client(dice: &mut Dice, scenario: &Scenario, edges: &Edges, kinds: &[Kind]) -
             after_ms: dice.pick(&[1, 5, 20, 100, 500, 1_600, 3_000]),
             resets: !dice.one_in(3),
             half_closed: dice.one_in(4),
+            next_ms: None,
         },
     };
     let stalls = matches!(traffic, Traffic::Once(Pacing::SlowReader(_, pause)) if pause >= 1_000);

@@ -35,7 +35,7 @@ fn close_in_a_pipeline(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) 
         let close = RequestKind::Odd(dice.pick(&[OddRequest::Close, OddRequest::CloseInCapitals]));
         let other = dice.pick(&[0, 0, 1_000, 9_000]);
         let other = if other == 0 { RequestKind::Fast } else { RequestKind::Bytes(other) };
-        let traffic = Traffic::Pipelined { requests: dice.between(2, 6) };
+        let traffic = Traffic::Pipelined { requests: dice.between(2, 6), every_ms: 0 };
         let (first, then) = if dice.one_in(2) { (close, other) } else { (other, close) };
         let client = Client::new(dice.below(edges.drain), first, traffic);
         scenario.clients.push(client.then(then));

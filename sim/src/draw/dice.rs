@@ -101,6 +101,11 @@ impl Dice {
         Self { seed: Seed(Seed(seed).nth(0x510_9a7)), thrown: 0 }
     }
 
+    /// Creates independent dice for handlers that take their time.
+    pub(super) const fn of_waiting(seed: u64) -> Self {
+        Self { seed: Seed(Seed(seed).nth(0x3a_171)), thrown: 0 }
+    }
+
     /// Creates independent dice for the faults of downstreams.
     pub(crate) const fn of_downstreams(seed: u64) -> Self {
         Self { seed: Seed(Seed(seed).nth(0xd0_57_ea)), thrown: 0 }

@@ -160,7 +160,7 @@ fn many_fields(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
         let traffic = if is_http2 {
             Traffic::Http2 { requests, every_ms }
         } else if dice.one_in(3) {
-            Traffic::Pipelined { requests }
+            Traffic::Pipelined { requests, every_ms: 0 }
         } else {
             Traffic::KeepAlive { requests, every_ms, retries: false }
         };

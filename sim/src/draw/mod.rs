@@ -29,6 +29,7 @@ mod serving;
 mod slow_parts;
 mod streams;
 mod together;
+mod waiting;
 
 use crate::{
     hooks::{Act, ActEnd, HookScript},
@@ -226,6 +227,7 @@ fn draw_as(
     scenario.tls |= Dice::of_tls(seed).one_in(4);
     handshakes::draw(&mut Dice::of_handshakes(seed), &mut scenario, &edges);
     slow_parts::draw(&mut Dice::of_slow_parts(seed), &mut scenario, &edges);
+    waiting::draw(&mut Dice::of_waiting(seed), &mut scenario, &edges);
     scenario
 }
 

@@ -19,7 +19,8 @@ pub(super) fn draw(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
             // Its handler is dropped, for its client or for the shutdown.
             RareRequest::Watched(_) if dice.one_in(2) => {
                 let after_ms = dice.pick(&[1, 20, 300]);
-                let traffic = Traffic::Leaves { after_ms, resets: true, half_closed: false };
+                let traffic =
+                    Traffic::Leaves { after_ms, resets: true, half_closed: false, next_ms: None };
                 Client::new(at_ms, kind, traffic)
             }
             RareRequest::EndAtCancel
@@ -43,6 +44,7 @@ pub(super) fn draw(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
             | RareRequest::Call(_)
             | RareRequest::LongStream
             | RareRequest::StreamWork(_)
+            | RareRequest::Late { .. }
             | RareRequest::Fails
             | RareRequest::HasNoLength
             | RareRequest::Padded(..) => http1_client(dice, scenario, edges, kind),

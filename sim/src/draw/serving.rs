@@ -162,7 +162,7 @@ fn unread_after_others(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) 
 }
 
 /// Moves the stop requests so that the first is not before `at_ms`.
-fn stop_after(scenario: &mut Scenario, edges: &Edges, at_ms: u64) {
+pub(super) fn stop_after(scenario: &mut Scenario, edges: &Edges, at_ms: u64) {
     let stop = scenario.first_stop_ms().unwrap_or(edges.stop);
     let late = at_ms.saturating_sub(stop);
     for stop in &mut scenario.stops {
@@ -460,7 +460,7 @@ pub(super) fn http1_client(
     let traffic = match dice.below(6) {
         0 => Traffic::Once(Pacing::Prompt),
         1 => Traffic::Once(Pacing::HalfClosed),
-        2 => Traffic::Pipelined { requests },
+        2 => Traffic::Pipelined { requests, every_ms: 0 },
         _ => {
             // At once, or after the connection has lost its task.
             let every_ms = dice.pick(&[1, 40, 300, 1_500, 12_000]);

@@ -69,7 +69,7 @@ fn failures_after_others(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges
             1 => RequestKind::Rare(RareRequest::Fails),
             _ => RequestKind::Breaks,
         };
-        let traffic = Traffic::Pipelined { requests: dice.pick(&[2, 2, 4]) };
+        let traffic = Traffic::Pipelined { requests: dice.pick(&[2, 2, 4]), every_ms: 0 };
         scenario.clients.push(Client::new(at_ms, before, traffic).then(fails));
     }
 }

@@ -91,7 +91,7 @@ fn abandoned_bodies(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
             _ => RequestKind::Unread(bytes),
         };
         let traffic = if dice.one_in(3) {
-            Traffic::Pipelined { requests: dice.between(2, 5) }
+            Traffic::Pipelined { requests: dice.between(2, 5), every_ms: 0 }
         } else {
             Traffic::KeepAlive { requests: 3, every_ms: dice.pick(&[1, 20, 300]), retries: false }
         };

@@ -11,6 +11,7 @@ mod control;
 mod coverage;
 mod headers;
 mod serving;
+mod waiting;
 mod workers;
 
 pub(super) use coverage::Coverage;
@@ -66,6 +67,7 @@ pub fn sometimes() -> &'static [Sometimes] {
         faults(&mut all);
         coincidences::coincidences(&mut all);
         serving::serving(&mut all);
+        waiting::waiting(&mut all);
         calls::calls(&mut all);
         headers::headers(&mut all);
         caps::caps(&mut all);

@@ -152,7 +152,7 @@ fn of_client(client: &Client) -> String {
         Traffic::Http2 { requests, every_ms } => {
             format!("sends {request} {requests} times over HTTP/2, {every_ms} ms apart")
         }
-        Traffic::Pipelined { requests } => format!("sends {request} {requests} times at once"),
+        Traffic::Pipelined { requests, .. } => format!("sends {request} {requests} times at once"),
         Traffic::Late { after_ms, .. } => {
             format!("connects, and sends {request} after {after_ms} ms")
         }

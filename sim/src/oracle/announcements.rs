@@ -6,7 +6,9 @@
 mod spread;
 
 use super::{ObservedRequest, RequestResult, RunHistory};
-use crate::scenario::{Client, Fault, OddRequest, Pacing, ProxyHeader, RequestKind, Traffic};
+use crate::scenario::{
+    Client, Fault, OddRequest, Pacing, ProxyHeader, RareRequest, RequestKind, Traffic,
+};
 use crate::trace::Record;
 use lameduck::lifecycle::Phase;
 use std::{collections::BTreeMap, time::Duration};
@@ -449,7 +451,13 @@ impl<'a> Delay<'a> {
 
 /// Whether the head of a pipelined response may have waited after the body of a long one.
 fn follows_a_long_response(history: &RunHistory<'_>, observed: &ObservedRequest) -> bool {
-    let is_long = |kind: &RequestKind| matches!(kind, RequestKind::Bytes(SENT_AT_ONCE..));
+    let is_long = |kind: &RequestKind| {
+        matches!(
+            kind,
+            RequestKind::Bytes(SENT_AT_ONCE..)
+                | RequestKind::Rare(RareRequest::Late { bytes: SENT_AT_ONCE.., .. })
+        )
+    };
     history.client(observed).is_some_and(|client| {
         matches!(client.traffic, Traffic::Pipelined { .. })
             && [Some(&client.request_kind), client.then.as_ref()].into_iter().flatten().any(is_long)

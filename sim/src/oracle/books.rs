@@ -4,7 +4,7 @@
 
 use super::{ObservedRequest, RequestResult, RunHistory, accounting::is_http2};
 use crate::{
-    scenario::{Pacing, RequestKind, Traffic},
+    scenario::{Pacing, RareRequest, RequestKind, Traffic},
     trace::Record,
 };
 use std::{
@@ -135,7 +135,10 @@ fn dates_are_true(history: &RunHistory<'_>) -> Result<(), String> {
     let asked: BTreeMap<_, _> = history
         .requests
         .iter()
-        .map(|observed| ((observed.client, observed.number), observed.observed))
+        .map(|observed| {
+            let sent = left_at_once(history, observed).unwrap_or(observed.observed);
+            ((observed.client, observed.number), sent.max(observed.observed))
+        })
         .collect();
     for head in history.events("head") {
         let client = head.actor.strip_prefix("client-").and_then(|n| n.parse().ok());
@@ -153,6 +156,26 @@ fn dates_are_true(history: &RunHistory<'_>) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// Returns the earliest moment at which a response was made whose head is on its way as soon as it
+/// is known: that of the only request of an HTTP/1 connection at that time.
+fn left_at_once(history: &RunHistory<'_>, observed: &ObservedRequest) -> Option<Duration> {
+    let (head, ..) = observed.head?;
+    let reads_at_once = matches!(
+        history.client(observed)?.traffic,
+        Traffic::Once(Pacing::Prompt) | Traffic::KeepAlive { .. } | Traffic::PerRequest { .. }
+    );
+    let is_whole = matches!(
+        history.request_kind(observed)?,
+        RequestKind::Slow(_)
+            | RequestKind::Unlimited(_)
+            | RequestKind::Within(..)
+            | RequestKind::Stuck(..)
+            | RequestKind::Rare(RareRequest::Late { .. })
+    );
+    let delays = !history.delivers() || history.has_partial_io() || history.scenario.tls;
+    (reads_at_once && is_whole && !delays).then(|| head.saturating_sub(history.under_way() + SOON))
 }
 
 /// Checks that nothing but the end follows a response that announces the end of its connection, and

@@ -441,7 +441,7 @@ pub(super) fn late_first_bytes_are_served(history: &RunHistory<'_>) -> Result<()
 /// client had shut its side before.
 pub(super) fn departed_clients_are_noticed(history: &RunHistory<'_>) -> Result<(), String> {
     for (n, client) in history.scenario.clients.iter().enumerate() {
-        let (Traffic::Leaves { resets: true, half_closed, .. }, true) =
+        let (Traffic::Leaves { resets: true, half_closed, next_ms, .. }, true) =
             (client.traffic, history.resets())
         else {
             continue;
@@ -473,7 +473,7 @@ pub(super) fn departed_clients_are_noticed(history: &RunHistory<'_>) -> Result<(
         let from = left.at.max(shut.map_or(begins.at, |shut| shut.at)) + history.under_way();
         let at_once = from + NOTICES + history.rounding();
         let is_exact = history.tolerance().is_zero() && !history.is_disturbed((left.at, at_once));
-        let by = if half_closed || !is_exact {
+        let by = if half_closed || next_ms.is_some() || !is_exact {
             from + history.world(interval * 2 + SWEEP) + SWEEP_STOPPING
         } else {
             // Nothing but its departure makes the socket readable.

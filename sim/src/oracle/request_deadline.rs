@@ -1,7 +1,7 @@
 //! The oracle for P9: a deadline per request.
 
 use super::{Exercise, Judgement, RunHistory, handler_times};
-use crate::scenario::{Pacing, RequestKind, StuckResponse, Traffic};
+use crate::scenario::{Pacing, RareRequest, RequestKind, StuckResponse, Traffic};
 use lameduck::lifecycle::Phase;
 use std::{collections::BTreeMap, time::Duration};
 
@@ -22,6 +22,9 @@ pub(super) fn a_deadline_per_request(history: &RunHistory<'_>) -> Judgement {
         let Some(client) = history.client(observed) else { continue };
         let work = match client.request_kind_of(&observed.target) {
             RequestKind::Slow(ms) | RequestKind::Stuck(ms, StuckResponse::Nothing) => {
+                Duration::from_millis(*ms)
+            }
+            RequestKind::Rare(RareRequest::Late { ms, bytes: ..=10_000, .. }) => {
                 Duration::from_millis(*ms)
             }
             RequestKind::Fast

@@ -297,6 +297,7 @@ fn looks_complete_only_if_complete(
         Some(RequestKind::Stuck(..)) => STUCK_HALVES.concat().len() as u64,
         Some(RequestKind::Echo(bytes) | RequestKind::Bytes(bytes)) => *bytes as u64,
         Some(RequestKind::Unlimited(_)) => SLOW_DONE.len() as u64,
+        Some(RequestKind::Rare(RareRequest::Late { bytes, .. })) => *bytes as u64,
         Some(RequestKind::Head) => 0,
         Some(
             RequestKind::Fast
@@ -322,6 +323,32 @@ fn looks_complete_only_if_complete(
         ));
     }
     Ok(())
+}
+
+/// Whether a request was pipelined, and all requests before it on its connection got responses that
+/// did not announce its end.
+fn follows_whole_ones(history: &RunHistory<'_>, observed: &ObservedRequest) -> bool {
+    let is_pipelined = |client: &Client| {
+        let unread = |kind: &RequestKind| {
+            matches!(kind, RequestKind::Unread(_) | RequestKind::Odd(_) | RequestKind::Panic)
+        };
+        matches!(client.traffic, Traffic::Pipelined { .. })
+            && client.fields.is_none()
+            && !client.has_failing_body()
+            && !unread(&client.request_kind)
+            && !client.then.as_ref().is_some_and(unread)
+    };
+    let is_whole = |before: &ObservedRequest| {
+        matches!(before.end, Some((_, RequestResult::Completed(200, _))))
+            && matches!(before.head, Some((_, _, false)))
+    };
+    history.client(observed).is_some_and(is_pipelined)
+        && observed.sent.is_some()
+        && history.requests.iter().all(|before| {
+            (before.client, before.connection) != (observed.client, observed.connection)
+                || before.earlier >= observed.earlier
+                || is_whole(before)
+        })
 }
 
 /// Checks that a request gets at least a response head if it arrived before the drain, or if it is
@@ -364,7 +391,7 @@ fn is_not_lost(history: &RunHistory<'_>, observed: &ObservedRequest) -> Result<(
         return Ok(());
     }
     // The host gives up a client that reads more slowly.
-    let prompt = client.traffic.is_prompt(PATIENCE_MS);
+    let prompt = client.traffic.is_prompt(PATIENCE_MS) || follows_whole_ones(history, observed);
     // The host does not wait for the rest of a body that the handler does not read. The client gets
     // the response while it still uploads.
     let unread = matches!(client.request_kind_of(&observed.target), RequestKind::Unread(_));

@@ -5,7 +5,7 @@ mod unread;
 
 use super::{Exercise, Judgement, ObservedRequest, RequestResult, RunHistory};
 use crate::{
-    scenario::{Client, Pacing, RequestKind, Traffic, client_name},
+    scenario::{Client, Pacing, RareRequest, RequestKind, Traffic, client_name},
     trace::Record,
 };
 use lameduck::{Report, lifecycle::Phase};
@@ -425,6 +425,18 @@ pub(super) fn odd_requests_are_answered(
                 "a request of the kind {} got a {status} with {bytes} bytes at {at:?}",
                 odd.name()
             ))
+        }
+        Some(RequestKind::Rare(RareRequest::Late { closes: true, .. }))
+            if matches!(observed.head, Some((_, _, false))) =>
+        {
+            Err(format!(
+                "{} asked for the close, and was answered at {at:?} as if the connection went on",
+                observed.target
+            ))
+        }
+        // 503: the deadline, or the shutdown.
+        Some(RequestKind::Rare(RareRequest::Late { .. })) if status != 200 && status != 503 => {
+            Err(format!("{} got a {status} at {at:?}", observed.target))
         }
         Some(RequestKind::Mismatch(length)) if status == 200 => Err(format!(
             "4 bytes with a content-length of {} looked whole at {at:?}",

@@ -199,9 +199,10 @@ impl Client {
                 };
                 stalled_http2(client_id, route, &ask, stall).await;
             }
-            Traffic::Pipelined { requests } => {
+            Traffic::Pipelined { requests, every_ms } => {
                 let asks: Vec<RequestSpec> = many(requests, 0).map(|(_, ask)| ask).collect();
-                drop(pipelined(client_id, route, &asks).await);
+                let every = Duration::from_millis(every_ms);
+                drop(pipelined(client_id, route, &asks, every).await);
             }
             Traffic::Late { after_ms, requests: 1, .. } => {
                 if let Ok(mut http1_client) = Http1Client::open(client_id, route).await {
@@ -213,14 +214,24 @@ impl Client {
                 let silent = Duration::from_millis(after_ms);
                 silent_first(client_id, route, silent, many(requests, every_ms)).await;
             }
-            Traffic::Leaves { after_ms, resets, half_closed } => {
+            Traffic::Leaves { after_ms, resets, half_closed, next_ms } => {
                 let Ok(mut http1_client) = Http1Client::open(client_id, route).await else {
                     return;
                 };
                 let pacing = if half_closed { Pacing::HalfClosed } else { Pacing::Prompt };
+                let exchanges = async {
+                    match next_ms.map(Duration::from_millis) {
+                        None => {
+                            let _ = http1_client.exchange(client_id, &ask, pacing.pacing()).await;
+                        }
+                        Some(pause) => {
+                            drop(http1_client.pipeline(client_id, &[ask, then], pause).await);
+                        }
+                    }
+                };
                 tokio::select! {
                     biased;
-                    _ = http1_client.exchange(client_id, &ask, pacing.pacing()) => return,
+                    () = exchanges => return,
                     () = pause(Duration::from_millis(after_ms)) => client_id.tell("leaves", &[]),
                 }
                 if resets {

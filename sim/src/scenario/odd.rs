@@ -51,6 +51,10 @@ pub enum OddRequest {
     ManyFields,
     /// `OPTIONS *`, which no route serves.
     Asterisk,
+    /// A `POST` with a body of this many bytes, and a second `Content-Length` that is shorter.
+    TwoLengths(usize),
+    /// A `POST` with a body of this many bytes, whose `Content-Length` has a sign.
+    SignedLength(usize),
 }
 
 /// Returns a body of whole requests, which no handler may ever see.
@@ -62,7 +66,10 @@ pub(super) fn looks_like_requests(bytes: usize) -> String {
 }
 
 impl OddRequest {
-    /// One of each kind.
+    /// Those whose length is ambiguous (RFC 9112 §6.3).
+    pub const LENGTHS: [Self; 2] = [Self::TwoLengths(100), Self::SignedLength(100)];
+
+    /// One of each other kind.
     pub const ALL: [Self; 21] = [
         Self::EmptyLine(0),
         Self::GetLength(100),
@@ -113,6 +120,8 @@ impl OddRequest {
             Self::Upgrade => "upgrade",
             Self::ManyFields => "many-fields",
             Self::Asterisk => "asterisk",
+            Self::TwoLengths(_) => "two-lengths",
+            Self::SignedLength(_) => "signed-length",
         }
     }
 
@@ -120,6 +129,11 @@ impl OddRequest {
     #[must_use]
     pub const fn is_refused(self) -> bool {
         matches!(self, Self::NoHost | Self::TwoHosts | Self::InvalidHost | Self::InvalidHostBody(_))
+    }
+
+    /// Whether the host must refuse the request with a 400, and cannot count it as one.
+    const fn is_malformed(self) -> bool {
+        matches!(self, Self::TwoLengths(_) | Self::SignedLength(_))
     }
 
     /// Whether the connection ends with the response in any phase.
@@ -136,13 +150,15 @@ impl OddRequest {
     /// Whether the response must announce the end of the connection in any phase.
     #[must_use]
     pub const fn announces_close(self) -> bool {
-        self.asks_to_close() || self.is_refused()
+        self.asks_to_close() || self.is_refused() || self.is_malformed()
     }
 
     /// Whether the request has a body.
     #[must_use]
     pub const fn has_body(self) -> bool {
-        self.echoed().is_some() || matches!(self, Self::UpgradeBody(_) | Self::InvalidHostBody(_))
+        self.echoed().is_some()
+            || self.is_malformed()
+            || matches!(self, Self::UpgradeBody(_) | Self::InvalidHostBody(_))
     }
 
     /// Returns the length of a body that is sent back.
@@ -159,7 +175,7 @@ impl OddRequest {
     /// Returns the status and the length of the response, if nothing cuts the request.
     #[must_use]
     pub const fn response(self) -> (u64, Option<u64>) {
-        if self.is_refused() {
+        if self.is_refused() || self.is_malformed() {
             (400, None)
         } else if matches!(self, Self::Asterisk) {
             (404, None)
@@ -225,6 +241,15 @@ impl OddRequest {
             Self::ManyFields => {
                 head(&(0..40).map(|n| format!("x-{n}: {n}\r\n")).collect::<String>())
             }
+            Self::TwoLengths(bytes) => format!(
+                "POST {fast} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\
+                 Content-Length: {bytes}\r\n\r\n{}",
+                looks_like_requests(bytes)
+            ),
+            Self::SignedLength(bytes) => format!(
+                "POST {fast} HTTP/1.1\r\nHost: localhost\r\nContent-Length: +{bytes}\r\n\r\n{}",
+                looks_like_requests(bytes)
+            ),
             Self::Asterisk => "OPTIONS * HTTP/1.1\r\nHost: localhost\r\n\r\n".to_owned(),
         };
         let target = if self == Self::Asterisk { "*".to_owned() } else { echo };
@@ -232,7 +257,11 @@ impl OddRequest {
             Method::OPTIONS
         } else if matches!(
             self,
-            Self::EmptyLine(1..) | Self::UpgradeBody(_) | Self::InvalidHostBody(_)
+            Self::EmptyLine(1..)
+                | Self::UpgradeBody(_)
+                | Self::InvalidHostBody(_)
+                | Self::TwoLengths(_)
+                | Self::SignedLength(_)
         ) {
             Method::POST
         } else {

@@ -1,6 +1,6 @@
 //! Requests whose handlers use a rare part of the host's public interface.
 
-use super::Call;
+use super::{Call, odd::looks_like_requests};
 use crate::client::RequestSpec;
 use serde::{Deserialize, Serialize};
 
@@ -40,6 +40,20 @@ pub enum RareRequest {
     /// A body of four bytes with its length, followed by this many empty frames, and then by a
     /// fifth byte or not.
     Padded(u64, bool),
+    /// A handler that takes its time, reads a body which may have arrived before, and then
+    /// responds with a body of any length.
+    Late {
+        /// How long it ignores everything.
+        ms: u64,
+        /// Bytes of the request body; a `GET` if there are none.
+        body: usize,
+        /// Bytes of the response body.
+        bytes: usize,
+        /// Whether the request has `Connection: close`.
+        closes: bool,
+        /// Whether the length of the response is unknown, so that hyper sends it.
+        chunked: bool,
+    },
     /// A body of four bytes with its length, which panics at its first poll.
     Fails,
     /// A body of four bytes, which panics when its length is queried.
@@ -81,6 +95,16 @@ impl RareRequest {
             Self::Padded(frames, extra) => {
                 let extra = if extra { "yes" } else { "no" };
                 RequestSpec::get(format!("/padded?frames={frames}&extra={extra}"))
+            }
+            Self::Late { ms, body, bytes, closes, chunked } => {
+                let chunked = if chunked { "&chunked=1" } else { "" };
+                let target = format!("/late?ms={ms}&body={body}&n={bytes}{chunked}");
+                let ask = if body > 0 {
+                    RequestSpec::post(target, looks_like_requests(body))
+                } else {
+                    RequestSpec::get(target)
+                };
+                if closes { ask.with("Connection", "close") } else { ask }
             }
             Self::Fails => RequestSpec::get("/fails"),
             Self::HasNoLength => RequestSpec::get("/fails?length"),

@@ -116,6 +116,7 @@ fn times_of_client<'a>(client: &'a mut Client, times: &mut Vec<Time<'a>>) {
             RequestKind::Rare(
                 RareRequest::DropPanics(ms)
                 | RareRequest::StreamWork(ms)
+                | RareRequest::Late { ms, .. }
                 | RareRequest::Watched(ms),
             ) => all.push((TimeOf::Work, ms)),
             RequestKind::Rare(
@@ -151,6 +152,14 @@ fn times_of_client<'a>(client: &'a mut Client, times: &mut Vec<Time<'a>>) {
             all.push((TimeOf::Pause, for_ms));
             all.extend(idle_ms.iter_mut().chain(beside_ms).map(|ms| (TimeOf::Pause, ms)));
         }
+        Traffic::Leaves { after_ms, next_ms, .. } => {
+            all.push((TimeOf::Pause, after_ms));
+            all.extend(next_ms.as_mut().map(|ms| (TimeOf::Pause, ms)));
+        }
+        Traffic::Pipelined { every_ms, .. } => {
+            // At once stays at once.
+            all.extend(Some(every_ms).filter(|ms| **ms > 0).map(|ms| (TimeOf::Pause, ms)));
+        }
         Traffic::Late { after_ms, every_ms, .. } => {
             all.extend([(TimeOf::Pause, after_ms), (TimeOf::Pause, every_ms)]);
         }
@@ -171,7 +180,6 @@ fn times_of_client<'a>(client: &'a mut Client, times: &mut Vec<Time<'a>>) {
         | Traffic::Http2 { every_ms: ms, .. }
         | Traffic::Http2Leaves { after_ms: ms, .. }
         | Traffic::Http2Upload { every_ms: ms, .. }
-        | Traffic::Leaves { after_ms: ms, .. }
         | Traffic::Upgraded { every_ms: ms, .. }
         | Traffic::SlowHttp2 { every_ms: ms, .. }
         | Traffic::SlowHello { every_ms: ms, .. }
@@ -183,7 +191,6 @@ fn times_of_client<'a>(client: &'a mut Client, times: &mut Vec<Time<'a>>) {
         Traffic::Once(Pacing::Prompt | Pacing::HalfClosed)
         | Traffic::Http2Windowless { .. }
         | Traffic::Http2Resets { .. }
-        | Traffic::Pipelined { .. }
         | Traffic::ByteLess
         | Traffic::HalfHead
         | Traffic::InternalHalfHead

@@ -106,10 +106,13 @@ pub enum Traffic {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         beside_ms: Option<u64>,
     },
-    /// All requests at once on one HTTP/1 connection.
+    /// Requests on one HTTP/1 connection, without waiting for responses.
     Pipelined {
         /// Number of requests.
         requests: u64,
+        /// Pause between requests; 0 if all are sent at once.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        every_ms: u64,
     },
     /// Connects, waits, then sends requests one after the other.
     Late {
@@ -131,6 +134,9 @@ pub enum Traffic {
         /// Whether it has shut down its write side after the request.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         half_closed: bool,
+        /// When it sends a second request, `then`, without waiting for the response, if it does.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        next_ms: Option<u64>,
     },
     /// Sends a user's request and the ones that follow it, one after the other, and repeats this.
     Session {
@@ -302,7 +308,7 @@ impl Traffic {
             Self::KeepAlive { requests, .. }
             | Self::PerRequest { requests, .. }
             | Self::Http2 { requests, .. }
-            | Self::Pipelined { requests }
+            | Self::Pipelined { requests, .. }
             | Self::Late { requests, .. }
             | Self::Session { times: requests, .. } => requests,
             Self::Once(_)
@@ -373,8 +379,8 @@ impl Traffic {
         }
         // A host cannot tell a client that left from one that shut down its side, until Linux sends
         // a reset for what arrives later. The simulated networks do not.
-        if let Self::Leaves { after_ms, half_closed, .. } = self {
-            return Self::Leaves { after_ms, resets: true, half_closed };
+        if let Self::Leaves { after_ms, half_closed, next_ms, .. } = self {
+            return Self::Leaves { after_ms, resets: true, half_closed, next_ms };
         }
         let has_own_pace = matches!(
             self,

@@ -29,6 +29,8 @@ pub(super) fn odd_requests(dice: &mut Dice, scenario: &mut Scenario, edges: &Edg
             | OddRequest::Expect
             | OddRequest::Upgrade
             | OddRequest::ManyFields
+            | OddRequest::TwoLengths(_)
+            | OddRequest::SignedLength(_)
             | OddRequest::Asterisk => {}
         }
         let client = http1_client(dice, scenario, edges, RequestKind::Odd(odd));

@@ -297,7 +297,8 @@ fn odd_requests(all: &mut Vec<Sometimes>) {
             })
         },
     ));
-    for odd in OddRequest::ALL.into_iter().chain([OddRequest::EmptyLine(10)]) {
+    let lengths = OddRequest::LENGTHS.into_iter().chain([OddRequest::EmptyLine(10)]);
+    for odd in OddRequest::ALL.into_iter().chain(lengths) {
         all.push(Sometimes::new(format!("odd request: {}", odd.name()), move |coverage| {
             coverage.answered(|observed| {
                 let kind = coverage.history.request_kind(observed);

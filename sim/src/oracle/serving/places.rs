@@ -2,7 +2,7 @@
 
 use super::{ObservedRequest, RequestResult, RunHistory, SWEEP};
 use crate::{
-    scenario::{Client, Pacing, RequestKind, Traffic, client_name},
+    scenario::{Client, Pacing, RareRequest, RequestKind, Traffic, client_name},
     trace::Record,
 };
 use lameduck::lifecycle::Phase;
@@ -48,7 +48,59 @@ pub(super) fn limits_of_connections(history: &RunHistory<'_>) -> Result<usize, S
         }
         judged += 1;
     }
+    if limits.connections_max.is_none() && limits.connection_age_max.is_none() {
+        used_connections_are_kept(history)?;
+    }
     Ok(judged)
+}
+
+/// Checks that nothing but its keep-alive time ends a connection whose requests were all served
+/// while serving.
+fn used_connections_are_kept(history: &RunHistory<'_>) -> Result<(), String> {
+    let keep_alive = history.world(history.scenario.limits.limits().keep_alive);
+    let left = history.left_serving().unwrap_or(Duration::MAX);
+    let slack = history.under_way() + history.rounding() + history.early();
+    // One whose body is not read ends its connection, and may have the target of another.
+    let is_plain = |kind: &RequestKind| {
+        matches!(
+            kind,
+            RequestKind::Fast
+                | RequestKind::Head
+                | RequestKind::Slow(_)
+                | RequestKind::Echo(_)
+                | RequestKind::Bytes(_)
+                | RequestKind::Rare(RareRequest::Late { .. })
+        )
+    };
+    let keeps = |client: &Client| {
+        matches!(client.traffic, Traffic::KeepAlive { .. })
+            && is_plain(&client.request_kind)
+            && client.then.as_ref().is_none_or(is_plain)
+    };
+    let goes_on = |observed: &ObservedRequest| {
+        matches!(observed.end, Some((_, RequestResult::Completed(200, _))))
+            && matches!(observed.head, Some((_, _, false)))
+    };
+    for closed in history.events("closed idle").filter(|record| record.at < left) {
+        let of_it = |observed: &&ObservedRequest| {
+            *closed.actor == *client_name(observed.client)
+                && closed.number("connection") == Some(observed.connection)
+        };
+        let requests: Vec<_> = history.requests.iter().filter(of_it).collect();
+        let is_judged = requests
+            .iter()
+            .all(|observed| goes_on(observed) && history.client(observed).is_some_and(keeps));
+        let last = requests.last().and_then(|observed| observed.end.as_ref());
+        if let Some((last, _)) = last.filter(|_| is_judged)
+            && closed.at + slack < *last + keep_alive
+        {
+            return Err(format!(
+                "{} had its last response at {last:?}, and its connection was closed at {:?}",
+                closed.actor, closed.at
+            ));
+        }
+    }
+    Ok(())
 }
 
 fn clients<'a>(history: &'a RunHistory<'_>) -> impl Iterator<Item = (usize, &'a Client)> + use<'a> {
