@@ -197,6 +197,14 @@ fn two_checks(history: &RunHistory<'_>, timeout: Duration, has_task: bool) -> Du
     }
 }
 
+/// Whether this is a call that has its own deadline, at which its stream is reset, too.
+fn ends_at_a_deadline(history: &RunHistory<'_>, observed: &ObservedRequest) -> bool {
+    matches!(
+        history.request_kind(observed),
+        Some(RequestKind::Rare(RareRequest::Call(call))) if call.timeout_ms.is_some()
+    )
+}
+
 /// Checks that a stream whose window stays closed is reset in time, and not before.
 fn closed_windows_are_cut(history: &RunHistory<'_>) -> Result<usize, String> {
     let Some(timeout) = send_timeout(history) else { return Ok(0) };
@@ -212,6 +220,7 @@ fn closed_windows_are_cut(history: &RunHistory<'_>) -> Result<usize, String> {
         let least = observed.observed + near * 2 + timeout;
         let by = head + timeout + MOMENT + history.under_way() * 2 + history.rounding() * 2;
         if let Some(lost) = lost
+            && !ends_at_a_deadline(history, observed)
             && lost.at < until
             && lost.at + history.early() < least
         {
@@ -344,7 +353,8 @@ fn timeouts_are_counted(history: &RunHistory<'_>) -> Result<(), String> {
             let record = of_request(history, observed, event);
             record.is_some_and(|record| record.text("how") == Some(how) && record.at < until)
         };
-        is("stall ends", "reset") || is("response lost", "stream-reset")
+        !ends_at_a_deadline(history, observed)
+            && (is("stall ends", "reset") || is("response lost", "stream-reset"))
     };
     let cut = history.requests.iter().filter(lost).count() as u64;
     let connections = &report.connections;
