@@ -7,7 +7,7 @@ mod spread;
 
 use super::{ObservedRequest, RequestResult, RunHistory};
 use crate::scenario::{
-    Client, Fault, OddRequest, Pacing, ProxyHeader, RareRequest, RequestKind, Traffic,
+    Client, Fault, OddRequest, Pacing, ProxyHeader, RareRequest, RequestKind, Traffic, client_name,
 };
 use crate::trace::Record;
 use lameduck::lifecycle::Phase;
@@ -178,9 +178,15 @@ impl<'a> Delay<'a> {
     fn ages(&self, connection: &Connection<'_>) -> Option<(Duration, Duration)> {
         let age = Duration::from_millis(self.history.scenario.limits.connection_age_max?);
         let far = self.history.under_way();
-        // The age counts from the accept, which a handshake follows; on HTTP/2 from the first byte.
+        // The age counts from the accept, which a PROXY header and a handshake follow; on HTTP/2
+        // from the first byte.
         let first = connection.requests.first().map_or(connection.opened, |first| first.observed);
-        let from = connection.opened.saturating_sub(far * 4);
+        let client = connection.requests.first().map(|first| client_name(first.client));
+        let header = self.history.events("header begins").filter(|header| {
+            header.at <= connection.opened && client.as_deref() == Some(&*header.actor)
+        });
+        let begun = header.last().map_or(connection.opened, |header| header.at);
+        let from = begun.saturating_sub(far * 4);
         let earliest = from + self.history.world(age - age / 10);
         Some((
             earliest.saturating_sub(self.history.early()),

@@ -253,7 +253,7 @@ impl HandlerState {
         {
             return self.error_response(ErrorResponse::Refused(SWITCHED_TOO_SOON));
         }
-        let Some(in_flight) = self.take_in_flight() else {
+        let Some(mut in_flight) = self.take_in_flight() else {
             return response.map(|_| ResponseBody::text(None, None));
         };
         // hyper panics at some versions and changes its framing for others. HTTP/2 sends no
@@ -275,6 +275,10 @@ impl HandlerState {
         }
         if content != Content::Allowed {
             return without_content(response, content, in_flight);
+        }
+        if self.version == Version::HTTP_2 && !hint.ends {
+            // hyper polls no body before its client has opened the window.
+            in_flight.set_slow();
         }
         let class = StreamShutdown::of(&response, in_flight.request());
         // If the head and the body disagree, the response is not sent (P5d), so either gives the
