@@ -182,10 +182,10 @@ impl<'a> Delay<'a> {
         // from the first byte.
         let first = connection.requests.first().map_or(connection.opened, |first| first.observed);
         let client = connection.requests.first().map(|first| client_name(first.client));
-        let header = self.history.events("header begins").filter(|header| {
+        let header = self.history.events("header begins").rfind(|header| {
             header.at <= connection.opened && client.as_deref() == Some(&*header.actor)
         });
-        let begun = header.last().map_or(connection.opened, |header| header.at);
+        let begun = header.map_or(connection.opened, |header| header.at);
         let from = begun.saturating_sub(far * 4);
         let earliest = from + self.history.world(age - age / 10);
         Some((

@@ -296,10 +296,12 @@ pub(super) fn unannounced_closes_are_counted(
             Err(unannounced_without_drain(connections.unannounced))
         };
     };
-    // One whose keep-alive time was over may have been closed a moment before the drain.
-    let expires = history.scenario.limits.keep_alive.is_some();
+    // One whose keep-alive time was over, or that made room for another, may have been closed a
+    // moment before the drain.
+    let limits = &history.scenario.limits;
+    let closes_before = limits.keep_alive.is_some() || limits.connections_max.is_some();
     let since = draining + history.tolerance();
-    let since = if expires { since + history.under_way() } else { since };
+    let since = if closes_before { since + history.under_way() } else { since };
     // A connection that is closed because of an unread body was never idle.
     let keeps = |client: &Client| {
         let tears = |request_kind: &RequestKind| {
