@@ -343,4 +343,4 @@ impl SizeError for EncryptError {
 
 #[cfg(test)]
 #[cfg(feature = "tls-ring")]
-mod tests;
+pub(super) mod tests;

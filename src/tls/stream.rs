@@ -384,3 +384,7 @@ impl<T: Transport> Transport for TlsStream<T> {
         self.session.mark_cut();
     }
 }
+
+#[cfg(test)]
+#[cfg(feature = "tls-ring")]
+mod tests;

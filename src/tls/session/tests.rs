@@ -12,8 +12,8 @@ use std::{
 };
 use tokio::io::ReadBuf;
 
-/// A client and the session of its server, which are not connected.
-fn pair() -> (ClientConnection, Session) {
+/// A client, and the configuration of its server.
+pub(in crate::tls) fn client_and_config() -> (ClientConnection, Arc<ServerConfig>) {
     let key = rcgen::KeyPair::generate().unwrap();
     let params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
     let certificate = params.self_signed(&key).unwrap().der().clone();
@@ -35,11 +35,17 @@ fn pair() -> (ClientConnection, Session) {
         .with_root_certificates(roots)
         .with_no_client_auth();
     let name = ServerName::try_from("localhost").unwrap();
-    let client = ClientConnection::new(Arc::new(client), name).unwrap();
-    (client, Session::new(Arc::new(server)).unwrap())
+    (ClientConnection::new(Arc::new(client), name).unwrap(), Arc::new(server))
 }
 
-fn records(client: &mut ClientConnection) -> Vec<u8> {
+/// A client and the session of its server, which are not connected.
+fn pair() -> (ClientConnection, Session) {
+    let (client, config) = client_and_config();
+    (client, Session::new(config).unwrap())
+}
+
+/// Returns what a client has to send.
+pub(in crate::tls) fn records(client: &mut ClientConnection) -> Vec<u8> {
     let mut records = Vec::new();
     while client.wants_write() {
         client.write_tls(&mut records).unwrap();

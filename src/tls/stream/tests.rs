@@ -1,0 +1,90 @@
+//! A connection with TLS whose socket takes only a part of what is written.
+
+use super::{
+    super::session::tests::{client_and_config, records},
+    TlsStream,
+};
+use crate::runtime::Transport;
+use rustls::ClientConnection;
+use std::{
+    future::poll_fn,
+    io::Read as _,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+};
+use tokio::{
+    io::{
+        AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream, ReadBuf, duplex,
+    },
+    sync::Semaphore,
+};
+
+/// Bytes that the socket takes before its client reads.
+const ROOM: usize = 64;
+
+fn receive(client: &mut ClientConnection, mut read: &[u8]) {
+    while !read.is_empty() {
+        client.read_tls(&mut read).unwrap();
+        client.process_new_packets().unwrap();
+    }
+}
+
+/// The client reads what the socket holds. Returns whether that was anything.
+fn read(client: &mut ClientConnection, wire: &mut DuplexStream) -> bool {
+    let mut room = [0; ROOM];
+    let mut buf = ReadBuf::new(&mut room);
+    let polled = Pin::new(wire).poll_read(&mut Context::from_waker(Waker::noop()), &mut buf);
+    assert!(matches!(polled, Poll::Pending | Poll::Ready(Ok(()))));
+    receive(client, buf.filled());
+    !buf.filled().is_empty()
+}
+
+/// Returns a connection after its handshake, its client, and the client's end of the socket.
+async fn connected() -> (TlsStream<DuplexStream>, ClientConnection, DuplexStream) {
+    let (mut client, config) = client_and_config();
+    let (io, mut wire) = duplex(ROOM);
+    let mut server = TlsStream::new(io, config, Arc::new(Semaphore::new(1))).unwrap();
+    let shaking_hands = async {
+        while client.is_handshaking() {
+            wire.write_all(&records(&mut client)).await.unwrap();
+            let mut room = [0; ROOM];
+            let len = wire.read(&mut room).await.unwrap();
+            receive(&mut client, &room[..len]);
+        }
+        wire.write_all(&records(&mut client)).await.unwrap();
+    };
+    let (opened, ()) = tokio::join!(poll_fn(|cx| server.poll_open(cx)), shaking_hands);
+    opened.unwrap();
+    // The tickets of the session.
+    let cx = &mut Context::from_waker(Waker::noop());
+    while Pin::new(&mut server).poll_flush(cx).is_pending() || read(&mut client, &mut wire) {
+        read(&mut client, &mut wire);
+    }
+    (server, client, wire)
+}
+
+/// A write takes all bytes, and the socket only a part of their ciphertext. If a flush did not wait
+/// for the rest, a response would count as finished that has not left (P5c); if the end did not,
+/// the response would be cut (P5).
+#[tokio::test]
+async fn a_flush_and_the_end_wait_for_ciphertext_that_the_socket_has_not_taken() {
+    let body = [b'x'; 1_000];
+    let (mut server, mut client, mut wire) = connected().await;
+    let cx = &mut Context::from_waker(Waker::noop());
+    let unsent = |server: &TlsStream<DuplexStream>| server.unacknowledged_by(|_| Some(0));
+    assert_eq!(unsent(&server), Some(0));
+    let written = Pin::new(&mut server).poll_write(cx, &body);
+    assert!(matches!(written, Poll::Ready(Ok(1_000))), "{written:?}");
+    assert!(unsent(&server) > Some(body.len() - ROOM), "{:?}", unsent(&server));
+    assert!(Pin::new(&mut server).poll_flush(cx).is_pending());
+    assert!(Pin::new(&mut server).poll_shutdown(cx).is_pending());
+    while Pin::new(&mut server).poll_shutdown(cx).is_pending() {
+        assert!(read(&mut client, &mut wire), "each poll of the end sends more");
+    }
+    assert_eq!(unsent(&server), Some(0));
+    while read(&mut client, &mut wire) {}
+    let mut received = Vec::new();
+    client.reader().read_to_end(&mut received).unwrap();
+    assert_eq!(received, body);
+}
