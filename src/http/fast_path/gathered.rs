@@ -31,8 +31,8 @@ pub(super) struct Gathered {
 pub(super) enum Sent {
     /// The kernel has taken all of them by this moment.
     All(Moment),
-    /// The kernel takes no more for now, or others have a turn first.
-    Blocked,
+    /// Some of them are left: the kernel is full, or other connections have a turn first.
+    Incomplete,
     /// The connection is broken.
     Disconnected,
 }
@@ -118,7 +118,7 @@ impl Gathered {
             Poll::Pending => {
                 self.remove(written);
                 self.requests.drain(..).for_each(|(in_flight, _)| unflushed.push(in_flight));
-                return Sent::Blocked;
+                return Sent::Incomplete;
             }
         }
         let now = unflushed.connection().server().clock.now();
@@ -140,7 +140,7 @@ impl Gathered {
             }
         }
         self.remove(written);
-        Sent::Blocked
+        Sent::Incomplete
     }
 
     /// Writes what follows the first `written` bytes, with one call as far as `io` can.

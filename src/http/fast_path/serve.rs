@@ -56,6 +56,7 @@ use bytes::{Buf, Bytes, buf::Chain};
 use http::{HeaderMap, Response};
 use http_body::Body as HttpBody;
 use std::{
+    ops::ControlFlow,
     sync::Arc,
     task::{Context, Poll},
 };
@@ -95,9 +96,9 @@ struct WaitingRequest<S: HttpService> {
     keep_alive: KeepAlive,
 }
 
-/// What a request that was parsed needs for its response.
+/// A request whose handler was called.
 #[derive(Clone, Copy)]
-struct Answerable {
+struct BegunRequest {
     /// Length of the request in bytes.
     len: usize,
     keep_alive: KeepAlive,
@@ -214,11 +215,12 @@ impl<S: HttpService> FastPath<S> {
         };
         self.handler = Some(handler);
         let now = self.connection().server().clock.now();
-        let request = Answerable { len: read.len(), keep_alive, now };
+        let request = BegunRequest { len: read.len(), keep_alive, now };
         self.gathering(cx, io, |this, cx, io, gathered| {
             match this.respond(cx, io, &read, request, response, gathered) {
-                Ok(_) => FastPathOutcome::AllServed(now),
-                Err(outcome) => outcome,
+                ControlFlow::Break(outcome) => outcome,
+                // Nothing was read after the request, so its response was sent.
+                ControlFlow::Continue(_) => FastPathOutcome::AllServed(now),
             }
         })
     }
@@ -276,8 +278,8 @@ impl<S: HttpService> FastPath<S> {
             };
             self.handler = Some(handler);
             read = match self.respond(cx, io, read, request, response, gathered) {
-                Ok(rest) => rest,
-                Err(outcome) => return outcome,
+                ControlFlow::Continue(rest) => rest,
+                ControlFlow::Break(outcome) => return outcome,
             };
         }
     }
@@ -289,7 +291,7 @@ impl<S: HttpService> FastPath<S> {
         &mut self,
         read: &[u8],
         requests_left: &mut u32,
-    ) -> Option<(PinnedHandler<S>, Answerable)> {
+    ) -> Option<(PinnedHandler<S>, BegunRequest)> {
         if *requests_left == 0 {
             return None;
         }
@@ -302,7 +304,7 @@ impl<S: HttpService> FastPath<S> {
         let (handler, arrived) =
             self.service.handle_in(place, method, uri, &mut self.headers, body);
         // If the handler responds at once, the time of arrival serves for the date.
-        Some((handler, Answerable { len, keep_alive, now: arrived }))
+        Some((handler, BegunRequest { len, keep_alive, now: arrived }))
     }
 
     /// Gathers the response to the request at the beginning of `read`, and sends the gathered
@@ -313,29 +315,29 @@ impl<S: HttpService> FastPath<S> {
         cx: &mut Context<'_>,
         io: &mut T,
         read: &'read [u8],
-        request: Answerable,
+        request: BegunRequest,
         response: Response<ResponseBody<S::ResponseBody>>,
         gathered: &mut Gathered,
-    ) -> Result<&'read [u8], FastPathOutcome<S>> {
+    ) -> ControlFlow<FastPathOutcome<S>, &'read [u8]> {
         let after = match self.gather(cx, response, request, gathered) {
             Ok(after) => after,
             Err(response) => {
                 let leftover = Leftover::new(read, Some(Resumed::Response(response)));
-                return Err(self.hand_over(cx, io, gathered, leftover));
+                return ControlFlow::Break(self.hand_over(cx, io, gathered, leftover));
             }
         };
         let rest = after_empty_lines(&read[request.len..]);
         let caps = self.connection().server().caps();
         if after == KeepAlive::Yes && !rest.is_empty() && !gathered.is_full(caps) {
-            return Ok(rest);
+            return ControlFlow::Continue(rest);
         }
-        Err(match gathered.send(cx, io, self.service.unflushed()) {
+        ControlFlow::Break(match gathered.send(cx, io, self.service.unflushed()) {
             Sent::All(_) if after == KeepAlive::No => {
                 FastPathOutcome::LastSent(codec::copy_head(rest))
             }
             Sent::All(now) if rest.is_empty() => FastPathOutcome::AllServed(now),
-            Sent::All(_) => return Ok(rest),
-            Sent::Blocked => {
+            Sent::All(_) => return ControlFlow::Continue(rest),
+            Sent::Incomplete => {
                 let mut leftover = Leftover::new(rest, None);
                 (leftover.unwritten, leftover.after) = (gathered.take_rest(), after);
                 FastPathOutcome::Fallback(leftover)
@@ -357,7 +359,7 @@ impl<S: HttpService> FastPath<S> {
         }
         match gathered.send(cx, io, self.service.unflushed()) {
             Sent::All(_) => FastPathOutcome::Fallback(leftover),
-            Sent::Blocked => {
+            Sent::Incomplete => {
                 leftover.unwritten = gathered.take_rest();
                 FastPathOutcome::Fallback(leftover)
             }
@@ -372,7 +374,7 @@ impl<S: HttpService> FastPath<S> {
         &mut self,
         cx: &mut Context<'_>,
         mut response: Response<ResponseBody<S::ResponseBody>>,
-        request: Answerable,
+        request: BegunRequest,
         gathered: &mut Gathered,
     ) -> Result<KeepAlive, Box<Response<ResponseBody<S::ResponseBody>>>> {
         let all = match self.gather_head(&mut response, request, gathered) {
@@ -392,7 +394,7 @@ impl<S: HttpService> FastPath<S> {
     fn gather_head(
         &mut self,
         response: &mut Response<ResponseBody<S::ResponseBody>>,
-        request: Answerable,
+        request: BegunRequest,
         gathered: &mut Gathered,
     ) -> Option<(u64, KeepAlive)> {
         let server = self.service.connection().server();
