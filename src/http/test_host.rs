@@ -26,14 +26,13 @@ use http::{Method, Response, Uri};
 use hyper::service::service_fn;
 use std::{
     convert::Infallible,
-    future::Future,
+    future::pending,
     net::SocketAddr,
     pin::Pin,
     sync::{
         Arc, Mutex, PoisonError, Weak,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
-    task::{Context, Poll},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -258,24 +257,10 @@ impl Clock for ManualClock {
 
     /// Never ready: contexts are cancelled by [`TestHost::advance`], and no server waits here.
     fn sleep_until(&self, _: Moment) -> Pin<Box<dyn Sleep>> {
-        Box::pin(Never)
+        Box::pin(pending())
     }
 
     fn wall(&self) -> SystemTime {
         UNIX_EPOCH + self.now().since_epoch()
     }
-}
-
-struct Never;
-
-impl Future for Never {
-    type Output = ();
-
-    fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<()> {
-        Poll::Pending
-    }
-}
-
-impl Sleep for Never {
-    fn reset(self: Pin<&mut Self>, _: Moment) {}
 }

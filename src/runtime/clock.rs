@@ -1,7 +1,12 @@
 //! Injected time.
 
 use crate::lifecycle::Moment;
-use std::{fmt, future::Future, pin::Pin, time::SystemTime};
+use std::{
+    fmt,
+    future::{Future, Pending},
+    pin::Pin,
+    time::SystemTime,
+};
 
 /// The only source of time. All code that waits or takes timestamps uses it. hyper does neither.
 pub trait Clock: fmt::Debug + Send + Sync + 'static {
@@ -21,4 +26,9 @@ pub trait Clock: fmt::Debug + Send + Sync + 'static {
 pub trait Sleep: Future<Output = ()> + Send + Sync {
     /// Waits until `at` instead.
     fn reset(self: Pin<&mut Self>, at: Moment);
+}
+
+/// A sleep that never ends, for a clock that stands still.
+impl Sleep for Pending<()> {
+    fn reset(self: Pin<&mut Self>, _: Moment) {}
 }

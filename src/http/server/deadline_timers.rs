@@ -179,10 +179,10 @@ mod tests {
     use super::*;
     use crate::runtime::Sleep;
     use std::{
-        future::Future,
+        future::pending,
         pin::Pin,
         sync::{Arc, atomic::AtomicUsize},
-        task::{Context, Poll, Wake},
+        task::Wake,
         time::{SystemTime, UNIX_EPOCH},
     };
     use tokio_util::sync::CancellationToken;
@@ -288,26 +288,12 @@ mod tests {
         }
 
         fn sleep_until(&self, _: Moment) -> Pin<Box<dyn Sleep>> {
-            Box::pin(Never)
+            Box::pin(pending())
         }
 
         fn wall(&self) -> SystemTime {
             UNIX_EPOCH
         }
-    }
-
-    struct Never;
-
-    impl Future for Never {
-        type Output = ();
-
-        fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<()> {
-            Poll::Pending
-        }
-    }
-
-    impl Sleep for Never {
-        fn reset(self: Pin<&mut Self>, _: Moment) {}
     }
 
     // A stream of HTTP/2 that waits for its client, on the connection of a long stream, is reset
