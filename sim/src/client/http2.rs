@@ -355,12 +355,21 @@ async fn answer_to(
     sender: &mut SendRequest<RequestBody>,
     named: http::Request<RequestBody>,
 ) -> Result<ResponseSummary, RequestFailure> {
-    let response = sender
-        .send_request(named)
-        .await
-        .map_err(|error| RequestFailure::new(how(&error, Stage::Head), 0))?;
+    let response = sender.send_request(named).await;
+    if let Ok(response) = &response {
+        client_id.head(request, &Head::of_http2(response));
+    }
+    body_of(client_id, request, response).await
+}
+
+/// Reads the body of a response, and records its end.
+pub(super) async fn body_of(
+    client_id: &ClientId,
+    request: u64,
+    response: hyper::Result<http::Response<Incoming>>,
+) -> Result<ResponseSummary, RequestFailure> {
+    let response = response.map_err(|error| RequestFailure::new(how(&error, Stage::Head), 0))?;
     let status = response.status().as_u16();
-    client_id.head(request, &Head::of_http2(&response));
     let mut call_status = grpc_status(response.headers()).map(|status| (status, "head"));
     let mut reply = Reply::begin(response.headers()).filter(|_| client_id.keeps() > 0);
     let mut body: Incoming = response.into_body();
@@ -403,25 +412,6 @@ async fn answer_to(
         closes: false,
         keeps_alive: true,
         body_bytes: bytes,
-        body_hash: hash.value(),
-    })
-}
-
-/// Reads a response whose head was received.
-pub(super) async fn rest_of(
-    response: hyper::Result<http::Response<Incoming>>,
-) -> Result<ResponseSummary, RequestFailure> {
-    let response = response.map_err(|error| RequestFailure::new(how(&error, Stage::Head), 0))?;
-    let status = response.status().as_u16();
-    let body = response.into_body().collect().await;
-    let body = body.map_err(|error| RequestFailure::new(how(&error, Stage::Body), 1))?.to_bytes();
-    let mut hash = Fnv64::new();
-    hash.feed(&body);
-    Ok(ResponseSummary {
-        status,
-        closes: false,
-        keeps_alive: true,
-        body_bytes: body.len() as u64,
         body_hash: hash.value(),
     })
 }

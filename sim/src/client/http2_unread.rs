@@ -1,8 +1,8 @@
 //! HTTP/2 clients that do not read their responses.
 
 use super::{
-    ClientId, Connect, Head, How, RequestFailure, RequestSpec,
-    http2::{ClientConnection, UNREAD_WINDOW, answer, in_http2, one, rest_of},
+    ClientId, Connect, Head, How, RequestFailure, RequestSpec, ResponseSummary,
+    http2::{ClientConnection, UNREAD_WINDOW, answer, body_of, in_http2, one},
     hyper_runtime::Tracked,
     stalled::Stall,
 };
@@ -120,19 +120,9 @@ pub async fn stalled_http2<C: Connect>(
     let how = if end.is_none() { "in time" } else { "reset" };
     client_id.tell("stall ends", &[("of", request.into()), ("how", how.into())]);
     link.settled.hearing.set_deaf(false);
-    let end = match end {
-        Some(end) => end,
-        None => tokio::select! {
-            biased;
-            end = &mut response => end,
-            () = super::pause(client_id.max_wait()) => {
-                Err(RequestFailure::new(How::TimedOut, 0))
-            }
-        },
-    };
     match end {
-        Ok(_) => client_id.ended(request, &end),
-        Err(failure) => client_id.response_lost(request, failure.how),
+        Some(end) => record_end(client_id, request, end),
+        None => await_end(client_id, request, response).await,
     }
     drop(link);
     tasks.end().await;
@@ -183,19 +173,30 @@ pub async fn one_unread<C: Connect>(
         () = others => {}
     }
     client_id.tell("stall ends", &[("of", request.into()), ("how", "in time".into())]);
+    await_end(client_id, request, body_of(client_id, request, unread)).await;
+    drop(link);
+    tasks.end().await;
+}
+
+/// Waits for the end of a response that was left unread, and records it.
+async fn await_end(
+    client_id: &ClientId,
+    request: u64,
+    response: impl Future<Output = Result<ResponseSummary, RequestFailure>>,
+) {
     let end = tokio::select! {
         biased;
-        end = rest_of(unread) => end,
-        () = super::pause(client_id.max_wait()) => {
-            Err(RequestFailure::new(How::TimedOut, 0))
-        }
+        end = response => end,
+        () = super::pause(client_id.max_wait()) => Err(RequestFailure::new(How::TimedOut, 0)),
     };
+    record_end(client_id, request, end);
+}
+
+fn record_end(client_id: &ClientId, request: u64, end: Result<ResponseSummary, RequestFailure>) {
     match end {
         Ok(_) => client_id.ended(request, &end),
         Err(failure) => client_id.response_lost(request, failure.how),
     }
-    drop(link);
-    tasks.end().await;
 }
 
 /// Sends all requests at once on one connection, and never opens the window of a stream. Records
