@@ -342,7 +342,7 @@ async fn ignores(mut request: Request<Body>, query: &str) -> DrillResponse {
     drill::text(StatusCode::OK, SLOW_DONE)
 }
 
-/// Waits, then reads the whole body, and sends a body of its own.
+/// Waits, reads the whole request body, and responds with as many bytes as the query says.
 async fn late(request: Request<Body>, query: &str) -> DrillResponse {
     client::pause(Duration::from_millis(number(query, "ms").unwrap_or(0))).await;
     let body = request.into_body().collect().await;

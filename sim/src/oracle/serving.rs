@@ -440,7 +440,7 @@ pub(super) fn odd_requests_are_answered(
             if matches!(observed.head, Some((_, _, false))) =>
         {
             Err(format!(
-                "{} asked for the close, and was answered at {at:?} as if the connection went on",
+                "{} requested the close, and its response at {at:?} did not announce it",
                 observed.target
             ))
         }

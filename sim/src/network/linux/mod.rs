@@ -187,7 +187,7 @@ impl HostThread {
         Self { trace: shared.trace.clone(), jobs: Vec::new(), is_probed: false }
     }
 
-    /// Starts the thread. What it does later than after `epoch` is late by the machine.
+    /// Starts the thread. The time until it runs, since `epoch`, counts as a stall of the machine.
     fn start(
         self,
         name: String,

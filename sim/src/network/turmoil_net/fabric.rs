@@ -11,8 +11,8 @@
 //! dropped, as by the filter on Linux, and is sent again after 1 s, 2 s, 4 s. This stands for the
 //! client's retransmission, which the simulated kernel does not have.
 //!
-//! Bytes for a closed socket are answered with an RST, as by Linux. The simulated kernel would take
-//! them until the peer closes, too.
+//! Bytes that arrive at a closed socket reset its connection, as on Linux. The simulated kernel
+//! alone would accept them until the peer closes, too.
 //!
 //! A listener that closes is not closed in the kernel: the kernel would not bind its port again
 //! while one of its connections is open. The listener is retired instead. The connections in its
@@ -63,7 +63,7 @@ struct State {
     released: VecDeque<PacketInFlight>,
     sealed: BTreeSet<SocketAddr>,
     retired: BTreeMap<SocketAddr, (HostId, TcpListener)>,
-    /// Connections whose first end is closed. Their peer has not closed yet.
+    /// Closed sockets whose peer has not closed yet: their address and the peer's.
     closed: BTreeSet<(SocketAddr, SocketAddr)>,
     outbox: Vec<Packet>,
 }
