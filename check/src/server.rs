@@ -183,7 +183,7 @@ impl Server {
                 "the server did not start: {ended}; {last} (http://{}{}); its output:\n{}",
                 url.address,
                 url.path,
-                tail(&output)
+                excerpt(&output)
             ));
         }
     }
@@ -200,7 +200,7 @@ impl Server {
         Err(format!(
             "the command ended without a stop request: {exit}. A server must run in the \
              foreground, since the signals go to the process of the command; its output:\n{}",
-            tail(&output)
+            excerpt(&output)
         ))
     }
 
@@ -255,7 +255,7 @@ impl Server {
             Some((exit, _)) => {
                 command.await_output();
                 let output = command.output();
-                Err(format!("the stop command: {exit} {}", tail(&output)).trim_end().to_owned())
+                Err(format!("the stop command: {exit} {}", excerpt(&output)).trim_end().to_owned())
             }
         }
     }
@@ -293,8 +293,26 @@ pub fn status_of(url: &Url) -> Result<u16, Option<String>> {
     client.response().map(|response| response.status).map_err(|end| Some(end.to_string()))
 }
 
-/// Returns the last lines of an output.
-fn tail(output: &str) -> String {
+/// Returns the first and the last lines: a backtrace stands after its error.
+fn excerpt(output: &str) -> String {
+    const KEPT: usize = 12;
     let lines: Vec<&str> = output.lines().collect();
-    lines[lines.len().saturating_sub(15)..].join("\n")
+    let Some(more @ 1..) = lines.len().checked_sub(2 * KEPT) else { return lines.join("\n") };
+    let (first, last) = (&lines[..KEPT], &lines[KEPT + more..]);
+    format!("{}\n[{more} more lines]\n{}", first.join("\n"), last.join("\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::excerpt;
+
+    #[test]
+    fn the_output_of_a_server_is_shown_from_both_ends() {
+        let output = |lines: usize| (1..=lines).map(|line| format!("{line}\n")).collect::<String>();
+        assert_eq!(excerpt(""), "");
+        assert_eq!(excerpt(&output(24)), output(24).trim_end());
+        let long = excerpt(&output(30));
+        assert!(long.starts_with("1\n") && long.ends_with("\n30"), "{long}");
+        assert!(long.contains("\n12\n[6 more lines]\n19\n"), "{long}");
+    }
 }
