@@ -19,7 +19,7 @@ use rustix::process::{self, Resource, Rlimit};
 use std::{
     fs::File,
     io::{Read, Write},
-    net::TcpStream,
+    net::{SocketAddr, TcpStream},
     num::NonZeroUsize,
     os::fd::AsFd,
     process::{Child, Command, ExitStatus, Stdio},
@@ -313,7 +313,12 @@ fn another_user_cannot_prevent_sharing_a_port() {
     let scratch = Scratch::new("squatter");
     let copy = scratch.path().join("tests");
     std::fs::copy(std::env::current_exe().unwrap(), &copy).unwrap();
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    // No listener: a process that another test is starting may have a copy of it for a while.
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.set_reuse_address(true).unwrap();
+    socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    let free = socket.local_addr().unwrap().as_socket().unwrap();
+    drop(socket);
     let mut squatter = Command::new(copy);
     squatter
         .args([this_test!(), "--exact", "--nocapture", "--test-threads=1"])
