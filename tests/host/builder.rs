@@ -1,5 +1,6 @@
 //! Everything that is set on a builder reaches its host.
 
+use crate::support::service_fn;
 use lameduck::{
     BackgroundTask, Body, Hook, Host, Limits, ReadinessCheck, Settings, lifecycle::Plan,
     runtime::ListenAddress,
@@ -11,7 +12,7 @@ fn ok() -> impl Future<Output = Result<(), std::io::Error>> + Send {
 }
 
 fn service() -> impl lameduck::HttpService {
-    hyper::service::service_fn(|_: http::Request<Body>| async {
+    service_fn(|_: http::Request<Body>| async {
         Ok::<_, Infallible>(http::Response::new(http_body_util::Full::<bytes::Bytes>::default()))
     })
 }

@@ -4,10 +4,11 @@ mod bodies;
 mod handlers;
 mod unread;
 
-use crate::support::{App, Client, End, app::Workers, now, quick_plan, settings, until_holds};
+use crate::support::{
+    App, Client, End, app::Workers, now, quick_plan, service_fn, settings, until_holds,
+};
 use axum::body::Body;
 use http::{Request, Response, header};
-use hyper::service::service_fn;
 use lameduck::{Host, HttpService, Limits, Report, lifecycle::Plan};
 use std::{
     convert::Infallible,

@@ -9,13 +9,12 @@ use crate::support::{
     app::Workers,
     block,
     frames::{END_HEADERS, END_STREAM, HEADERS, Http2},
-    now, quick_plan, settings, soon, until_holds,
+    now, quick_plan, service_fn, settings, soon, until_holds,
 };
 use axum::body::Body;
 use futures_util::StreamExt;
 use http::{Request, Response, StatusCode, header};
 use http_body_util::BodyExt;
-use hyper::service::service_fn;
 use lameduck::{HalfClose, Host, HttpService, Limits, Report};
 use std::{
     convert::Infallible,

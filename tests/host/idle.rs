@@ -5,11 +5,10 @@ use crate::support::{
     app::Workers,
     block,
     frames::{GOAWAY, Http2},
-    now, quick_plan, settings, until_holds,
+    now, quick_plan, service_fn, settings, until_holds,
 };
 use axum::body::Body;
 use http::{Request, Response};
-use hyper::service::service_fn;
 use lameduck::{Host, HttpService, Limits};
 use std::{convert::Infallible, time::Duration};
 

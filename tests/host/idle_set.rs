@@ -9,12 +9,11 @@ mod crowds;
 mod refusing;
 
 use crate::support::{
-    App, Client, End, app::Workers, block, frames::Http2, now, pause, quick_plan, settings,
-    until_holds,
+    App, Client, End, app::Workers, block, frames::Http2, now, pause, quick_plan, service_fn,
+    settings, until_holds,
 };
 use axum::body::Body;
 use http::{Request, Response};
-use hyper::service::service_fn;
 use lameduck::{
     Host, HttpService, Limits, Report, RequestContext, lifecycle::Plan, runtime::ListenAddress,
 };

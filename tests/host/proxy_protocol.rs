@@ -4,8 +4,8 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot set up its world should fail")]
 
 use crate::support::{
-    App, Client, End, app::Workers, block, frames::frame, now, quick_plan, scratch_path, settings,
-    until_holds,
+    App, Client, End, app::Workers, block, frames::frame, now, quick_plan, scratch_path,
+    service_fn, settings, until_holds,
 };
 use axum::{
     Router,
@@ -14,7 +14,6 @@ use axum::{
     routing::get,
 };
 use http::Response;
-use hyper::service::service_fn;
 use lameduck::{Host, Limits, RequestContext, runtime::ListenAddress};
 use lameduck_wire::http1::get_bytes;
 use std::{

@@ -4,11 +4,10 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot set up its world should fail")]
 
 use crate::support::{
-    App, Client, MAX_WAIT, app::Workers, aside, block, builder, frames::Http2, pause,
+    App, Client, MAX_WAIT, app::Workers, aside, block, builder, frames::Http2, pause, service_fn,
 };
 use axum::body::Body;
 use http::{Request, Response};
-use hyper::service::service_fn;
 use lameduck::{
     Report,
     lifecycle::{Moment, Signal},

@@ -7,12 +7,14 @@
 pub(crate) mod app;
 #[cfg(target_os = "linux")]
 pub(crate) mod deaf;
+pub(crate) mod erased;
 pub(crate) mod frames;
 pub(crate) mod os;
 pub(crate) mod service;
 pub(crate) mod wire;
 
 pub(crate) use app::{App, builder, quick_plan, settings};
+pub(crate) use erased::service_fn;
 pub(crate) use service::{Service, run_to_end};
 pub(crate) use wire::{Answer, Client, End, get};
 

@@ -6,7 +6,7 @@ use super::{Chunk, log, outcomes, wait_for_line};
 use crate::support::{
     App, Client, End, builder,
     frames::{HEADERS, Http2, RST_STREAM},
-    settings,
+    service_fn, settings,
 };
 use axum::{body::Body, http::header, response::Response};
 use futures_util::stream;
@@ -56,7 +56,7 @@ fn framed(request: &http::Request<lameduck::Body>) -> Response {
 #[test]
 fn a_head_that_contradicts_its_body_or_itself_becomes_a_500_that_is_logged_and_counted() {
     let _ = log();
-    let service = hyper::service::service_fn(async |request: http::Request<lameduck::Body>| {
+    let service = service_fn(async |request: http::Request<lameduck::Body>| {
         Ok::<_, Infallible>(framed(&request))
     });
     let app = App::start(builder().serve_hyper(service));
@@ -101,7 +101,7 @@ fn a_head_that_contradicts_its_body_or_itself_becomes_a_500_that_is_logged_and_c
 #[test]
 fn a_status_that_is_not_final_becomes_a_500_that_is_logged() {
     let _ = log();
-    let service = hyper::service::service_fn(async |request: http::Request<lameduck::Body>| {
+    let service = service_fn(async |request: http::Request<lameduck::Body>| {
         let status = request.uri().path()[1..].parse::<u16>().unwrap();
         Ok::<_, Infallible>(
             http::Response::builder().status(status).body(Body::from("content")).unwrap(),
@@ -138,7 +138,7 @@ fn a_status_that_is_not_final_becomes_a_500_that_is_logged() {
 // content. None of them has content, and a length only where HTTP allows one.
 #[test]
 fn a_status_without_content_has_no_body_and_no_wrong_length() {
-    let service = hyper::service::service_fn(async |request: http::Request<lameduck::Body>| {
+    let service = service_fn(async |request: http::Request<lameduck::Body>| {
         let status = request.uri().path()[1..].parse::<u16>().unwrap();
         let body =
             if request.uri().query().is_some() { Body::from("content") } else { Body::empty() };
@@ -200,7 +200,7 @@ fn a_status_without_content_has_no_body_and_no_wrong_length() {
 // the request was counted as gone. The version must be that of the connection.
 #[test]
 fn the_version_of_a_response_is_that_of_its_connection() {
-    let service = hyper::service::service_fn(async |request: http::Request<lameduck::Body>| {
+    let service = service_fn(async |request: http::Request<lameduck::Body>| {
         let version = match request.uri().path() {
             "/0.9" => http::Version::HTTP_09,
             "/1.0" => http::Version::HTTP_10,
@@ -237,7 +237,7 @@ fn the_version_of_a_response_is_that_of_its_connection() {
 // read them as bytes of the tunnel. Both must be removed.
 #[test]
 fn a_success_to_connect_has_neither_length_nor_content() {
-    let service = hyper::service::service_fn(async |_: http::Request<lameduck::Body>| {
+    let service = service_fn(async |_: http::Request<lameduck::Body>| {
         Ok::<_, Infallible>(
             http::Response::builder()
                 .header("content-length", "7")
@@ -262,7 +262,7 @@ fn a_success_to_connect_has_neither_length_nor_content() {
 fn a_response_to_head_has_no_body_even_if_the_service_returns_one() {
     // Over HTTP/2 hyper sent the body. The client reset the stream or the whole connection, and the
     // request was counted as finished. A response to HEAD has no body.
-    let service = hyper::service::service_fn(|request: http::Request<lameduck::Body>| async move {
+    let service = service_fn(|request: http::Request<lameduck::Body>| async move {
         if request.uri().path() == "/never" {
             std::future::pending::<()>().await;
         }

@@ -4,7 +4,7 @@ use super::{LARGE, app, assert_becomes_a_500, late, later, log, outcomes, wait_f
 use crate::support::{
     App, Client, End, builder,
     frames::{Http2, RST_STREAM},
-    until_holds,
+    service_fn, until_holds,
 };
 use axum::{
     body::{Body, Bytes},
@@ -135,16 +135,15 @@ impl http_body::Body for Exact {
 fn a_body_that_goes_on_or_fails_after_its_content_length_is_cut_logged_and_counted() {
     let _ = log();
     for is_exact in [false, true] {
-        let service =
-            hyper::service::service_fn(move |request: http::Request<lameduck::Body>| async move {
-                let response = late(request.uri().path());
-                let length = response.headers().get(header::CONTENT_LENGTH);
-                let length = length.and_then(|length| length.to_str().ok()?.parse().ok());
-                Ok::<_, Infallible>(match length.filter(|_| is_exact) {
-                    Some(length) => response.map(|body| Body::new(Exact(body, length))),
-                    None => response,
-                })
-            });
+        let service = service_fn(move |request: http::Request<lameduck::Body>| async move {
+            let response = late(request.uri().path());
+            let length = response.headers().get(header::CONTENT_LENGTH);
+            let length = length.and_then(|length| length.to_str().ok()?.parse().ok());
+            Ok::<_, Infallible>(match length.filter(|_| is_exact) {
+                Some(length) => response.map(|body| Body::new(Exact(body, length))),
+                None => response,
+            })
+        });
         let app = App::start(builder().serve_hyper(service));
         for method in ["GET", "OPTIONS"] {
             let ask = |path| format!("{method} {path} HTTP/1.1\r\nhost: t\r\n\r\n");
@@ -176,7 +175,7 @@ fn a_body_that_goes_on_or_fails_after_its_content_length_is_cut_logged_and_count
 // The same with a `content-length` of 0: the head must wait until the end of the body is known.
 #[test]
 fn a_body_that_goes_on_late_after_a_content_length_of_zero_becomes_a_500() {
-    let service = hyper::service::service_fn(async |request: http::Request<lameduck::Body>| {
+    let service = service_fn(async |request: http::Request<lameduck::Body>| {
         Ok::<_, Infallible>(match request.uri().path() {
             "/more" => later(0, "", Some(Ok("more"))),
             _ => later(0, "", None),

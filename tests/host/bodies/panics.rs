@@ -9,10 +9,9 @@ use crate::idle_set::bodies::Rude;
 use crate::support::{
     App, Client, End, builder,
     frames::{Http2, RST_STREAM},
-    until_holds,
+    service_fn, until_holds,
 };
 use axum::{body::Body, response::Response};
-use hyper::service::service_fn;
 use std::{cell::Cell, convert::Infallible};
 
 /// Sends a request over HTTP/1 and closes the connection with a response unread, so that the kernel

@@ -2,11 +2,11 @@
 
 use super::{GET, host, outcomes};
 use crate::support::{
-    App, Client, End, app::Workers, aside, block, builder, now, pause, settings, until_holds,
+    App, Client, End, app::Workers, aside, block, builder, now, pause, service_fn, settings,
+    until_holds,
 };
 use axum::body::Body;
 use http::{Request, Response};
-use hyper::service::service_fn;
 use lameduck::Host;
 use std::{
     convert::Infallible,

@@ -3,10 +3,9 @@
 use super::{
     GET, connections, hello, host, idle_clients, long_plan, outcomes, start, wait_for_idle,
 };
-use crate::support::{Client, End, aside, block, pause, settings, until_holds};
+use crate::support::{Client, End, aside, block, pause, service_fn, settings, until_holds};
 use axum::body::Body;
 use http::{Request, Response};
-use hyper::service::service_fn;
 use lameduck::{Host, Limits};
 use std::{
     convert::Infallible,

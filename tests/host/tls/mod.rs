@@ -7,13 +7,12 @@ mod client;
 mod drain;
 mod handshake;
 
-use crate::support::{App, app::Workers, block, quick_plan, settings, until_holds};
+use crate::support::{App, app::Workers, block, quick_plan, service_fn, settings, until_holds};
 use axum::body::Body;
 use client::{End, TlsClient, config};
 use futures_util::StreamExt;
 use http::{Request, Response};
 use http_body_util::BodyExt;
-use hyper::service::service_fn;
 use lameduck::{Host, HttpService, Limits, Settings};
 use rcgen::{CertificateParams, KeyPair};
 use rustls::{
