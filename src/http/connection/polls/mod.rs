@@ -7,6 +7,7 @@
 //! (finished, timed out, aborted, gone). A cell in parentheses had ended before the event.
 
 mod clock;
+mod ends;
 mod evictions;
 pub(in crate::http) mod idle_sweeps;
 mod openings;

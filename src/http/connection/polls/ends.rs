@@ -1,0 +1,63 @@
+//! Ends of used connections: what an earlier request or another stream leaves behind must not
+//! change them.
+
+use super::{
+    HTTP2_FIRST, HTTP2_SECOND, PREFACE,
+    output::http2,
+    script::End,
+    world::{Stage, World},
+};
+
+// A connection of HTTP/2 that had been idle for longer than a PONG may take was closed with its
+// GOAWAY. Requests that its client had sent before it received the GOAWAY were lost (P4).
+#[tokio::test]
+async fn a_connection_that_was_idle_for_long_serves_what_crosses_its_goaway() {
+    let mut world = World::new();
+    world.start().await;
+    world.wire().send(&[PREFACE, HTTP2_FIRST].concat());
+    world.settle().await;
+    world.wait(20).await;
+    world.enter(Stage::Draining).await;
+    assert_eq!(http2(&world.wire().written), "H1 D1. Gmax/0 P");
+    assert_eq!(world.wire().how_it_ended(), End::Open);
+    world.wire().send(HTTP2_SECOND);
+    world.settle().await;
+    assert_eq!(world.requests().finished, 2);
+    world.wait(2).await;
+    assert!(world.has_ended(), "its client returns no PONG");
+}
+
+// A body that no handler had read was taken for the body of the last request. The end of the
+// connection then waited for the client, although nothing was unread (P8).
+#[tokio::test]
+async fn a_body_that_was_skipped_does_not_delay_the_end_after_a_later_request() {
+    let mut world = World::new();
+    world.start().await;
+    world.wire().send(b"OPTIONS / HTTP/1.1\r\nhost: a\r\ncontent-length: 10\r\n\r\n1234567890");
+    world.settle().await;
+    assert_eq!(world.requests().finished, 1);
+    let last = b"OPTIONS / HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+    world.wire().send(last);
+    world.settle().await;
+    assert_eq!(world.requests().finished, 2);
+    assert!(world.has_ended());
+}
+
+// A response that waited for a client which does not read, and whose stream the client then reset,
+// counted as in flight until everything else was flushed (P5c, P13).
+#[tokio::test]
+async fn a_stream_that_is_reset_before_its_response_left_has_its_outcome_at_once() {
+    const RST_STREAM: &[u8] = b"\x00\x00\x04\x03\x00\x00\x00\x00\x03\x00\x00\x00\x08";
+    const LARGE: &[u8] = b"\x00\x00\x0d\x01\x05\x00\x00\x00\x01\x82\x86\x04\x06/large\x01\x01a";
+    let mut world = World::new();
+    world.start().await;
+    world.wire().stop_receiving(20_000);
+    world.wire().send(&[PREFACE, LARGE].concat());
+    world.settle().await;
+    world.wire().send(HTTP2_SECOND);
+    world.settle().await;
+    assert_eq!((world.requests().started, world.requests().gone), (2, 0));
+    world.wire().send(RST_STREAM);
+    world.settle().await;
+    assert_eq!(world.requests().gone, 1);
+}
