@@ -139,8 +139,7 @@ fn conversations_end_at_the_abort(history: &RunHistory<'_>) -> Result<(), String
     for begins in history.server("conversation begins") {
         let abort = if begins.text("long") == Some("yes") { streams } else { requests };
         let Some(abort) = abort.filter(|abort| begins.at < *abort) else { continue };
-        let mut ends = history.server("conversation ends");
-        let ends = ends.find(|ends| ends.number("handler") == begins.number("handler"));
+        let ends = history.of_its_handler(begins, "conversation ends");
         let by = abort + PUSH_INTERVAL + history.rounding() * 2 + history.tolerance();
         let is_open = ends.is_none_or(|ends| ends.at > by);
         if is_open && by < exit && !history.is_disturbed((abort, by)) {

@@ -464,10 +464,7 @@ pub(super) fn departed_clients_are_noticed(history: &RunHistory<'_>) -> Result<(
             continue;
         };
         // A client that is known to have shut its side is checked more often.
-        let shut = history
-            .server("half-close noticed")
-            .find(|record| record.number("handler") == begins.number("handler"))
-            .filter(|_| half_closed);
+        let shut = history.of_its_handler(begins, "half-close noticed").filter(|_| half_closed);
         let interval =
             if shut.is_some() { HALF_CLOSED_CHECK_INTERVAL } else { CLIENT_CHECK_INTERVAL };
         let from = left.at.max(shut.map_or(begins.at, |shut| shut.at)) + history.under_way();
@@ -480,9 +477,7 @@ pub(super) fn departed_clients_are_noticed(history: &RunHistory<'_>) -> Result<(
             at_once
         };
         let by = by + history.tolerance();
-        let ends = history
-            .server("handler ends")
-            .find(|record| record.number("handler") == begins.number("handler"));
+        let ends = history.of_its_handler(begins, "handler ends");
         if ends.is_some_and(|ends| ends.at > by) {
             return Err(format!(
                 "client-{n} left at {:?}, but its handler was running after {by:?}",

@@ -34,11 +34,7 @@ pub(super) fn half_closes_are_noticed(history: &RunHistory<'_>) -> Judgement {
         let begins =
             history.server("handler begins").find(|record| record.text("of") == Some(&name));
         let Some(begins) = begins else { continue };
-        let of_it = |event| {
-            let handler = begins.number("handler");
-            let mut records = history.server(event);
-            records.find(|record| record.number("handler") == handler).map(|record| record.at)
-        };
+        let of_it = |event| history.of_its_handler(begins, event).map(|record| record.at);
         let by = begins.at.max(sent + history.under_way())
             + history.world(NOTICED)
             + SWEEP_STOPPING

@@ -60,12 +60,7 @@ pub(super) fn cancelled_at_the_deadline(history: &RunHistory<'_>) -> Result<(), 
         else {
             continue;
         };
-        let of_it = |event: &'static str| {
-            history
-                .server(event)
-                .find(|told| told.number("handler") == record.number("handler"))
-                .map(|told| told.at)
-        };
+        let of_it = |event| history.of_its_handler(record, event).map(|told| told.at);
         // The handler ended at its deadline, and therefore because of it.
         let met = of_it("handler ends").is_some_and(|ends| ends >= due)
             && of_it("handler cancelled").is_none();
@@ -94,11 +89,7 @@ pub(super) fn contexts_end_with_their_handlers(history: &RunHistory<'_>) -> Resu
     let streams_until = history.phases.iter().find(|(phase, ..)| *phase == Phase::Cancelling);
     for begins in history.server("handler begins") {
         let target = begins.text("target").unwrap_or_default();
-        let of_it = |event: &'static str| {
-            let mut records = history.server(event);
-            let is_its = |record: &&Record| record.number("handler") == begins.number("handler");
-            records.find(is_its).map(|record| record.at)
-        };
+        let of_it = |event| history.of_its_handler(begins, event).map(|record| record.at);
         let (ends, cancelled) = (of_it("handler ends"), of_it("context cancelled"));
         let slack = history.rounding() + history.tolerance();
         if target.starts_with("/events?work=")
@@ -200,10 +191,7 @@ pub(super) fn own_timeouts_are_kept(history: &RunHistory<'_>) -> Result<(), Stri
         };
         let Some(due) = due.map(|due| begins.at + due) else { continue };
         let done = begins.at + ms(number("ms").unwrap_or(60_000) + number("after").unwrap_or(0));
-        let ends = history
-            .server("handler ends")
-            .find(|record| record.number("handler") == begins.number("handler"))
-            .map(|record| record.at);
+        let ends = history.of_its_handler(begins, "handler ends").map(|record| record.at);
         let slack = history.rounding() + ms(1) + history.tolerance();
         // The client of a watched one may leave.
         let early = !query.contains("watch=")
@@ -230,13 +218,7 @@ pub(super) fn cancelled_on_time(history: &RunHistory<'_>) -> Result<(), String> 
     let abort = impatient.map_or(abort, |at| abort.min(at)) + history.rounding();
     for record in history.server("handler begins") {
         let target = record.text("target").unwrap_or_default();
-        let handler = record.number("handler");
-        let of_it = |event: &'static str| {
-            history
-                .server(event)
-                .find(|record| record.number("handler") == handler)
-                .map(|record| record.at)
-        };
+        let of_it = |event| history.of_its_handler(record, event).map(|told| told.at);
         let ends = of_it("handler ends").unwrap_or(Duration::MAX);
         let heeds = target.starts_with("/slow?");
         let waits = heeds
@@ -353,9 +335,7 @@ pub(super) fn the_deadline_goes_first(history: &RunHistory<'_>) -> Result<(), St
             .filter(|record| record.text("target") == Some(observed.target.as_str()));
         let [begins] = begins.collect::<Vec<_>>()[..] else { continue };
         let due = begins.at + history.world(timeout);
-        let ends = history
-            .server("handler ends")
-            .find(|record| record.number("handler") == begins.number("handler"));
+        let ends = history.of_its_handler(begins, "handler ends");
         if ends.is_some_and(|ends| ends.at >= due + history.rounding() && ends.at > cancelling) {
             return Err(format!(
                 "{} reached its deadline at {due:?}, but its response says that it was aborted",

@@ -140,11 +140,7 @@ fn handshakes_are_counted(
         .filter_map(|record| {
             let client = record.actor.strip_prefix("client-")?.parse::<usize>().ok()?;
             let number = record.number("request")?;
-            let observed = history
-                .requests
-                .iter()
-                .find(|observed| (observed.client, observed.number) == (client, number))?;
-            Some((client, observed.connection))
+            Some((client, history.request(client, number)?.connection))
         })
         .collect();
     connections.sort_unstable();

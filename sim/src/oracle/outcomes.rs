@@ -21,10 +21,12 @@ pub(super) fn outcomes_are_observed(history: &RunHistory<'_>) -> Judgement {
     }
     outcomes_are_those_of_the_report(history)?;
     let ended: Vec<(usize, &Record)> = history.places("request ended").collect();
+    let mut begun: Vec<_> = history.server("handler begins").collect();
+    begun.sort_by_key(|begins| begins.at);
     let mut of_handlers: BTreeMap<u64, Vec<(usize, &Record)>> = BTreeMap::new();
     for (place, record) in &ended {
         phase_is_the_current_one(history, *place, record)?;
-        let handlers = handlers_of(history, record);
+        let handlers = handlers_of(history, &begun, record);
         if handlers.is_empty() && record.number("status") != Some(REFUSED) {
             return Err(format!("no handler began when the request of this outcome did: {record}"));
         }
@@ -83,25 +85,29 @@ fn phase_is_the_current_one(
     Ok(())
 }
 
-/// Returns the handlers that began when the request of this outcome arrived.
-fn handlers_of<'a>(history: &'a RunHistory<'_>, outcome: &Record) -> Vec<&'a Record> {
+/// Returns the handlers that began when the request of this outcome arrived, of these, in order of
+/// their times.
+fn handlers_of<'a>(
+    history: &RunHistory<'_>,
+    begun: &[&'a Record],
+    outcome: &Record,
+) -> Vec<&'a Record> {
     let lasted = Duration::from_micros(outcome.number("duration_us").unwrap_or(0));
     let arrived = history.host(outcome.at).saturating_sub(lasted);
     let slack = ROUNDING + history.rounding();
-    let is_it = |begins: &&Record| {
+    let first = begun.partition_point(|begins| history.host(begins.at) + slack < arrived);
+    let last = begun.partition_point(|begins| history.host(begins.at) <= arrived + slack);
+    let is_it = |begins: &&&Record| {
         let path = begins.text("target").and_then(|target| target.split('?').next());
-        path == outcome.text("path")
-            && begins.text("method") == outcome.text("method")
-            && history.host(begins.at).abs_diff(arrived) <= slack
+        path == outcome.text("path") && begins.text("method") == outcome.text("method")
     };
-    history.server("handler begins").filter(is_it).collect()
+    begun[first..last].iter().filter(is_it).copied().collect()
 }
 
 /// Returns the request of a handler as its client saw it.
 fn client_of<'a>(history: &'a RunHistory<'_>, begins: &Record) -> Option<&'a ObservedRequest> {
     let (client, number) = begins.text("of")?.strip_prefix("client-")?.split_once('/')?;
-    let key = (client.parse().ok()?, number.parse().ok()?);
-    history.requests.iter().find(|observed| (observed.client, observed.number) == key)
+    history.request(client.parse().ok()?, number.parse().ok()?)
 }
 
 /// Whether hyper may have had the response in one buffer with a later one. It does not say which of

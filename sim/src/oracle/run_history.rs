@@ -37,6 +37,8 @@ pub struct RunHistory<'a> {
     pub requests: Vec<ObservedRequest>,
     /// For each event, the indices of its records.
     places: BTreeMap<&'static str, Vec<usize>>,
+    /// For each event and handler, the index of the host's first record.
+    of_handlers: BTreeMap<(&'static str, u64), usize>,
     /// When everything but long streams was cancelled, in a drain that continued for these.
     requests_cancelled: Option<Duration>,
 }
@@ -59,12 +61,24 @@ impl<'a> RunHistory<'a> {
         }
         let requests = requests(&records);
         let mut places: BTreeMap<&'static str, Vec<usize>> = BTreeMap::new();
+        let mut of_handlers = BTreeMap::new();
         for (place, record) in records.iter().enumerate() {
             places.entry(record.event).or_default().push(place);
+            let handler = record.number("handler").filter(|_| &*record.actor == SERVER);
+            if let Some(handler) = handler {
+                of_handlers.entry((record.event, handler)).or_insert(place);
+            }
         }
-        let requests_cancelled = None;
-        let mut history =
-            Self { scenario, outcome, records, phases, requests, places, requests_cancelled };
+        let mut history = Self {
+            scenario,
+            outcome,
+            records,
+            phases,
+            requests,
+            places,
+            of_handlers,
+            requests_cancelled: None,
+        };
         history.requests_cancelled = history.find_requests_cancelled();
         history
     }
@@ -235,6 +249,21 @@ impl<'a> RunHistory<'a> {
     /// Returns the records of one event, in order.
     pub fn events(&self, event: &str) -> impl DoubleEndedIterator<Item = &Record> + Clone {
         self.places(event).map(|(_, record)| record)
+    }
+
+    /// Returns the host's first record of this event about the handler of `record`.
+    #[must_use]
+    pub fn of_its_handler(&self, record: &Record, event: &'static str) -> Option<&Record> {
+        let place = self.of_handlers.get(&(event, record.number("handler")?))?;
+        self.records.get(*place)
+    }
+
+    /// Returns the request of a client with this number.
+    #[must_use]
+    pub fn request(&self, client: usize, number: u64) -> Option<&ObservedRequest> {
+        let key = |observed: &ObservedRequest| (observed.client, observed.number);
+        let place = self.requests.binary_search_by_key(&(client, number), key).ok()?;
+        self.requests.get(place)
     }
 
     /// Returns the records of one event that a client made, in order.

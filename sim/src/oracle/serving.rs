@@ -58,8 +58,9 @@ fn of_request<'a>(
 
 /// Returns the number of a request among those of its client.
 fn request_number(history: &RunHistory<'_>, observed: &ObservedRequest) -> u64 {
-    let earlier = history.requests.iter().take_while(|other| !std::ptr::eq(*other, observed));
-    earlier.filter(|other| other.client == observed.client).count() as u64
+    let key = (observed.client, observed.number);
+    let before = |key| history.requests.partition_point(|other| (other.client, other.number) < key);
+    (before(key) - before((observed.client, 0))) as u64
 }
 
 fn send_timeout(history: &RunHistory<'_>) -> Option<Duration> {

@@ -110,9 +110,7 @@ fn conversations_end(history: &RunHistory<'_>, draining: Duration) -> Result<u64
                 // A fault may have ended it before its moment.
                 told += u64::from(in_peace && at > draining && at < by);
                 // What is upgraded later ends at once, or after its first line.
-                let mut begins = history.server("conversation begins");
-                let begins =
-                    begins.find(|begins| begins.number("handler") == ends.number("handler"));
+                let begins = history.of_its_handler(ends, "conversation begins");
                 let began = begins.map_or(at, |begins| begins.at);
                 let due = by.max(began + history.under_way() * 2);
                 let late = at > due + slack && !history.is_disturbed((due, at));
@@ -169,10 +167,7 @@ pub(super) fn conversations_are_told(history: &RunHistory<'_>) -> Judgement {
     let mut judged = 0;
     let heeds = |record: &&Record| record.text("heeds") == Some("yes");
     for begins in history.server("conversation begins").filter(heeds) {
-        let of_it = |event| {
-            let mut records = history.server(event);
-            records.find(|record| record.number("handler") == begins.number("handler"))
-        };
+        let of_it = |event| history.of_its_handler(begins, event);
         // Its first line has arrived by then.
         let was_there = begins.at + history.under_way() * 2 + SOON < draining;
         let ends = of_it("conversation ends").map(|ends| ends.at);
@@ -206,9 +201,7 @@ fn nothing_else_benefits(history: &RunHistory<'_>, draining: Duration) -> Result
         ));
     }
     for ends in history.server("handler ends").filter(|ends| ends.at > until) {
-        let begins = history
-            .server("handler begins")
-            .find(|begins| begins.number("handler") == ends.number("handler"));
+        let begins = history.of_its_handler(ends, "handler begins");
         let target = begins.and_then(|begins| begins.text("target")).unwrap_or_default();
         if target != TARGET && !target.contains("&end=spread") {
             return Err(format!(
