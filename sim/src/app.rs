@@ -178,7 +178,10 @@ async fn respond(
         "/slow" => slow(service, request, &query, &guard).await,
         "/fast" => drill::text(StatusCode::OK, "fast\n"),
         "/breaks" => breaks(),
-        "/fails" => drill::text(StatusCode::OK, "1234"),
+        "/fails" => {
+            drop(request.into_body().collect().await);
+            drill::text(StatusCode::OK, "1234")
+        }
         "/call" => {
             trailers = Some(grpc::trailers());
             grpc::respond(&query).await

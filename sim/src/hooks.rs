@@ -3,7 +3,7 @@
 //! Records under the process's name: `hook begins` and `hook ends`, with the hook and its stage
 //! (`start` or `stop`). A hook that is dropped or panics has no `hook ends`.
 
-use crate::{app::Actor, client};
+use crate::{app::Actor, blocking::block, client};
 use lameduck::Hook;
 use serde::{Deserialize, Serialize};
 use std::{future, io, time::Duration};
@@ -19,6 +19,10 @@ pub struct HookScript {
     pub stop: Act,
     /// Budget of the stop hook; `None` to share the common budget.
     pub budget_ms: Option<u64>,
+    /// Whether the start hook blocks its thread while it works, so that it cannot be cancelled. Only
+    /// in simulated time.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub start_blocks: bool,
 }
 
 /// Script of one stage of a hook pair.
@@ -64,7 +68,8 @@ impl HookScript {
     /// Creates a pair of which both halves succeed at once.
     #[must_use]
     pub fn new(name: &str) -> Self {
-        Self { name: name.to_owned(), start: Act::PROMPT, stop: Act::PROMPT, budget_ms: None }
+        let (start, stop) = (Act::PROMPT, Act::PROMPT);
+        Self { name: name.to_owned(), start, stop, budget_ms: None, start_blocks: false }
     }
 
     /// Replaces the start hook.
@@ -88,9 +93,14 @@ impl HookScript {
             self.name.clone(),
             {
                 let script = script.clone();
-                move || async move { act(&starting, &script.name, "start", script.start).await }
+                move || async move {
+                    let works = if script.start_blocks { Works::Blocking } else { Works::Waiting };
+                    act(&starting, &script.name, "start", script.start, works).await
+                }
             },
-            move |()| async move { act(&stopping, &script.name, "stop", script.stop).await },
+            move |()| async move {
+                act(&stopping, &script.name, "stop", script.stop, Works::Waiting).await
+            },
         );
         match self.budget_ms {
             Some(budget_ms) => hook.stop_timeout(Duration::from_millis(budget_ms)),
@@ -99,10 +109,27 @@ impl HookScript {
     }
 }
 
-async fn act(actor: &Actor, hook: &str, stage: &'static str, act: Act) -> io::Result<()> {
+/// How a hook spends its time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Works {
+    Waiting,
+    Blocking,
+}
+
+async fn act(
+    actor: &Actor,
+    hook: &str,
+    stage: &'static str,
+    act: Act,
+    works: Works,
+) -> io::Result<()> {
     let fields = [("hook", hook.into()), ("stage", stage.into())];
     actor.trace.record(&actor.name, "hook begins", &fields);
-    client::pause(Duration::from_millis(act.after_ms)).await;
+    let lasts = Duration::from_millis(act.after_ms);
+    match works {
+        Works::Waiting => client::pause(lasts).await,
+        Works::Blocking => block(lasts).await,
+    }
     let end = match act.end {
         ActEnd::Done => Ok(()),
         ActEnd::Fails => Err(io::Error::other("as its script says")),

@@ -33,6 +33,7 @@
 
 pub mod app;
 pub mod balancer;
+mod blocking;
 mod case;
 pub mod checks;
 pub mod client;

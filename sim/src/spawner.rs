@@ -1,6 +1,6 @@
 //! A spawner whose tasks run on the ambient runtime.
 
-use crate::{network::Stalls, trace::Trace, turns::Turns};
+use crate::{blocking::Blockable, network::Stalls, trace::Trace, turns::Turns};
 use lameduck::{
     lifecycle::Moment,
     runtime::{BoxFuture, Clock, JoinHandle, Seed, Spawner, TaskKind, WrapTask},
@@ -147,6 +147,7 @@ impl Spawner for SimSpawner {
     fn spawn(&self, kind: TaskKind, job: BoxFuture) -> io::Result<JoinHandle> {
         let number = self.shared.tasks.len() as u64;
         let order = self.shared.order.map(|order| Seed(order.nth(number)));
+        let job = if kind == TaskKind::User { Blockable::boxed(job) } else { job };
         let handle = self.shared.tasks.spawn(Turns::new(job, order, None));
         let shared = Arc::clone(&self.shared);
         Ok(Box::pin(async move {

@@ -63,6 +63,12 @@ impl ClientId {
         !self.keeps_bodies && Fnv64::of(self.name.as_bytes()).is_multiple_of(2)
     }
 
+    /// Whether the client sends header blocks of HTTP/2 in several frames: every third one, by its
+    /// name.
+    pub(super) fn divides_header_blocks(&self) -> bool {
+        !self.keeps_bodies && (Fnv64::of(self.name.as_bytes()) / 2).is_multiple_of(3)
+    }
+
     /// Records the body of a response, if this client keeps bodies.
     pub(super) fn received(&self, request: u64, body: &[u8]) {
         if self.keeps_bodies {

@@ -5,6 +5,7 @@ use super::{
     ClientId, Connect, GRPC_STATUS, Head, How, RequestFailure, RequestSpec, ResponseSummary,
     goaway::{FramePart, GoawayRecorder, Settled},
     grpc::Reply,
+    header_blocks::HeaderBlocks,
     http1,
     hyper_runtime::{Tracked, WorldTimer},
 };
@@ -298,7 +299,7 @@ impl ClientConnection {
         let settled = Settled::default();
         let io =
             GoawayRecorder::new(io, C::is_broken, client_id.clone(), connection, settled.clone());
-        let io = TokioIo::new(io);
+        let io = TokioIo::new(HeaderBlocks::new(io, client_id.divides_header_blocks()));
         let mut builder = Builder::new(executor.clone());
         builder.timer(WorldTimer);
         if window.is_some() {

@@ -23,6 +23,7 @@ mod client_id;
 mod exchange;
 mod goaway;
 mod grpc;
+mod header_blocks;
 mod http1;
 mod http2;
 mod http2_unread;

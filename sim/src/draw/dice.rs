@@ -106,6 +106,11 @@ impl Dice {
         Self { seed: Seed(Seed(seed).nth(0x3a_171)), thrown: 0 }
     }
 
+    /// Creates independent dice for start hooks that block.
+    pub(super) const fn of_starts(seed: u64) -> Self {
+        Self { seed: Seed(Seed(seed).nth(0x57_a7_75)), thrown: 0 }
+    }
+
     /// Creates independent dice for the faults of downstreams.
     pub(crate) const fn of_downstreams(seed: u64) -> Self {
         Self { seed: Seed(Seed(seed).nth(0xd0_57_ea)), thrown: 0 }

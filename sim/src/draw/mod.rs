@@ -27,6 +27,7 @@ mod rare;
 mod real_time;
 mod serving;
 mod slow_parts;
+mod starts;
 mod streams;
 mod together;
 mod waiting;
@@ -228,6 +229,7 @@ fn draw_as(
     handshakes::draw(&mut Dice::of_handshakes(seed), &mut scenario, &edges);
     slow_parts::draw(&mut Dice::of_slow_parts(seed), &mut scenario, &edges);
     waiting::draw(&mut Dice::of_waiting(seed), &mut scenario, &edges);
+    starts::draw(&mut Dice::of_starts(seed), &mut scenario);
     scenario
 }
 

@@ -2,7 +2,7 @@
 //! that the rest of the scenario does not depend on it.
 
 use super::{Dice, Edges, serving::http1_client};
-use crate::scenario::{Client, RareRequest, RequestKind, Scenario, Traffic};
+use crate::scenario::{Client, Pacing, RareRequest, RequestKind, Scenario, Traffic};
 
 /// Adds some to one scenario in five.
 pub(super) fn draw(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
@@ -16,6 +16,11 @@ pub(super) fn draw(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
         let client = match rare {
             // The client cannot send anything after it.
             RareRequest::NotTaken => Client::once(at_ms, kind),
+            // Its body comes after the interim response.
+            RareRequest::FailsAfter(bytes) => {
+                let pacing = Pacing::SlowUpload(bytes.div_ceil(2), dice.pick(&[1, 40]));
+                Client::new(at_ms, kind, Traffic::Once(pacing))
+            }
             // Its handler is dropped, for its client or for the shutdown.
             RareRequest::Watched(_) if dice.one_in(2) => {
                 let after_ms = dice.pick(&[1, 20, 300]);
@@ -68,6 +73,7 @@ fn rare(dice: &mut Dice) -> RareRequest {
         5 => RareRequest::NotTaken,
         6 => RareRequest::Watched(dice.pick(&[1, 200, 60_000])),
         7 => RareRequest::HasNoLength,
+        8 => RareRequest::FailsAfter(dice.pick(&[10, 3_000])),
         _ => RareRequest::Fails,
     }
 }

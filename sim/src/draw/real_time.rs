@@ -57,6 +57,9 @@ pub(crate) fn leave_out(scenario: &mut Scenario) {
             scenario.caps.clear();
         }
     }
+    for hook in &mut scenario.hooks {
+        hook.start_blocks = false;
+    }
     scenario.clock_skew_ppm = 0;
     scenario.syn_filter = Filter::Available;
 }

@@ -21,6 +21,7 @@ pub(super) fn draw(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
         1 => failures_after_others(dice, scenario, edges),
         2 => short_beginnings(dice, scenario, edges),
         3 => half_closes(dice, scenario, edges),
+        4 => unread_ends(dice, scenario, edges),
         _ => {}
     }
 }
@@ -97,6 +98,28 @@ fn short_beginnings(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
             Client::new(edge.saturating_sub(before), RequestKind::Fast, Traffic::InPieces(how));
         let kind = RequestKind::Echo(dice.pick(&[10, 3_000]));
         scenario.clients.push(client.then(kind));
+    }
+}
+
+/// Clients that read nothing of the last response of their connection, which fits into the buffers
+/// of both kernels. The drain waits for nothing else, and would be long.
+fn unread_ends(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
+    let has_timeout = scenario.limits.send_timeout.is_some() || scenario.plan.streams > 0;
+    if !is_calm(scenario) || has_timeout || scenario.expects_headers() {
+        return;
+    }
+    scenario.clients.clear();
+    scenario.tasks.clear();
+    scenario.plan.drain = dice.pick(&[10_000, 25_000]);
+    for _ in 0..dice.between(1, 2) {
+        let at_ms = edges.drain.saturating_sub(dice.pick(&[30, 60, 900]));
+        let (for_ms, idle_ms) = (60_000, None);
+        let traffic = if dice.one_in(3) {
+            Traffic::Http2Stalls { for_ms, idle_ms, beside_ms: None }
+        } else {
+            Traffic::Stalls { reads: 0, for_ms, idle_ms, requests: 1, between_ms: None }
+        };
+        scenario.clients.push(Client::new(at_ms, RequestKind::Bytes(100_000), traffic));
     }
 }
 

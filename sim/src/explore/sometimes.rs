@@ -318,6 +318,12 @@ fn hooks(all: &mut Vec<Sometimes>) {
     all.push(Sometimes::new("hook: a start dropped", |coverage| {
         coverage.hook(|verdict| verdict == HookVerdict::StartDropped)
     }));
+    all.push(Sometimes::new("hook: a dropped start finished late", |coverage| {
+        coverage.history.events("hook ends").any(|record| {
+            record.text("stage") == Some("start")
+                && record.text("hook").is_some_and(|hook| coverage.history.was_dropped(hook))
+        })
+    }));
 }
 
 fn extras(all: &mut Vec<Sometimes>) {

@@ -72,7 +72,10 @@ fn spans_are_the_phases(history: &RunHistory<'_>, report: &Report) -> Result<(),
             ));
         }
     }
-    let stop = history.left_serving().or(history.began(Phase::CleaningUp)).unwrap_or(exit);
+    // The result of a start hook that blocks is awaited before the clean-up begins.
+    let armed = history.server("watchdog armed").next().map(|armed| armed.at);
+    let armed = armed.filter(|_| history.has_blocking_start());
+    let stop = armed.or(history.left_serving()).unwrap_or(exit);
     let lasted = history.host(exit) - history.host(stop);
     if report.shutdown.abs_diff(lasted) > history.rounding() {
         return Err(format!(

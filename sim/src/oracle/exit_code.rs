@@ -7,7 +7,7 @@ use super::{
 use crate::{hooks::ActEnd, trace::Record};
 use lameduck::{
     Report,
-    lifecycle::{HookResult, HookVerdict, Phase, StopReason},
+    lifecycle::{HookResult, HookVerdict, Phase, START_RESULT_WAIT, StopReason},
 };
 use std::time::Duration;
 
@@ -113,8 +113,11 @@ fn the_reason_is_the_first(history: &RunHistory<'_>, report: &Report) -> Result<
         report.phases.iter().filter(|(phase, _)| *phase > Phase::Serving).map(|(_, span)| *span);
     let sum: Duration = spans.sum();
     // A stop in the start may have to wait for the hook that runs.
-    let late =
-        if history.began(Phase::Serving).is_none() { history.tolerance() } else { Duration::ZERO };
+    let late = match history.began(Phase::Serving) {
+        None if history.has_blocking_start() => history.tolerance() + START_RESULT_WAIT,
+        None => history.tolerance(),
+        Some(_) => Duration::ZERO,
+    };
     if sum.abs_diff(report.shutdown) > MOMENT + late {
         return Err(format!(
             "the phases of the shutdown add up to {sum:?}, but the report has {:?}",

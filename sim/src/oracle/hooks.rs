@@ -37,7 +37,10 @@ pub(super) fn hooks_in_pairs(history: &RunHistory<'_>) -> Judgement {
                 hook.name == name && matches!(hook.verdict, HookVerdict::GivenUp(_))
             };
             report.hooks.iter().any(given_up)
-                && (history.is_impatient() || history.has_no_time(name))
+                && (history.is_impatient()
+                    || history.has_no_time(name)
+                    // The others may have used up the common time.
+                    || history.was_dropped(name))
         })
     };
     // One that was dropped, and finished after the time of all stop hooks, is not stopped.

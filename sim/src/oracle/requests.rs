@@ -269,10 +269,33 @@ fn padded_bodies_are_compared(
 ) -> Result<(), String> {
     let fails = matches!(
         history.request_kind(observed),
-        Some(RequestKind::Rare(RareRequest::Fails | RareRequest::HasNoLength))
+        Some(RequestKind::Rare(
+            RareRequest::Fails | RareRequest::FailsAfter(_) | RareRequest::HasNoLength
+        ))
     );
     if fails && matches!(observed.end, Some((_, RequestResult::Completed(200, _)))) {
         return Err("a body that failed looked complete".to_owned());
+    }
+    // Of its response nothing was sent, and all responses before it were received.
+    let is_alone = observed.earlier == 0
+        || history
+            .client(observed)
+            .is_some_and(|client| matches!(client.traffic, Traffic::KeepAlive { .. }));
+    let cut = history.began(Phase::Cancelling).or(history.exit().map(|(at, _)| at));
+    if fails
+        && is_alone
+        && !history.is_http2(observed)
+        && let Some((at, RequestResult::Failed(how))) = &observed.end
+        && matches!(how.as_str(), "reset-before-head" | "reset-in-body")
+        && cut.is_none_or(|cut| *at < cut)
+        && history.delivers()
+        && !history.has_partial_io()
+    {
+        return Err(format!(
+            "the body of {} failed at its first poll, and its client got no 500: {how} at \
+             {at:?}",
+            observed.target
+        ));
     }
     let Some(RequestKind::Rare(RareRequest::Padded(frames, true))) = history.request_kind(observed)
     else {
@@ -360,7 +383,10 @@ fn is_not_lost(history: &RunHistory<'_>, observed: &ObservedRequest) -> Result<(
     if matches!(
         client.request_kind_of(&observed.target),
         RequestKind::Rare(
-            RareRequest::Padded(_, true) | RareRequest::Fails | RareRequest::HasNoLength
+            RareRequest::Padded(_, true)
+                | RareRequest::Fails
+                | RareRequest::FailsAfter(_)
+                | RareRequest::HasNoLength
         )
     ) {
         return Ok(());
@@ -409,7 +435,9 @@ fn is_not_lost(history: &RunHistory<'_>, observed: &ObservedRequest) -> Result<(
         return Ok(());
     }
     // Its header may have taken too long, which another oracle judges.
-    if history.may_cross_an_idle_close(observed) || client.has_slow_header() {
+    // A connection of HTTP/2 serves what is sent before its client has received the GOAWAY.
+    let crosses_a_close = history.may_cross_an_idle_close(observed) && !history.is_http2(observed);
+    if crosses_a_close || client.has_slow_header() {
         return Ok(());
     }
     // A connection that made room was closed before the request had arrived.

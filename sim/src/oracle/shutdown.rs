@@ -60,6 +60,8 @@ fn each_phase_is_bounded(history: &RunHistory<'_>, report: &Report) -> Result<()
             Phase::Draining => plan.drain.max(plan.streams),
             Phase::Cancelling => plan.cancel,
             Phase::CleaningUp => plan.cleanup + plan.internal_close,
+            // A start hook that blocks is awaited for a moment after that.
+            Phase::Starting if history.has_blocking_start() => plan.start + START_RESULT_WAIT,
             Phase::Starting => plan.start,
             Phase::Serving | Phase::LameDuck | Phase::Stopped => continue,
         };
@@ -182,7 +184,9 @@ fn hooks_follow_each_other(history: &RunHistory<'_>) -> Result<(), String> {
     for record in history.records.iter().filter(is_stop) {
         match record.event {
             "hook begins" => {
-                if free.take().is_some_and(|free| record.at > free + MOMENT + history.tolerance()) {
+                let ready = late_start(history, record);
+                let since = free.take().map(|free| free.max(ready));
+                if since.is_some_and(|since| record.at > since + MOMENT + history.tolerance()) {
                     return Err(format!(
                         "{} was kept waiting until {:?}",
                         record.text("hook").unwrap_or("a hook"),
@@ -197,6 +201,16 @@ fn hooks_follow_each_other(history: &RunHistory<'_>) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// Returns when the start hook of a stop hook that begins had finished, if it was dropped before.
+fn late_start(history: &RunHistory<'_>, begins: &Record) -> Duration {
+    let is_it = |record: &&Record| {
+        record.text("stage") == Some("start") && record.text("hook") == begins.text("hook")
+    };
+    let was_dropped = begins.text("hook").is_some_and(|hook| history.was_dropped(hook));
+    let ends = history.server("hook ends").find(is_it).filter(|_| was_dropped);
+    ends.map_or(Duration::ZERO, |ends| ends.at)
 }
 
 pub(super) fn is_given_up(record: &Record) -> bool {

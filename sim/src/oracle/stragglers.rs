@@ -13,6 +13,11 @@ pub(super) const HEAD_GRACE: Duration = Duration::from_millis(1_000 + 20);
 /// Time to seal the listeners and to wait for handshakes if it is unknown whether any is pending,
 /// plus a sweep.
 pub(super) const QUIESCE: Duration = Duration::from_millis(70);
+/// The longest time for a client that reads nothing of what was sent: that for its progress, and
+/// the longest time between two checks of it. On HTTP/2 its PONG is awaited before.
+const UNREAD: Duration = Duration::from_millis(5_000 + 1_000 + 1_000 + 20);
+/// How long such a client reads nothing: longer than that.
+const UNREAD_MS: u64 = 30_000;
 /// Time for what partial reads and writes delay.
 const PARTIAL_IO: Duration = Duration::from_millis(30);
 /// Tolerance of a timer.
@@ -115,6 +120,8 @@ fn silent_clients_are_bounded(history: &RunHistory<'_>, span: Duration) -> Resul
         // A close with unread bytes goes on to read, for as long as a head may take.
         Traffic::SendsOn(SendsOn { what: SentOn::Body, .. }) => Some(GRACE + HEAD_GRACE),
         Traffic::SendsOn(_) => Some(GRACE),
+        Traffic::Stalls { for_ms: UNREAD_MS.., .. }
+        | Traffic::Http2Stalls { for_ms: UNREAD_MS.., beside_ms: None, .. } => Some(UNREAD),
         Traffic::Once(_)
         | Traffic::KeepAlive { .. }
         | Traffic::PerRequest { .. }

@@ -21,7 +21,10 @@ pub(crate) const fn has_failing_body(request_kind: &RequestKind) -> bool {
         RequestKind::Breaks
             | RequestKind::Mismatch(_)
             | RequestKind::Rare(
-                RareRequest::Padded(_, true) | RareRequest::Fails | RareRequest::HasNoLength
+                RareRequest::Padded(_, true)
+                    | RareRequest::Fails
+                    | RareRequest::FailsAfter(_)
+                    | RareRequest::HasNoLength
             )
     )
 }

@@ -56,6 +56,9 @@ pub enum RareRequest {
     },
     /// A body of four bytes with its length, which panics at its first poll.
     Fails,
+    /// A request with `Expect: 100-continue` and a body of this many bytes, which the handler reads.
+    /// The body of its response panics at its first poll. Only on HTTP/1.
+    FailsAfter(usize),
     /// A body of four bytes, which panics when its length is queried.
     HasNoLength,
     /// A 101 for which the handler takes no connection.
@@ -107,6 +110,10 @@ impl RareRequest {
                 if closes { ask.with("Connection", "close") } else { ask }
             }
             Self::Fails => RequestSpec::get("/fails"),
+            Self::FailsAfter(body) => {
+                RequestSpec::post(format!("/fails?body={body}"), looks_like_requests(body))
+                    .with("Expect", "100-continue")
+            }
             Self::HasNoLength => RequestSpec::get("/fails?length"),
             Self::LongStream => RequestSpec::get("/events?end=spread"),
             Self::StreamWork(ms) => RequestSpec::get(format!("/events?work={ms}&end=spread")),

@@ -125,6 +125,7 @@ fn times_of_client<'a>(client: &'a mut Client, times: &mut Vec<Time<'a>>) {
                 | RareRequest::LongStream
                 | RareRequest::Padded(..)
                 | RareRequest::Fails
+                | RareRequest::FailsAfter(_)
                 | RareRequest::HasNoLength
                 | RareRequest::NotTaken,
             ) => {}

@@ -37,6 +37,12 @@ impl RunHistory<'_> {
         self.outcome.report.as_ref().is_some_and(|report| report.hooks.iter().any(dropped))
     }
 
+    /// Whether a start hook blocks its thread, so that it cannot be cancelled.
+    #[must_use]
+    pub fn has_blocking_start(&self) -> bool {
+        self.scenario.hooks.iter().any(|hook| hook.start_blocks)
+    }
+
     /// Whether anything except requests and idle connections may be running in the drain.
     #[must_use]
     pub fn has_long_running_work(&self) -> bool {

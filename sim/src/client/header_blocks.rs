@@ -1,0 +1,150 @@
+//! Header blocks of HTTP/2 in several frames (RFC 9113 §4.3). hyper sends such blocks only if they
+//! are longer than a frame may be.
+
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// Length of the client's preface (RFC 9113 §3.4).
+const PREFACE_BYTES: usize = 24;
+/// Length of a frame header (RFC 9113 §4.1).
+const HEADER_BYTES: usize = 9;
+const HEADERS: u8 = 1;
+const CONTINUATION: u8 = 9;
+const END_HEADERS: u8 = 4;
+
+/// Number of frames of a block.
+const PARTS: usize = 3;
+
+/// Passes all bytes through, and divides each header block that it writes into several frames.
+#[derive(Debug)]
+pub(super) struct HeaderBlocks<Io> {
+    io: Io,
+    /// Whether header blocks are divided.
+    divides: bool,
+    /// Bytes until the next frame begins.
+    left: usize,
+    /// Frames that were made of a block, and are not written yet.
+    unwritten: Vec<u8>,
+}
+
+impl<Io> HeaderBlocks<Io> {
+    /// `divides`: whether header blocks are divided.
+    pub(super) const fn new(io: Io, divides: bool) -> Self {
+        Self { io, divides, left: PREFACE_BYTES, unwritten: Vec::new() }
+    }
+}
+
+impl<Io: AsyncWrite + Unpin> HeaderBlocks<Io> {
+    fn poll_unwritten(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.unwritten.is_empty() {
+            let written = ready!(Pin::new(&mut self.io).poll_write(cx, &self.unwritten))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.unwritten.drain(..written);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<Io: AsyncWrite + Unpin> AsyncWrite for HeaderBlocks<Io> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = &mut *self;
+        ready!(this.poll_unwritten(cx))?;
+        if this.divides && this.left == 0 {
+            // h2 writes whole frame headers.
+            let payload = payload_bytes(bytes);
+            if let Some(frames) = divided(bytes, payload) {
+                this.unwritten = frames;
+                let _ = this.poll_unwritten(cx)?;
+                return Poll::Ready(Ok(HEADER_BYTES + payload));
+            }
+            this.left = HEADER_BYTES + payload;
+        }
+        let most = if this.divides { this.left.min(bytes.len()) } else { bytes.len() };
+        let written = ready!(Pin::new(&mut this.io).poll_write(cx, &bytes[..most]))?;
+        this.left = this.left.saturating_sub(written);
+        Poll::Ready(Ok(written))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_unwritten(cx))?;
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_unwritten(cx))?;
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+impl<Io: AsyncRead + Unpin> AsyncRead for HeaderBlocks<Io> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_read(cx, buffer)
+    }
+}
+
+/// Returns the length of the payload of the frame with which `bytes` begin.
+fn payload_bytes(bytes: &[u8]) -> usize {
+    match bytes {
+        [a, b, c, ..] => usize::from(*a) << 16 | usize::from(*b) << 8 | usize::from(*c),
+        _ => 0,
+    }
+}
+
+/// Returns the frames to send instead of the one with which `bytes` begin, if it is a whole header
+/// block.
+fn divided(bytes: &[u8], payload: usize) -> Option<Vec<u8>> {
+    let [_, _, _, HEADERS, flags, stream @ ..] = bytes.get(..HEADER_BYTES)? else { return None };
+    let block = bytes.get(HEADER_BYTES..HEADER_BYTES + payload)?;
+    if flags & END_HEADERS == 0 || payload < PARTS {
+        return None;
+    }
+    let mut frames = Vec::with_capacity(payload + PARTS * HEADER_BYTES);
+    let parts = block.chunks(payload.div_ceil(PARTS));
+    let last = parts.len() - 1;
+    for (n, part) in parts.enumerate() {
+        let kind = if n == 0 { HEADERS } else { CONTINUATION };
+        let own = if n == 0 { flags & !END_HEADERS } else { 0 };
+        let end = if n == last { END_HEADERS } else { 0 };
+        frames.extend_from_slice(&u32::try_from(part.len()).unwrap_or(0).to_be_bytes()[1..]);
+        frames.extend_from_slice(&[kind, own | end]);
+        frames.extend_from_slice(stream);
+        frames.extend_from_slice(part);
+    }
+    Some(frames)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::divided;
+
+    #[test]
+    fn a_whole_block_is_divided_and_no_other_frame() {
+        let headers = |flags| [&[0, 0, 5, 1, flags, 0, 0, 0, 3][..], b"block"].concat();
+        let frames = [
+            &[0, 0, 2, 1, 1, 0, 0, 0, 3][..],
+            b"bl",
+            &[0, 0, 2, 9, 0, 0, 0, 0, 3],
+            b"oc",
+            &[0, 0, 1, 9, 4, 0, 0, 0, 3],
+            b"k",
+        ];
+        assert_eq!(divided(&headers(5), 5), Some(frames.concat()));
+        assert_eq!(divided(&headers(1), 5), None, "another frame follows already");
+        assert_eq!(divided(&[0, 0, 5, 0, 0, 0, 0, 0, 3, 1, 2, 3, 4, 5], 5), None, "DATA");
+        assert_eq!(divided(&headers(5)[..12], 5), None, "a part of the frame");
+    }
+}
