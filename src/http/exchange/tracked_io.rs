@@ -28,6 +28,8 @@ pub(crate) struct TrackedIo<T: Transport> {
     prefix: Bytes,
     /// Bytes to write before any of hyper's.
     unwritten: Chain<Bytes, Bytes>,
+    /// Bytes of an interim response that hyper has still to write.
+    interim: usize,
     reading: Reading,
     /// Present on HTTP/2.
     frames: Option<Box<FrameScanner>>,
@@ -72,6 +74,7 @@ impl<T: Transport> TrackedIo<T> {
             io: Some(io),
             prefix,
             unwritten: Bytes::new().chain(Bytes::new()),
+            interim: 0,
             reading: Reading::Open,
             frames: None,
             connection,
@@ -220,6 +223,15 @@ impl<T: Transport> TrackedIo<T> {
         }
     }
 
+    /// Records bytes of hyper's that were written. Those of an interim response do not count.
+    #[inline]
+    fn on_written(&mut self, written: usize) {
+        let interim = written.min(self.interim);
+        self.interim -= interim;
+        self.has_written = true;
+        self.connection.io.on_written(written - interim);
+    }
+
     fn io(&mut self) -> io::Result<Pin<&mut T>> {
         self.io.as_mut().map(Pin::new).ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
@@ -357,11 +369,13 @@ impl<T: Transport> AsyncWrite for TrackedIo<T> {
         if bytes.starts_with(ERROR_PREFIX) && this.is_made_by_hyper() {
             return this.write_dated(cx, bytes);
         }
+        if bytes == CONTINUE {
+            this.interim = bytes.len();
+        }
         this.connection.io.before_write();
         let polled = this.io()?.poll_write(cx, bytes);
         let written = ready!(this.record_error(polled))?;
-        this.has_written = true;
-        this.connection.io.on_written(if bytes == CONTINUE { 0 } else { written });
+        this.on_written(written);
         Poll::Ready(Ok(written))
     }
 
@@ -380,12 +394,13 @@ impl<T: Transport> AsyncWrite for TrackedIo<T> {
         {
             return this.write_dated(cx, bytes);
         }
+        if matches!(slices, [bytes] if **bytes == *CONTINUE) {
+            this.interim = CONTINUE.len();
+        }
         this.connection.io.before_write();
         let polled = this.io()?.poll_write_vectored(cx, slices);
         let written = ready!(this.record_error(polled))?;
-        this.has_written = true;
-        let is_interim = matches!(slices, [bytes] if **bytes == *CONTINUE);
-        this.connection.io.on_written(if is_interim { 0 } else { written });
+        this.on_written(written);
         Poll::Ready(Ok(written))
     }
 

@@ -3,7 +3,7 @@
 
 use super::{
     HTTP2_FIRST, HTTP2_SECOND, PREFACE,
-    output::http2,
+    output::{http1, http2},
     script::End,
     world::{Stage, World},
 };
@@ -60,4 +60,21 @@ async fn a_stream_that_is_reset_before_its_response_left_has_its_outcome_at_once
     world.wire().send(RST_STREAM);
     world.settle().await;
     assert_eq!(world.requests().gone, 1);
+}
+
+// The kernel took a part of a `100 Continue`, and the rest counted as the begin of the response. A
+// request whose response body failed then got a reset instead of its 500 (P5d).
+#[tokio::test]
+async fn an_interim_response_in_two_parts_is_no_part_of_the_response() {
+    let mut world = World::new();
+    world.start().await;
+    world.wire().write_piece = 20;
+    let head =
+        b"POST /breaks HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\ncontent-length: 1\r\n\r\n";
+    world.wire().send(head);
+    world.settle().await;
+    assert_eq!(http1(&world.wire().written), "100");
+    world.wire().send(b"1");
+    world.settle().await;
+    assert_eq!(http1(&world.wire().written), "100 500c");
 }

@@ -89,6 +89,10 @@ impl hyper::service::Service<Request<Body>> for Routes {
                 "/halves" => Halves { left: 2, is_ready: true }.boxed_unsync(),
                 "/stuck" => Stuck.boxed_unsync(),
                 "/panics" => Panics::default().boxed_unsync(),
+                "/breaks" => {
+                    let _ = request.into_body().collect().await;
+                    Breaks.boxed_unsync()
+                }
                 "/late" => {
                     request.body().context().set_timeout(Some(Duration::ZERO));
                     pending().await
@@ -147,6 +151,21 @@ impl http_body::Body for Halves {
 
     fn size_hint(&self) -> SizeHint {
         SizeHint::with_exact(4 * self.left)
+    }
+}
+
+/// A body that panics when it is polled.
+struct Breaks;
+
+impl http_body::Body for Breaks {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        panic!("on purpose")
     }
 }
 
