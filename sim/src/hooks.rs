@@ -19,8 +19,8 @@ pub struct HookScript {
     pub stop: Act,
     /// Budget of the stop hook; `None` to share the common budget.
     pub budget_ms: Option<u64>,
-    /// Whether the start hook blocks its thread while it works, so that it cannot be cancelled. Only
-    /// in simulated time.
+    /// Whether the start hook blocks its thread while it works, so that it cannot be cancelled.
+    /// Only in simulated time.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub start_blocks: bool,
 }

@@ -56,8 +56,8 @@ pub enum RareRequest {
     },
     /// A body of four bytes with its length, which panics at its first poll.
     Fails,
-    /// A request with `Expect: 100-continue` and a body of this many bytes, which the handler reads.
-    /// The body of its response panics at its first poll. Only on HTTP/1.
+    /// A request with `Expect: 100-continue` and a body of this many bytes. The handler reads it,
+    /// and the body of its response panics at its first poll. Only on HTTP/1.
     FailsAfter(usize),
     /// A body of four bytes, which panics when its length is queried.
     HasNoLength,
