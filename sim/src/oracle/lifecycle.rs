@@ -156,9 +156,18 @@ fn the_internal_close_is_ended(
     let unbegun = history.records[place..]
         .iter()
         .any(|record| record.text("end").is_some_and(|end| end.starts_with("stop")));
+    // What it ends then is the wait for the late result of a start hook.
+    let starts = |event| {
+        let is_start =
+            |record: &&Record| record.event == event && record.text("stage") == Some("start");
+        history.records[..place].iter().filter(is_start).count()
+    };
+    let is_start_late = history.scenario.hooks.iter().any(|hook| hook.start_blocks)
+        && starts("hook begins") > starts("hook ends");
     let stopped =
         history.phases.iter().find(|(phase, _, _)| *phase == Phase::Stopped).map(|(_, _, at)| *at);
-    if !hook_follows
+    if !is_start_late
+        && !hook_follows
         && !unbegun
         && !may_wait_for_workers(history, at)
         && stopped.is_some_and(|stopped| stopped > at + MOMENT + history.release())

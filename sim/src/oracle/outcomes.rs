@@ -3,7 +3,7 @@
 //! The observer gets no name of the request. Method, path and the moment of its arrival lead to its
 //! handler, and the handler's name to the client. What several requests share is not judged.
 
-use super::{Exercise, Judgement, ObservedRequest, RequestResult, RunHistory};
+use super::{ErrorKind, Exercise, Judgement, ObservedRequest, RequestResult, RunHistory};
 use crate::{scenario::Traffic, trace::Record};
 use std::{collections::BTreeMap, time::Duration};
 
@@ -183,7 +183,13 @@ fn head_was_sent_or_not(
     }) else {
         return Ok(());
     };
-    let is_error = matches!(observed.end, Some((_, RequestResult::Completed(500.., _))));
+    // A handler responds with a 503, too, when it is cancelled.
+    let is_its_own = observed.said == ErrorKind::Anything;
+    let is_error = match observed.end {
+        Some((_, RequestResult::Completed(503, _))) => !is_its_own,
+        Some((_, RequestResult::Completed(status, _))) => status >= 500,
+        Some((_, RequestResult::Failed(_))) | None => false,
+    };
     let wrong = match (aborted.text("head_sent"), observed.head) {
         (Some("true"), Some((_, 500.., _))) if is_error => "a response of the host",
         (Some("false"), Some((_, 200, _))) => "the head of the handler's response",
