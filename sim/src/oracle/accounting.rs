@@ -253,8 +253,8 @@ pub(super) fn outcomes_are_counted(
         // A response that a handler makes as everything is cut may leave, and counts as aborted.
         let cut_at = history.began(Phase::CleaningUp).unwrap_or(Duration::MAX);
         let is_last = |observed: &&ObservedRequest| {
-            observed.said == ErrorKind::Anything
-                && matches!(observed.end, Some((at, RequestResult::Completed(503, _))) if at >= cut_at)
+            let Some((at, RequestResult::Completed(503, _))) = observed.end else { return false };
+            observed.said == ErrorKind::Anything && at >= cut_at
         };
         let most = cut + either + history.requests.iter().filter(is_last).count() as u64;
         let aborted = (cut.saturating_sub(either)..=most).contains(&tally.aborted);
