@@ -26,7 +26,7 @@ const SETTINGS: u8 = 4;
 const ACK: u8 = 1;
 
 /// Length of a frame header (RFC 9113 §4.1).
-const HEADER_BYTES: usize = 9;
+pub(super) const HEADER_BYTES: usize = 9;
 
 /// Length of the fixed part of a GOAWAY: last stream and error code.
 const GOAWAY_BYTES: usize = 8;

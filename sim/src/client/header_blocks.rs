@@ -1,6 +1,7 @@
 //! Header blocks of HTTP/2 in several frames (RFC 9113 §4.3). hyper sends such blocks only if they
 //! are longer than a frame may be.
 
+use super::{goaway::HEADER_BYTES, silent::PREFACE_BYTES};
 use std::{
     io,
     pin::Pin,
@@ -8,10 +9,6 @@ use std::{
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// Length of the client's preface (RFC 9113 §3.4).
-const PREFACE_BYTES: usize = 24;
-/// Length of a frame header (RFC 9113 §4.1).
-const HEADER_BYTES: usize = 9;
 const HEADERS: u8 = 1;
 const CONTINUATION: u8 = 9;
 const END_HEADERS: u8 = 4;

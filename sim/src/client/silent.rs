@@ -17,7 +17,7 @@ pub async fn byte_less<C: Connect>(client_id: &ClientId, connect: &C, max_wait: 
 const HTTP2_HELLO: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 
 /// Length of the preface without the SETTINGS.
-const PREFACE_BYTES: usize = 24;
+pub(super) const PREFACE_BYTES: usize = 24;
 
 /// Starts HTTP/2 and sends nothing more, no PING ACK either. Waits at most `max_wait` for the
 /// server to end the connection.
