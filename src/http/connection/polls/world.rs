@@ -23,6 +23,7 @@ use crate::{
     runtime::{Address, Clock, Seed},
 };
 use bytes::Bytes;
+use futures_util::stream::poll_fn;
 use http::{Request, Response};
 use http_body::{Frame, SizeHint};
 use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
@@ -91,7 +92,7 @@ impl hyper::service::Service<Request<Body>> for Routes {
                 "/panics" => Panics::default().boxed_unsync(),
                 "/breaks" => {
                     let _ = request.into_body().collect().await;
-                    Breaks.boxed_unsync()
+                    StreamBody::new(poll_fn(|_| panic!("on purpose"))).boxed_unsync()
                 }
                 "/late" => {
                     request.body().context().set_timeout(Some(Duration::ZERO));
@@ -151,21 +152,6 @@ impl http_body::Body for Halves {
 
     fn size_hint(&self) -> SizeHint {
         SizeHint::with_exact(4 * self.left)
-    }
-}
-
-/// A body that panics when it is polled.
-struct Breaks;
-
-impl http_body::Body for Breaks {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        panic!("on purpose")
     }
 }
 
