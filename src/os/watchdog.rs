@@ -57,7 +57,7 @@ impl Watchdog {
     /// earlier end counts (P1: a deadline never moves later).
     pub(super) fn arm(&self, remaining: Duration) {
         let Some(end) = real_now().checked_add(remaining) else { return };
-        // Already started, unless nothing else was: then there is nobody to report an error to.
+        // Already started, unless nothing else was: then no caller can get the error.
         let _ = self.start();
         let mut ends_at = self.shared.lock();
         *ends_at = Some(ends_at.map_or(end, |earlier| earlier.min(end)));

@@ -113,7 +113,7 @@ mod tests {
     #[test]
     fn a_reading_handler_is_woken_once_more_before_its_client_times_out() {
         let mut wait = BodyWait::new();
-        assert_eq!(check(&mut wait, 0), Waited::NotYet { next_check: at(1_000) }, "nobody waits");
+        assert_eq!(check(&mut wait, 0), Waited::NotYet { next_check: at(1_000) }, "nothing waits");
         wait.begin(Waker::noop(), 0, || at(500));
         wait.begin(Waker::noop(), 0, || at(20_000));
         assert_eq!(check(&mut wait, 30_000), Waited::NotYet { next_check: at(30_500) });

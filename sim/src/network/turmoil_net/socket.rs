@@ -80,7 +80,7 @@ pub struct TurmoilNetStream {
     host: HostHandle,
     local: SocketAddr,
     peer: SocketAddr,
-    farewell: CloseMode,
+    close_mode: CloseMode,
     /// Bytes that were read from the kernel, but not yet by the owner.
     ///
     /// The kernel announces an opened window only after a read of half its buffer. A reader of
@@ -100,7 +100,7 @@ impl TurmoilNetStream {
                     host,
                     local,
                     peer,
-                    farewell: CloseMode::Close,
+                    close_mode: CloseMode::Close,
                     ahead: BytesMut::new(),
                     wakeup,
                 })
@@ -289,14 +289,14 @@ impl Transport for TurmoilNetStream {
     }
 
     fn reset_on_drop(&mut self) {
-        self.farewell = CloseMode::Reset;
+        self.close_mode = CloseMode::Reset;
     }
 }
 
 impl Drop for TurmoilNetStream {
     fn drop(&mut self) {
         let Some(inner) = self.inner.take() else { return };
-        if self.farewell == CloseMode::Reset || !self.ahead.is_empty() {
+        if self.close_mode == CloseMode::Reset || !self.ahead.is_empty() {
             self.host.fabric.reset(self.local, self.peer);
         } else {
             self.host.fabric.close(self.local, self.peer);
