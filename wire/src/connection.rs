@@ -159,7 +159,8 @@ impl Connection {
 
     /// Consumes the first `length` unread bytes, or fewer if there are fewer.
     pub fn consume(&mut self, length: usize) -> Vec<u8> {
-        self.unread.drain(..length.min(self.unread.len())).collect()
+        let rest = self.unread.split_off(length.min(self.unread.len()));
+        std::mem::replace(&mut self.unread, rest)
     }
 
     /// Reads once. Returns the number of new bytes, or 0 after a FIN.

@@ -2,7 +2,7 @@
 
 use crate::{
     http2,
-    server::{Activity, DRAIN, LAME_DUCK, Server, TICK},
+    server::{Activity, DRAIN, LAME_DUCK, MS, Server, TICK, Wait},
 };
 use socket2::SockRef;
 use std::{
@@ -56,9 +56,11 @@ impl Connection<'_> {
         self.activity = activity;
     }
 
-    /// Reads what is there, for at most a tick. Returns whether there were bytes.
-    pub(crate) fn read(&mut self) -> Step<bool> {
-        let _ = self.stream.set_read_timeout(Some(TICK));
+    /// Reads what is there. Returns whether there were bytes.
+    pub(crate) fn read(&mut self, wait: Wait) -> Step<bool> {
+        if !self.server.wait(&self.stream, wait) {
+            return Ok(false);
+        }
         let mut buffer = [0; 16 * 1024];
         match self.stream.read(&mut buffer) {
             Ok(0) => {
@@ -69,14 +71,7 @@ impl Connection<'_> {
                 self.buffer.extend_from_slice(&buffer[..read]);
                 Ok(true)
             }
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted
-                ) =>
-            {
-                Ok(false)
-            }
+            Err(error) if error.kind() == ErrorKind::Interrupted => Ok(false),
             Err(_) => Err(Ended),
         }
     }
@@ -115,20 +110,24 @@ impl Connection<'_> {
             }
             let was_stopping = self.server.is_stopping();
             let was_idle = self.buffer.is_empty() && self.activity == Activity::Idle;
-            if self.read()? {
+            let has_read = self.read(Wait::Serving)?;
+            let is_late = was_idle && self.server.since_stop() >= LAME_DUCK;
+            if is_late && self.has("drain/idle-request") {
+                return Err(Ended);
+            }
+            if has_read {
                 let is_one = self.buffer.len() < 60;
-                let is_old = !was_stopping || self.server.since_stop() < 8 * TICK;
+                let is_old = !was_stopping || self.server.since_stop() < 8 * MS;
                 if self.has("idle/request-unread") && was_idle && is_one && is_old {
-                    thread::sleep(5 * TICK);
+                    thread::sleep(5 * MS);
                     if self.server.is_stopping() {
                         return self.reset();
                     }
                 }
                 continue;
             }
-            // A process that was frozen in the read finds it expired, whatever has arrived.
-            let is_due = was_stopping && self.is_due();
-            if is_due && (self.has("drain/idle-request") || !self.read()?) {
+            // What has arrived since the wait is served.
+            if was_stopping && self.is_due() && !self.read(Wait::Tick)? {
                 return Err(Ended);
             }
         }
@@ -141,7 +140,7 @@ impl Connection<'_> {
         let is_due = if !self.buffer.is_empty() {
             since_stop >= DRAIN || self.has("request/half-head")
         } else if is_unused {
-            let grace = if self.has("load/latency") { 8 * TICK } else { 200 * TICK };
+            let grace = if self.has("load/latency") { 8 * MS } else { 200 * MS };
             since_stop >= LAME_DUCK + grace || (self.has("request/first-byte") && self.was_early)
         } else {
             since_stop >= LAME_DUCK || self.has("lame-duck/kept-connection")
@@ -192,7 +191,7 @@ impl Connection<'_> {
     /// Hello world.
     fn pipelined(&mut self, head: &Head) -> Step<bool> {
         if self.has("request/pipelined") && !self.buffer.is_empty() {
-            thread::sleep(4 * TICK);
+            thread::sleep(4 * MS);
             if self.server.is_stopping() {
                 self.write(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello")?;
                 return Err(Ended);
@@ -205,18 +204,18 @@ impl Connection<'_> {
         let begin = Instant::now();
         while begin.elapsed() < span {
             thread::sleep(TICK);
-            let is_over = self.server.since_stop() + 20 * TICK >= DRAIN;
+            let is_over = self.server.since_stop() + 20 * MS >= DRAIN;
             if is_over && self.has("cut/handler") {
                 return self.text(head, "200 OK", "cancelled");
             }
             if self.server.is_stopping() && self.has("request/in-flight") {
                 return Err(Ended);
             }
-            if self.server.since_stop() > LAME_DUCK + 300 * TICK && self.has("drain/in-flight") {
+            if self.server.since_stop() > LAME_DUCK + 300 * MS && self.has("drain/in-flight") {
                 return Err(Ended);
             }
             if self.has("request/half-closed") {
-                let _ = self.read();
+                let _ = self.read(Wait::Tick);
                 if self.has_fin {
                     return Err(Ended);
                 }
@@ -232,7 +231,7 @@ impl Connection<'_> {
         }
         let fault = if head.expects { "request/expect-continue" } else { "request/upload" };
         while self.buffer.len() < head.length {
-            self.read()?;
+            self.read(Wait::Serving)?;
             if self.server.is_stopping() && self.has(fault) {
                 return Err(Ended);
             }
@@ -249,7 +248,7 @@ impl Connection<'_> {
         let begin = Instant::now();
         let mut pieces = 0;
         while begin.elapsed() < span {
-            if begin.elapsed() >= 50 * pieces * TICK {
+            if begin.elapsed() >= 50 * pieces * MS {
                 self.write(b"5\r\npiece\r\n")?;
                 pieces += 1;
             }
@@ -257,7 +256,7 @@ impl Connection<'_> {
             if self.server.is_stopping() && self.has("request/stream") {
                 return Err(Ended);
             }
-            if self.server.since_stop() + 20 * TICK >= DRAIN && self.has("cut/stream") {
+            if self.server.since_stop() + 20 * MS >= DRAIN && self.has("cut/stream") {
                 break;
             }
         }
@@ -299,7 +298,7 @@ impl Connection<'_> {
               websocket\r\n\r\n",
         )?;
         loop {
-            self.read()?;
+            self.read(Wait::Serving)?;
             self.buffer.clear();
         }
     }
@@ -312,7 +311,7 @@ impl Connection<'_> {
         let _ = self.stream.shutdown(Shutdown::Write);
         let begin = Instant::now();
         while begin.elapsed() < DRAIN {
-            self.read()?;
+            self.read(Wait::Tick)?;
             self.buffer.clear();
         }
         Ok(())

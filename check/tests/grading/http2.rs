@@ -2,7 +2,7 @@
 
 use crate::{
     connection::{Connection, Ended},
-    server::{DRAIN, LAME_DUCK, TICK},
+    server::{DRAIN, LAME_DUCK, MS, Wait},
 };
 use lameduck_wire::http2::{
     ACK, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, RST_STREAM, SETTINGS, frame,
@@ -25,10 +25,11 @@ pub(crate) fn serve(connection: &mut Connection<'_>) -> Result<(), Ended> {
     loop {
         let server = connection.server;
         let was_stopping = server.is_stopping();
-        let has_read = connection.read()?;
-        let is_old = !was_stopping || server.since_stop() < 8 * TICK;
+        let wait = if streams.is_empty() { Wait::Serving } else { Wait::Tick };
+        let has_read = connection.read(wait)?;
+        let is_old = !was_stopping || server.since_stop() < 8 * MS;
         if has_read && server.has("http2/requests-unread") && last > 0 && is_old {
-            thread::sleep(5 * TICK);
+            thread::sleep(5 * MS);
             if server.is_stopping() {
                 return Err(Ended);
             }
@@ -47,7 +48,7 @@ pub(crate) fn serve(connection: &mut Connection<'_>) -> Result<(), Ended> {
             }
         }
         let is_cut = server.has("http2/in-flight") && server.is_stopping()
-            || server.has("drain/http2") && server.since_stop() > LAME_DUCK + 500 * TICK;
+            || server.has("drain/http2") && server.since_stop() > LAME_DUCK + 500 * MS;
         if is_cut {
             let now = Instant::now();
             for stream in streams.iter().filter(|stream| stream.due > now) {
@@ -74,7 +75,7 @@ pub(crate) fn serve(connection: &mut Connection<'_>) -> Result<(), Ended> {
                 connection.write(&frame(GOAWAY, 0, 0, &payload))?;
             }
         }
-        let is_done = since_stop >= LAME_DUCK + 20 * TICK && streams.is_empty();
+        let is_done = since_stop >= LAME_DUCK + 20 * MS && streams.is_empty();
         if (is_done || since_stop >= DRAIN) && !server.has("exit/http2") {
             return Err(Ended);
         }

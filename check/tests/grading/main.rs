@@ -23,7 +23,7 @@ use lameduck_check::{
 };
 use std::{collections::BTreeSet, process::Command, sync::Mutex, thread};
 
-/// One run at a time: each starts several servers at once.
+/// One run of the little server at a time: its faults last milliseconds.
 static TURN: Mutex<()> = Mutex::new(());
 
 /// Returns the value of an argument `NAME=VALUE` of this process.
@@ -59,7 +59,7 @@ fn daemon_role() {
 /// Grades the server that speaks TLS with this fault.
 fn graded_over_tls(fault: &str, repeat: &str) -> Report {
     let this = std::env::current_exe().unwrap().display().to_string();
-    let check = ["lameduck-check", "run", "--grace=4s", "--tls", repeat, "--"];
+    let check = ["lameduck-check", "run", "--grace=4s", "--jobs=12", "--tls", repeat, "--"];
     let role = ["--exact", "--nocapture", "tls_role", "port={port}"];
     let fault = format!("fault={fault}");
     grade_by(check.into_iter().chain([this.as_str()]).chain(role).chain([fault.as_str()])).unwrap()
@@ -67,7 +67,6 @@ fn graded_over_tls(fault: &str, repeat: &str) -> Report {
 
 #[test]
 fn a_server_that_speaks_tls_passes_or_fails_what_it_does_wrong() {
-    let _turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let good = graded_over_tls("none", "--repeat=2");
     let text = format(&good, Format::Human, true);
     assert_eq!(good.exit_code(true), 0, "{text}");
@@ -85,7 +84,7 @@ fn a_server_that_speaks_tls_passes_or_fails_what_it_does_wrong() {
 /// Grades the little server with this fault.
 fn graded(fault: &str, options: &[&str]) -> Report {
     let this = std::env::current_exe().unwrap().display().to_string();
-    let check = ["lameduck-check", "run", "--grace=4s", "--jobs=6", "--lame-duck=170ms"];
+    let check = ["lameduck-check", "run", "--grace=4s", "--lame-duck=170ms"];
     let probes =
         ["--ready=http://127.0.0.1:{port2}/", "--live=http://127.0.0.1:{port2}/live", "--"];
     let role = ["--exact", "--nocapture", "server_role", "port={port}", "probes={port2}"];
@@ -103,7 +102,7 @@ fn failed(report: &Report) -> BTreeSet<&'static str> {
 #[test]
 fn a_server_that_loses_nothing_passes_everything() {
     let _turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    let report = graded("none", &["--repeat=2"]);
+    let report = graded("none", &["--repeat=2", "--jobs=12"]);
     let text = format(&report, Format::Human, true);
     assert_eq!(report.exit_code(true), 0, "{text}");
     assert!(failed(&report).is_empty(), "{text}");
@@ -164,7 +163,7 @@ fn each_fault_fails_its_scenario_and_no_other() {
     let wrong = Mutex::new(Vec::new());
     let _turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     thread::scope(|scope| {
-        for _ in 0..4 {
+        for _ in 0..10 {
             scope.spawn(|| {
                 loop {
                     let Some(fault) = faults.lock().unwrap().pop() else { return };
@@ -182,7 +181,7 @@ fn each_fault_fails_its_scenario_and_no_other() {
 /// Returns what fails, unless it is the scenario of the fault and no other.
 fn finds_more_or_less_than(fault: &str) -> Option<BTreeSet<&'static str>> {
     let scenario = fault.split(' ').next().unwrap();
-    let mut found = failed(&graded(fault, &["--repeat=1"]));
+    let mut found = failed(&graded(fault, &["--repeat=1", "--jobs=6"]));
     if !found.contains(scenario) {
         // A moment that one repetition in a few does not meet.
         found.extend(failed(&graded(fault, &["--only", scenario, "--repeat=8"])));
@@ -251,8 +250,8 @@ fn a_hello_world_in_python_is_graded_by_its_port_alone() {
         eprintln!("NOT TRIED: python3 is missing");
         return;
     }
-    let _turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    let check = ["lameduck-check", "run", "--repeat=1", "--grace=3s", "--port-env=PORT", "--"];
+    let check =
+        ["lameduck-check", "run", "--repeat=1", "--grace=3s", "--jobs=12", "--port-env=PORT", "--"];
     let report = grade_by(check.into_iter().chain(["python3", "-c", HELLO])).unwrap();
     let text = format(&report, Format::Human, false);
     let failed = failed(&report);

@@ -2,11 +2,13 @@
 //! thing wrong. The first word of a fault is the name of the scenario that must see it.
 
 use crate::connection;
-use signal_hook::{consts::SIGTERM, flag};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use signal_hook::{consts::SIGTERM, flag, low_level::pipe};
 use socket2::{Domain, Protocol, SockFilter, SockRef, Socket, Type};
 use std::{
     io::{self, Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
+    os::{fd::AsFd, unix::net::UnixStream},
     process,
     sync::{
         Arc, Mutex,
@@ -20,7 +22,17 @@ use std::{
 pub(crate) const LAME_DUCK: Duration = Duration::from_millis(180);
 /// Time from the stop until what is left is cut.
 pub(crate) const DRAIN: Duration = Duration::from_millis(1800);
-pub(crate) const TICK: Duration = Duration::from_millis(1);
+pub(crate) const MS: Duration = Duration::from_millis(1);
+/// How often a thread looks whether something is due.
+pub(crate) const TICK: Duration = Duration::from_millis(4);
+
+/// How long a thread waits for a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wait {
+    Tick,
+    /// Until the stop; from then on a tick.
+    Serving,
+}
 
 /// What a connection is at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +51,8 @@ pub(crate) enum Activity {
 pub(crate) struct Server {
     pub(crate) fault: String,
     stop: Arc<AtomicBool>,
+    /// Readable from the stop on.
+    stop_pipe: UnixStream,
     begin: Instant,
     /// Milliseconds from `begin` to the stop, or -1.
     stopped: AtomicI64,
@@ -65,6 +79,17 @@ impl Server {
         let now = i64::try_from(self.begin.elapsed().as_millis()).unwrap();
         let _ = self.stopped.compare_exchange(-1, now, SeqCst, SeqCst);
         Duration::from_millis(u64::try_from(now - self.stopped.load(SeqCst)).unwrap_or(0))
+    }
+
+    /// Waits until the socket is readable. Returns whether it is.
+    pub(crate) fn wait(&self, socket: impl AsFd, wait: Wait) -> bool {
+        let tick = Timespec { tv_sec: 0, tv_nsec: TICK.subsec_nanos().into() };
+        let is_short = wait == Wait::Tick || self.is_stopping();
+        let sockets = [socket.as_fd(), self.stop_pipe.as_fd()];
+        let mut polled = sockets.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
+        let count = if is_short { 1 } else { 2 };
+        let is_polled = poll(&mut polled[..count], is_short.then_some(&tick)).is_ok();
+        is_polled && !polled[0].revents().is_empty()
     }
 
     pub(crate) fn enter(&self, activity: Activity) {
@@ -110,6 +135,8 @@ impl Server {
 /// The whole run of the process.
 pub(crate) fn run(port: u16, probe_port: u16, fault: &str) -> ! {
     let stop = Arc::new(AtomicBool::new(false));
+    let (stop_pipe, signalled) = UnixStream::pair().unwrap();
+    stop_pipe.set_nonblocking(true).unwrap();
     if fault == "signal/during-start" {
         // A signal that comes during the start is forgotten.
         let forgotten = Arc::new(AtomicBool::new(false));
@@ -123,10 +150,12 @@ pub(crate) fn run(port: u16, probe_port: u16, fault: &str) -> ! {
             flag::register_conditional_shutdown(SIGTERM, 1, stop.clone()).unwrap();
         }
         flag::register(SIGTERM, stop.clone()).unwrap();
+        pipe::register(SIGTERM, signalled).unwrap();
     }
     let server = Arc::new(Server {
         fault: fault.to_owned(),
         stop,
+        stop_pipe,
         begin: Instant::now(),
         stopped: AtomicI64::new(-1),
         activities: Default::default(),
@@ -192,7 +221,7 @@ fn accept_all(listener: &TcpListener, server: &Arc<Server>) {
             }
         }
         if !accept_one(listener, server) {
-            thread::sleep(TICK);
+            server.wait(listener, Wait::Serving);
         }
     }
 }
@@ -250,31 +279,29 @@ fn end(server: &Server) -> ! {
 
 /// Forgets a signal that arrives shortly after the first probe.
 fn forget_signals(server: &Server) {
-    thread::sleep(60 * TICK);
+    thread::sleep(60 * MS);
     server.stop.store(false, SeqCst);
     server.stopped.store(-1, SeqCst);
+    let _ = (&server.stop_pipe).read(&mut [0; 16]);
 }
 
 fn serve_probes(listener: TcpListener, server: &Arc<Server>) {
-    listener.set_nonblocking(true).unwrap();
     let mut was_probed = false;
     loop {
-        let is_gone = server.has("ready/responds") && server.is_stopping()
-            || server.has("ready/alive") && server.since_stop() > DRAIN / 4;
-        if is_gone {
-            return drop(listener);
+        while server.fault.starts_with("ready/") && !server.wait(&listener, Wait::Serving) {
+            let is_gone = server.has("ready/responds") && server.is_stopping()
+                || server.has("ready/alive") && server.since_stop() > DRAIN / 4;
+            if is_gone {
+                return drop(listener);
+            }
         }
-        let Ok((mut stream, _)) = listener.accept() else {
-            thread::sleep(TICK);
-            continue;
-        };
+        let Ok((mut stream, _)) = listener.accept() else { continue };
         let late = match server.fault.as_str() {
             // A connect whose SYN is dropped while the listener closes takes 200 ms to be refused.
-            "ready/fails-first" => LAME_DUCK + 500 * TICK,
+            "ready/fails-first" => LAME_DUCK + 500 * MS,
             "ready/fails-first at-close" => LAME_DUCK,
             _ => Duration::ZERO,
         };
-        stream.set_nonblocking(false).unwrap();
         let is_live = read_some(&mut stream).is_ok_and(|request| request.starts_with("GET /live "));
         let is_ready = !server.is_stopping() || server.since_stop() < late;
         let status = if is_live || is_ready { "200 OK" } else { "503 Service Unavailable" };

@@ -1,6 +1,6 @@
 //! A little server that speaks TLS and loses nothing, or does one thing wrong.
 
-use crate::server::{DRAIN, LAME_DUCK, TICK};
+use crate::server::{DRAIN, LAME_DUCK, MS, TICK};
 use rcgen::{CertificateParams, KeyPair};
 use rustls::{
     ServerConfig, ServerConnection, StreamOwned,
@@ -70,7 +70,7 @@ pub(crate) fn run(port: u16, fault: &str) -> ! {
         });
     }
     drop(listener);
-    while server.open.load(SeqCst) > 0 && server.since_stop() < DRAIN + 100 * TICK {
+    while server.open.load(SeqCst) > 0 && server.since_stop() < DRAIN + 100 * MS {
         thread::sleep(TICK);
     }
     process::exit(0)
@@ -107,7 +107,7 @@ fn serve(stream: TcpStream, config: Arc<ServerConfig>, server: &Server) {
                 return end_session(stream, server.fault != "tls/close-notify");
             }
         }
-        let grace = if was_used { Duration::ZERO } else { 200 * TICK };
+        let grace = if was_used { Duration::ZERO } else { 200 * MS };
         if since_stop >= LAME_DUCK + grace {
             return end_session(stream, server.fault != "tls/close-notify");
         }
@@ -120,7 +120,7 @@ fn end_session(mut stream: StreamOwned<ServerConnection, TcpStream>, notifies: b
         let _ = stream.flush();
     }
     let _ = stream.sock.shutdown(Shutdown::Write);
-    let end = Instant::now() + 200 * TICK;
+    let end = Instant::now() + 200 * MS;
     while Instant::now() < end && !matches!(stream.sock.read(&mut [0; 4096]), Ok(0)) {}
 }
 
@@ -128,7 +128,7 @@ fn end_session(mut stream: StreamOwned<ServerConnection, TcpStream>, notifies: b
 fn pieces(mut stream: StreamOwned<ServerConnection, TcpStream>, server: &Server) {
     let mut bytes = &b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n"[..];
     while stream.write_all(bytes).is_ok() && server.since_stop() < DRAIN {
-        thread::sleep(50 * TICK);
+        thread::sleep(50 * MS);
         bytes = b"piece";
     }
     if server.fault == "tls/cut" {
