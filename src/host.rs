@@ -1,9 +1,9 @@
 //! The public builder of a host.
 
 #[cfg(feature = "proxy-protocol")]
-use crate::proxy_protocol::ProxyNetwork;
+use crate::proxy_protocol::ProxyReservation;
 #[cfg(feature = "tls")]
-use crate::tls::TlsNetwork;
+use crate::tls::TlsReservation;
 use crate::{
     background::BackgroundTask,
     driver,
@@ -333,42 +333,29 @@ impl<S: HttpService> Host<Arc<S>> {
                 return report;
             }
         };
+        let Self { service, config } = self;
         #[cfg(feature = "proxy-protocol")]
-        let has_headers = !self.config.settings.proxy_protocol_addresses.is_empty();
-        // Each kind of network is one more copy of the code that serves it. So with both features
-        // there is one kind for headers, TLS, and both.
+        let has_headers = !config.settings.proxy_protocol_addresses.is_empty();
+        // Each kind of reservation is one more copy of the code that serves it. So with both
+        // features there is one kind for headers, TLS, and both.
         #[cfg(all(feature = "proxy-protocol", feature = "tls"))]
         if has_headers || tls.is_some() {
-            let wrap = |network| TlsNetwork::new(ProxyNetwork::new(network), tls);
-            return self.run_on(runtime, wrap).await;
+            let wrap = |reservation, header| {
+                TlsReservation::new(ProxyReservation::new(reservation, header), tls.clone())
+            };
+            return Box::pin(driver::run(service, config, runtime, wrap)).await;
         }
         #[cfg(all(feature = "proxy-protocol", not(feature = "tls")))]
         if has_headers {
-            return self.run_on(runtime, ProxyNetwork::new).await;
+            let wrap = ProxyReservation::new;
+            return Box::pin(driver::run(service, config, runtime, wrap)).await;
         }
         #[cfg(all(feature = "tls", not(feature = "proxy-protocol")))]
         if tls.is_some() {
-            return self.run_on(runtime, |network| TlsNetwork::new(network, tls)).await;
+            let wrap = |reservation, _| TlsReservation::new(reservation, tls.clone());
+            return Box::pin(driver::run(service, config, runtime, wrap)).await;
         }
-        driver::run(self.service, self.config, runtime).await
-    }
-
-    /// Runs on another network, which `wrap` builds around the one of the environment.
-    #[cfg(any(feature = "proxy-protocol", feature = "tls"))]
-    async fn run_on<N, M, G, R>(
-        self,
-        runtime: Runtime<N, G, R>,
-        wrap: impl FnOnce(N) -> M + Send,
-    ) -> Report
-    where
-        N: Network,
-        M: Network,
-        G: SignalSource,
-        R: Spawner,
-    {
-        let Runtime { clock, network, signals, spawner, seed } = runtime;
-        let runtime = Runtime { clock, network: wrap(network), signals, spawner, seed };
-        Box::pin(driver::run(self.service, self.config, runtime)).await
+        driver::run(service, config, runtime, |reservation, _| reservation).await
     }
 }
 

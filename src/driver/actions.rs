@@ -13,12 +13,12 @@ use crate::{
         millis, run_until_released,
     },
     lifecycle::{Action, HookVerdict, Moment, Phase, Signal, StopReason},
-    runtime::{JoinHandle, Network, Reservation, SignalSource, Spawner, TaskKind},
+    runtime::{JoinHandle, Reservation, SignalSource, Spawner, TaskKind},
 };
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 
-impl<S: HttpService, N: Network, G: SignalSource, R: Spawner> Driver<S, N, G, R> {
+impl<S: HttpService, M: Reservation, G: SignalSource, R: Spawner> Driver<S, M, G, R> {
     pub(super) fn perform_all(&mut self, now: Moment) -> Exiting {
         while let Some(action) = self.lifecycle.poll_action() {
             if self.perform(action, now) == Exiting::Yes {
@@ -140,11 +140,11 @@ impl<S: HttpService, N: Network, G: SignalSource, R: Spawner> Driver<S, N, G, R>
     /// Gives each worker one listener of each address.
     pub(super) fn spawn_workers(
         &mut self,
-        addresses: Vec<Vec<N::Listener>>,
+        addresses: Vec<Vec<M::Listener>>,
     ) -> Result<(), HostError> {
         let count = self.spawner.workers().get();
         let sealing = Arc::new(SealBarrier::new(count));
-        let mut shares: Vec<Vec<N::Listener>> = (0..count).map(|_| Vec::new()).collect();
+        let mut shares: Vec<Vec<M::Listener>> = (0..count).map(|_| Vec::new()).collect();
         for listeners in addresses {
             for (share, listener) in shares.iter_mut().zip(listeners) {
                 share.push(listener);

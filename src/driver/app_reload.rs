@@ -5,11 +5,11 @@ use crate::{
     host_error::TaskError,
     http::{HttpService, millis},
     lifecycle::{Event, Moment, Phase, Signal, StopReason},
-    runtime::{Network, SignalSource, Spawner},
+    runtime::{Reservation, SignalSource, Spawner},
     unwind::unwind,
 };
 
-impl<S: HttpService, N: Network, G: SignalSource, R: Spawner> Driver<S, N, G, R> {
+impl<S: HttpService, M: Reservation, G: SignalSource, R: Spawner> Driver<S, M, G, R> {
     /// Returns the machine's event for a signal, if it requests the stop.
     pub(super) fn on_signal(&mut self, signal: Signal, now: Moment) -> Option<Event> {
         if signal == Signal::Hangup && self.config.reload.is_some() {

@@ -6,7 +6,7 @@ use crate::{
     host_error::{HostError, HostErrorKind, TaskError},
     http::HttpService,
     lifecycle::{Event, HookIndex, HookResult, HookVerdict, Moment},
-    runtime::{Network, SignalSource, Spawner},
+    runtime::{Reservation, SignalSource, Spawner},
     unwind::unwind,
 };
 use std::future::Future;
@@ -38,7 +38,7 @@ pub(super) struct HookSlot {
     pub(super) give_up: CancellationToken,
 }
 
-impl<S: HttpService, N: Network, G: SignalSource, R: Spawner> Driver<S, N, G, R> {
+impl<S: HttpService, M: Reservation, G: SignalSource, R: Spawner> Driver<S, M, G, R> {
     /// Returns the machine's event for the result of a hook's task.
     pub(super) fn on_hook_ended(
         &mut self,

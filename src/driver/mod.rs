@@ -21,7 +21,9 @@ use crate::{
     internal::{Heartbeats, HostStatus},
     lifecycle::{Event, HookIndex, Lifecycle, Moment, Phase, Signal, StopReason},
     report::Report,
-    runtime::{Clock, JoinHandle, Network, Runtime, SignalSource, Spawner},
+    runtime::{
+        Clock, JoinHandle, Network, ProxyHeader, Reservation, Runtime, SignalSource, Spawner,
+    },
     unwind::discard,
     user_tasks::UserTasks,
 };
@@ -33,20 +35,23 @@ use std::{
 };
 use tokio::sync::{mpsc, oneshot};
 
-/// Runs a host from start to report, on the given runtime.
-pub(crate) async fn run<S, N, G, R>(
+/// Runs a host from start to report, on the given runtime. The main server has what `wrap` makes of
+/// each of its addresses.
+pub(crate) async fn run<S, N, M, G, R>(
     service: Arc<S>,
     mut config: HostConfig,
     runtime: Runtime<N, G, R>,
+    wrap: impl Fn(N::Reservation, ProxyHeader) -> M + Send,
 ) -> Report
 where
     S: HttpService,
     N: Network,
+    M: Reservation,
     G: SignalSource,
     R: Spawner,
 {
     let worst_case = config.settings.plan.worst_case();
-    match Driver::new(service, &mut config, runtime).await {
+    match Driver::new(service, &mut config, runtime, wrap).await {
         Ok(driver) => driver.run().await,
         Err(error) => {
             // A panic in a destructor of the app must not take the report with it (P13).
@@ -81,9 +86,9 @@ impl<L> Wake<L> {
 }
 
 /// The listeners of each address: one per worker.
-type Listeners<N> = Vec<Vec<<N as Network>::Listener>>;
+type Listeners<M> = Vec<Vec<<M as Reservation>::Listener>>;
 
-struct Driver<S, N: Network, G, R> {
+struct Driver<S, M: Reservation, G, R> {
     /// The first field, so it is dropped first: a driver dropped before its end cuts both servers.
     _guard: CutOnDrop,
     lifecycle: Lifecycle,
@@ -97,10 +102,10 @@ struct Driver<S, N: Network, G, R> {
     heartbeats: Arc<Heartbeats>,
     service: Arc<S>,
     /// Kept until they listen or the start is abandoned.
-    reservations: Vec<N::Reservation>,
+    reservations: Vec<M>,
     hooks: Vec<HookSlot>,
     hook_tasks: UserTasks<HookTask>,
-    listening: Option<BoxFuture<Result<Listeners<N>, HostError>>>,
+    listening: Option<BoxFuture<Result<Listeners<M>, HostError>>>,
     background: UserTasks<(String, Result<(), TaskError>)>,
     checks: UserTasks<()>,
     reloads: UserTasks<Result<(), TaskError>>,
@@ -132,7 +137,7 @@ struct Worker {
     end: JoinHandle,
 }
 
-impl<S: HttpService, N: Network, G: SignalSource, R: Spawner> Driver<S, N, G, R> {
+impl<S: HttpService, M: Reservation, G: SignalSource, R: Spawner> Driver<S, M, G, R> {
     async fn run(mut self) -> Report {
         self.announce();
         let now = self.clock.now();
@@ -165,7 +170,7 @@ impl<S: HttpService, N: Network, G: SignalSource, R: Spawner> Driver<S, N, G, R>
     /// Waits for the next wake or deadline. Polls only what is awaited now. Completed start steps
     /// come before stop requests: a start hook that has finished needs its stop hook (P11), and a
     /// new listener may already hold connections (P5).
-    async fn next_wake(&mut self) -> Wake<N::Listener> {
+    async fn next_wake(&mut self) -> Wake<M::Listener> {
         let deadline = self.lifecycle.poll_timeout().map(|(at, _)| at);
         let deadline = deadline.into_iter().chain(self.wait_log.as_ref().map(WaitLog::next)).min();
         tokio::select! {
@@ -197,7 +202,7 @@ impl<S: HttpService, N: Network, G: SignalSource, R: Spawner> Driver<S, N, G, R>
     }
 
     /// Returns the machine's event for a wake, or `None` if the wake is only logged.
-    fn event_of(&mut self, wake: Wake<N::Listener>, now: Moment) -> Option<Event> {
+    fn event_of(&mut self, wake: Wake<M::Listener>, now: Moment) -> Option<Event> {
         match wake {
             Wake::Time => None,
             Wake::Signal(signal) => self.on_signal(signal, now),

@@ -6,13 +6,13 @@ use crate::{
     http::{HttpService, Outstanding, millis},
     lifecycle::{Event, Moment, Outcome, Phase, StopReason, Verdict},
     report::Report,
-    runtime::{Network, SignalSource, Spawner},
+    runtime::{Reservation, SignalSource, Spawner},
     settings::Settings,
     unwind::discard,
 };
 use std::time::Duration;
 
-impl<S: HttpService, N: Network, G: SignalSource, R: Spawner> Driver<S, N, G, R> {
+impl<S: HttpService, M: Reservation, G: SignalSource, R: Spawner> Driver<S, M, G, R> {
     pub(super) fn announce(&self) {
         let addresses: Vec<String> =
             self.status.main_addresses.iter().map(ToString::to_string).collect();

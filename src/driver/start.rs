@@ -16,7 +16,8 @@ use crate::{
     internal::{AllowedHosts, Heartbeats, HostStatus, InternalService, watch},
     lifecycle::{HookBudget, Lifecycle, Phase},
     runtime::{
-        Clock, Listener, Network, Reservation, Runtime, Seed, ServerRole, SignalSource, Spawner,
+        Clock, Listener, Network, ProxyHeader, Reservation, Runtime, Seed, ServerRole,
+        SignalSource, Spawner,
     },
     unwind::unwind,
     user_tasks::UserTasks,
@@ -26,15 +27,16 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 /// Ports that are bound and do not listen yet.
-pub(super) struct Reserved<N: Network> {
-    pub(super) main: Vec<N::Reservation>,
-    pub(super) internal: N::Reservation,
+struct Reserved<M, I> {
+    main: Vec<M>,
+    internal: I,
 }
 
-pub(super) fn reserve<N: Network, G, R: Spawner>(
+fn reserve<N: Network, M, G, R: Spawner>(
     config: &HostConfig,
     runtime: &Runtime<N, G, R>,
-) -> Result<Reserved<N>, HostError> {
+    wrap: impl Fn(N::Reservation, ProxyHeader) -> M,
+) -> Result<Reserved<M, N::Reservation>, HostError> {
     let settings = &config.settings;
     let workers = runtime.spawner.workers().get();
     let reserve = |address, flags: &[&str]| {
@@ -44,17 +46,12 @@ pub(super) fn reserve<N: Network, G, R: Spawner>(
             HostError::with_source(HostErrorKind::Listen, message, error)
         })
     };
-    let addresses = settings.main_addresses_or_default().iter();
-    let mut main = addresses
-        .map(|address| reserve(address, &["addr", "port"]))
-        .collect::<Result<Vec<_>, _>>()?;
+    let mut main = Vec::new();
+    for address in settings.main_addresses_or_default() {
+        main.push(wrap(reserve(address, &["addr", "port"])?, ProxyHeader::Refused));
+    }
     for address in &settings.proxy_protocol_addresses {
-        let mut reservation = reserve(address, &["proxy-protocol"])?;
-        reservation.require_proxy_header().map_err(|error| {
-            let message = format!("cannot require PROXY headers on {address}");
-            HostError::with_source(HostErrorKind::Listen, message, error)
-        })?;
-        main.push(reservation);
+        main.push(wrap(reserve(address, &["proxy-protocol"])?, ProxyHeader::Required));
     }
     let address = &settings.internal_address;
     let internal = runtime.network.reserve(address, ServerRole::Internal, 1).map_err(|error| {
@@ -65,18 +62,19 @@ pub(super) fn reserve<N: Network, G, R: Spawner>(
     Ok(Reserved { main, internal })
 }
 
-impl<S: HttpService, N: Network, G: SignalSource, R: Spawner> Driver<S, N, G, R> {
+impl<S: HttpService, M: Reservation, G: SignalSource, R: Spawner> Driver<S, M, G, R> {
     /// Reserves the ports, and sets up the driver before its first turn. When this returns, the
     /// internal server listens; it serves if there are start hooks, which may take long.
-    pub(super) async fn new(
+    pub(super) async fn new<N: Network>(
         service: Arc<S>,
         config: &mut HostConfig,
         runtime: Runtime<N, G, R>,
+        wrap: impl Fn(N::Reservation, ProxyHeader) -> M,
     ) -> Result<Self, HostError> {
         let budgets: Vec<HookBudget> = config.hooks.iter().map(|hook| hook.budget).collect();
         let lifecycle = Lifecycle::new(config.settings.plan, &budgets, runtime.clock.now())
             .map_err(|error| config.settings.explain(error))?;
-        let reserved = reserve(config, &runtime)?;
+        let reserved = reserve(config, &runtime, wrap)?;
         let Runtime { clock, network: _, signals, spawner, seed } = runtime;
         let (main, internal) = servers(config, &clock, seed);
         let heartbeats = Arc::new(Heartbeats::new(spawner.workers().get()));

@@ -3,14 +3,14 @@
 //!
 //! | file | its job |
 //! |---|---|
-//! | [`network`] | a network on whose addresses a header may be required |
+//! | [`listener`] | the listeners of an address, on which a header may be required |
 //! | [`stream`] | one connection, which reads its header |
 //! | [`header`] | the header: versions 1 and 2 |
 //!
-//! TLS comes after the header: its network wraps this one.
+//! TLS comes after the header: its listeners wrap these.
 
 mod header;
-mod network;
+mod listener;
 mod stream;
 
-pub(crate) use network::ProxyNetwork;
+pub(crate) use listener::ProxyReservation;

@@ -36,6 +36,7 @@ pub use clock::{Clock, Sleep};
 #[doc(hidden)]
 pub use idle_poller::Never;
 pub use idle_poller::{IdlePoller, NoIdlePoller};
+pub(crate) use network::ProxyHeader;
 pub use network::{Listener, Network, QuiesceOutcome, Reservation, ServerRole};
 #[cfg(feature = "metrics")]
 pub(crate) use process_stats::{ProcessStats, ProcessUsage};

@@ -38,6 +38,14 @@ pub enum ServerRole {
     Internal,
 }
 
+/// Whether the connections of an address begin with a PROXY header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ProxyHeader {
+    Required,
+    /// A header is not HTTP, and gets a 400 or an alert.
+    Refused,
+}
+
 /// An address that is reserved but does not listen yet. Dropping it releases the address.
 pub trait Reservation: fmt::Debug + Send + 'static {
     /// The listeners that it turns into.
@@ -45,14 +53,6 @@ pub trait Reservation: fmt::Debug + Send + 'static {
 
     /// The address it is bound to; with port 0, the port that the system chose.
     fn local(&self) -> Address;
-
-    /// Makes the connections of this address begin with a PROXY header.
-    ///
-    /// # Errors
-    /// By default: not every network can do so.
-    fn require_proxy_header(&mut self) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
 
     /// Starts to listen. Returns the number of listeners that was given to [`Network::reserve`].
     ///

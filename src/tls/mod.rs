@@ -2,7 +2,7 @@
 //!
 //! | file | its job |
 //! |---|---|
-//! | [`network`] | a network whose accepted connections speak TLS |
+//! | [`listener`] | the listeners of an address, whose connections may speak TLS |
 //! | [`plain_or_tls`] | one of its connections: with TLS, or without |
 //! | [`stream`] | a connection with TLS: the handshake, records, the end |
 //! | [`session`] | rustls over bytes, without a socket |
@@ -11,14 +11,14 @@
 
 mod certificate;
 mod certificate_reload;
-mod network;
+mod listener;
 mod plain_or_tls;
 mod session;
 mod stream;
 
 pub(crate) use certificate::{CertificateFiles, Content as CertificateContent};
 pub(crate) use certificate_reload::ReloadingCertificate;
-pub(crate) use network::TlsNetwork;
+pub(crate) use listener::TlsReservation;
 
 use certificate::{CertificateError, Content};
 use rustls::{ServerConfig, crypto::CryptoProvider, server::ProducesTickets};

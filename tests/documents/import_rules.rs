@@ -67,12 +67,12 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         module: "proxy_protocol",
         may: &["runtime"],
-        sentence: "proxy_protocol wraps a network, and imports nothing of the host",
+        sentence: "proxy_protocol wraps listeners, and imports nothing of the host",
     },
     Rule {
         module: "tls",
         may: &["runtime", "errors", "log", "unwind"],
-        sentence: "tls wraps a network, and imports nothing of the host",
+        sentence: "tls wraps listeners, and imports nothing of the host",
     },
     Rule {
         module: "report",

@@ -1,9 +1,7 @@
-//! A network whose connections to the main server may speak TLS.
+//! The listeners of an address whose connections may speak TLS.
 
 use super::{plain_or_tls::Stream, stream::TlsStream};
-use crate::runtime::{
-    Address, IdlePoller, ListenAddress, Listener, Network, QuiesceOutcome, Reservation, ServerRole,
-};
+use crate::runtime::{Address, IdlePoller, Listener, QuiesceOutcome, Reservation};
 use bytes::Bytes;
 use rustls::ServerConfig;
 use std::{
@@ -18,41 +16,19 @@ use tokio::sync::Semaphore;
 /// every request by its length.
 const HANDSHAKE_STEPS: usize = 1;
 
-/// Adds TLS to a network. The internal server and Unix sockets have none.
-#[derive(Debug)]
-pub(crate) struct TlsNetwork<N> {
-    network: N,
-    config: Option<Arc<ServerConfig>>,
-}
-
-impl<N> TlsNetwork<N> {
-    pub(crate) const fn new(network: N, config: Option<Arc<ServerConfig>>) -> Self {
-        Self { network, config }
-    }
-}
-
-impl<N: Network> Network for TlsNetwork<N> {
-    type Listener = TlsListener<N::Listener>;
-    type Reservation = TlsReservation<N::Reservation>;
-
-    fn reserve(
-        &self,
-        address: &ListenAddress,
-        role: ServerRole,
-        listeners: usize,
-    ) -> io::Result<Self::Reservation> {
-        let reservation = self.network.reserve(address, role, listeners)?;
-        let has_tls = role == ServerRole::Main && matches!(reservation.local(), Address::Tcp(_));
-        let config = self.config.clone().filter(|_| has_tls);
-        Ok(TlsReservation { reservation, config })
-    }
-}
-
-/// A reservation, with the configuration if its connections speak TLS.
+/// A reserved address, with the configuration if its connections speak TLS.
 #[derive(Debug)]
 pub(crate) struct TlsReservation<R> {
     reservation: R,
     config: Option<Arc<ServerConfig>>,
+}
+
+impl<R: Reservation> TlsReservation<R> {
+    /// Unix sockets have no TLS.
+    pub(crate) fn new(reservation: R, config: Option<Arc<ServerConfig>>) -> Self {
+        let has_tls = matches!(reservation.local(), Address::Tcp(_));
+        Self { reservation, config: config.filter(|_| has_tls) }
+    }
 }
 
 impl<R: Reservation> Reservation for TlsReservation<R> {
@@ -60,10 +36,6 @@ impl<R: Reservation> Reservation for TlsReservation<R> {
 
     fn local(&self) -> Address {
         self.reservation.local()
-    }
-
-    fn require_proxy_header(&mut self) -> io::Result<()> {
-        self.reservation.require_proxy_header()
     }
 
     async fn listen(self) -> io::Result<Vec<Self::Listener>> {

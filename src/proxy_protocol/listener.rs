@@ -1,53 +1,24 @@
-//! A network on whose addresses a PROXY header may be required.
+//! The listeners of an address whose connections may begin with a PROXY header.
 
 use super::stream::ProxiedStream;
-use crate::runtime::{
-    Address, IdlePoller, ListenAddress, Listener, Network, QuiesceOutcome, Reservation, ServerRole,
-};
+use crate::runtime::{Address, IdlePoller, Listener, ProxyHeader, QuiesceOutcome, Reservation};
 use bytes::Bytes;
 use std::{
     fmt, io,
     task::{Context, Poll, ready},
 };
 
-/// Adds PROXY headers to a network. A connection has one only where
-/// [`require_proxy_header`](Reservation::require_proxy_header) was called.
-#[derive(Debug)]
-pub(crate) struct ProxyNetwork<N>(N);
-
-impl<N> ProxyNetwork<N> {
-    pub(crate) const fn new(network: N) -> Self {
-        Self(network)
-    }
-}
-
-/// Whether the connections of an address begin with a PROXY header.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Header {
-    Required,
-    /// A header is not HTTP, and gets a 400 or an alert.
-    Refused,
-}
-
-impl<N: Network> Network for ProxyNetwork<N> {
-    type Listener = ProxyListener<N::Listener>;
-    type Reservation = ProxyReservation<N::Reservation>;
-
-    fn reserve(
-        &self,
-        address: &ListenAddress,
-        role: ServerRole,
-        listeners: usize,
-    ) -> io::Result<Self::Reservation> {
-        let reservation = self.0.reserve(address, role, listeners)?;
-        Ok(ProxyReservation { reservation, header: Header::Refused })
-    }
-}
-
+/// A reserved address whose connections may begin with a PROXY header.
 #[derive(Debug)]
 pub(crate) struct ProxyReservation<R> {
     reservation: R,
-    header: Header,
+    header: ProxyHeader,
+}
+
+impl<R> ProxyReservation<R> {
+    pub(crate) const fn new(reservation: R, header: ProxyHeader) -> Self {
+        Self { reservation, header }
+    }
 }
 
 impl<R: Reservation> Reservation for ProxyReservation<R> {
@@ -55,11 +26,6 @@ impl<R: Reservation> Reservation for ProxyReservation<R> {
 
     fn local(&self) -> Address {
         self.reservation.local()
-    }
-
-    fn require_proxy_header(&mut self) -> io::Result<()> {
-        self.header = Header::Required;
-        Ok(())
     }
 
     async fn listen(self) -> io::Result<Vec<Self::Listener>> {
@@ -72,7 +38,7 @@ impl<R: Reservation> Reservation for ProxyReservation<R> {
 #[derive(Debug)]
 pub(crate) struct ProxyListener<L> {
     listener: L,
-    header: Header,
+    header: ProxyHeader,
 }
 
 impl<L: Listener> Listener for ProxyListener<L> {
@@ -82,8 +48,8 @@ impl<L: Listener> Listener for ProxyListener<L> {
     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(Self::Io, Address)>> {
         let (io, peer) = ready!(self.listener.poll_accept(cx))?;
         let stream = match self.header {
-            Header::Required => ProxiedStream::new(io),
-            Header::Refused => ProxiedStream::without_header(io),
+            ProxyHeader::Required => ProxiedStream::new(io),
+            ProxyHeader::Refused => ProxiedStream::without_header(io),
         };
         Poll::Ready(Ok((stream, peer)))
     }
