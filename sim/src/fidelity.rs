@@ -7,7 +7,7 @@
 //! and Linux must show the same. Otherwise what Linux shows must be among what the variants show.
 
 use crate::{
-    draw::draw_apart,
+    draw::{LARGER_THAN_THE_BUFFERS, draw_apart},
     explore::quiet_panics,
     network::TurmoilNetWorld,
     scenario::{
@@ -51,33 +51,44 @@ const SAME_LEAST: u64 = 99;
 /// The keys name the client and the request or the connection.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ends {
-    seen: BTreeMap<String, String>,
+    seen: BTreeMap<String, Observation>,
     /// Places where it is a matter of a few milliseconds whether something is seen.
     unsure: BTreeSet<String>,
+    exit: Duration,
+}
+
+/// What a client saw, and when.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Observation {
+    text: String,
+    at: Duration,
 }
 
 impl Ends {
     /// Reads them from the trace of a scenario.
     #[must_use]
     pub fn of(scenario: &Scenario, trace: &Trace) -> Self {
-        let mut ends = Self::default();
         let exit = trace.events("exit").first().map_or(Duration::MAX, |exit| exit.at);
+        let mut ends = Self { exit, ..Self::default() };
         let over = exit.saturating_add(LAST_BYTES);
         let stalled = trace.events("stall ends");
         for record in trace.records() {
             let Some(client) = compared(scenario, &record.actor) else { continue };
             let number = |name| record.number(name).unwrap_or_default();
             let text = |name| record.text(name).unwrap_or_default();
-            // An RST discards what the simulated receiver has not read, and Linux's not.
-            let may_be_discarded = |request| {
+            // An RST discards what the simulated receiver has not read, and Linux's not. A response
+            // that fits into no buffer takes as long as the machine needs to move it.
+            let is_by_chance = |request| {
                 stalled.iter().any(|stall| {
-                    stall.actor == record.actor
-                        && stall.text("how") == Some("reset")
-                        && stall.number("of").is_some_and(|first| request >= first)
+                    let is_of_request = stall.actor == record.actor
+                        && stall.number("of").is_some_and(|first| request >= first);
+                    let how = stall.text("how");
+                    let is_read = how == Some("in time") && fits_into_no_buffer(client);
+                    is_of_request && (how == Some("reset") || is_read)
                 })
             };
             let (place, end) = match record.event {
-                "completed" | "failed" if may_be_discarded(number("request")) => continue,
+                "completed" | "failed" if is_by_chance(number("request")) => continue,
                 "completed" if ends_by_chance(client) => {
                     (format!("request {}", number("request")), number("status").to_string())
                 }
@@ -103,22 +114,24 @@ impl Ends {
                 ends.unsure.insert(place.clone());
             }
             if record.at <= until {
-                ends.seen.insert(place, end);
+                ends.seen.insert(place, Observation { text: end, at: record.at });
             }
         }
         ends
     }
 
-    /// Returns where two runs differ: the place, and what each shows.
+    /// Returns where two runs differ: the place, and what each shows. Neither shows what a client
+    /// would have seen after its exit.
     fn differences(&self, other: &Self) -> Vec<Difference> {
         let places: BTreeSet<&String> = self.seen.keys().chain(other.seen.keys()).collect();
         let show = |ends: &Self, place: &String| {
-            ends.seen.get(place).map_or_else(|| "nothing".to_owned(), Clone::clone)
+            ends.text(place).map_or_else(|| "nothing".to_owned(), str::to_owned)
         };
         places
             .into_iter()
             .filter(|place| !self.unsure.contains(*place) && !other.unsure.contains(*place))
-            .filter(|place| self.seen.get(*place) != other.seen.get(*place))
+            .filter(|place| self.text(place) != other.text(place))
+            .filter(|place| !self.is_too_late(place, other) && !other.is_too_late(place, self))
             .map(|place| Difference {
                 place: place.clone(),
                 simulated: show(self, place),
@@ -126,12 +139,26 @@ impl Ends {
             })
             .collect()
     }
+
+    fn text(&self, place: &str) -> Option<&str> {
+        Some(&*self.seen.get(place)?.text)
+    }
+
+    /// Whether only the other run shows something there, and that after the exit of this run.
+    fn is_too_late(&self, place: &str, other: &Self) -> bool {
+        let is_late = |seen: &Observation| seen.at + NEAR >= self.exit;
+        !self.seen.contains_key(place) && other.seen.get(place).is_some_and(is_late)
+    }
 }
 
 /// How a request failed. A cut response of HTTP/2 ends with its stream or with its connection,
 /// whichever its client reads first.
 fn how_failed(how: &str) -> &str {
     if how == "body-cut" { "stream-reset" } else { how }
+}
+
+fn fits_into_no_buffer(client: &Client) -> bool {
+    matches!(client.request_kind, RequestKind::Bytes(LARGER_THAN_THE_BUFFERS..))
 }
 
 /// Whether the shutdown ends the responses of this client at moments that are spread by chance.
@@ -193,7 +220,8 @@ impl Expectation {
         let places: BTreeSet<&String> =
             others.iter().chain([&first]).flat_map(|ends| ends.seen.keys()).collect();
         let at = |place: &String| {
-            others.iter().chain([&first]).map(|ends| ends.seen.get(place).cloned()).collect()
+            let shown = |ends: &Ends| ends.text(place).map(str::to_owned);
+            others.iter().chain([&first]).map(shown).collect()
         };
         let shown = places.into_iter().map(|place| (place.clone(), at(place))).collect();
         Self { scenario, first, shown, is_apart }
@@ -212,7 +240,7 @@ impl Expectation {
         let mut differences = self.first.differences(&linux);
         if !self.is_apart {
             differences.retain(|difference| {
-                let found = linux.seen.get(&difference.place).cloned();
+                let found = linux.text(&difference.place).map(str::to_owned);
                 !self.shown.get(&difference.place).is_some_and(|shown| shown.contains(&found))
             });
         }
@@ -222,10 +250,12 @@ impl Expectation {
 
 /// Returns the n-th variant. It moves either when clients begin, or how long handlers work and
 /// timeouts last, or how long clients pause: each by up to [`NEAR_MS`] in either direction, the
-/// sum of those that follow each other included. The phases stay where they are.
+/// sum of those that follow each other included. The phases stay where they are. What the host and
+/// the network choose by chance is chosen anew.
 fn moved(scenario: &Scenario, n: u64) -> Scenario {
     let mut scenario = scenario.clone();
     let seed = Seed(Seed(scenario.seed).nth(n));
+    scenario.seed = seed.nth(0);
     for (Time { of, ms, repeats }, draw) in times(&mut scenario).into_iter().zip(1..) {
         let moves = match of {
             TimeOf::Edge => false,

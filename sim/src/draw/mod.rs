@@ -32,6 +32,8 @@ mod streams;
 mod together;
 mod waiting;
 
+pub(crate) use real_time::LARGER_THAN_THE_BUFFERS;
+
 use crate::{
     hooks::{Act, ActEnd, HookScript},
     scenario::{

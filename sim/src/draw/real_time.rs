@@ -36,7 +36,10 @@ pub(super) fn plan(dice: &mut Dice, features: Features) -> PlanMs {
 }
 
 /// A response that does not fit into the buffers of the real kernel.
-const LARGER_THAN_THE_BUFFERS: usize = 8_000_000;
+pub(crate) const LARGER_THAN_THE_BUFFERS: usize = 8_000_000;
+
+/// A response that fits into the buffers of the simulated kernels.
+const FITS_INTO_THE_BUFFERS: usize = 60_000;
 
 /// Removes what no world in real time can do.
 pub(crate) fn leave_out(scenario: &mut Scenario) {
@@ -65,22 +68,25 @@ pub(crate) fn leave_out(scenario: &mut Scenario) {
 }
 
 /// Distance between two times of one kind, in milliseconds.
-const GRID_MS: u64 = 240;
+const GRID_MS: u64 = 6 * PLACE_MS;
+
+/// Distance between the places of different kinds on that grid.
+const PLACE_MS: u64 = 60;
 
 /// Longest latency on that grid.
 const LATENCY_MAX_MS: u64 = 5;
 
-/// Moves each time to a place of its kind on a grid. Phases change at one place, clients begin at
-/// another, and what they wait for ends at further ones.
+/// Moves each time to a place of its kind on a grid. Phases change at place 0, and a part of the
+/// lame duck delay may begin at 3. Clients begin at 1, and what they wait for ends at 4. A timeout
+/// is one place later than what it follows.
 pub(super) fn spread(scenario: &mut Scenario) {
     for Time { of, ms, .. } in times(scenario) {
         let steps = ms.div_ceil(GRID_MS);
         *ms = match of {
             TimeOf::Edge if *ms == 0 => 0,
-            TimeOf::Edge | TimeOf::Timeout | TimeOf::Pause => steps.max(1) * GRID_MS,
-            // A part of the lame duck delay may begin at its middle.
-            TimeOf::Begin => steps * GRID_MS + GRID_MS / 4,
-            TimeOf::Work => steps * GRID_MS + GRID_MS / 2,
+            TimeOf::Edge | TimeOf::Pause => steps.max(1) * GRID_MS,
+            TimeOf::Begin | TimeOf::Timeout => steps * GRID_MS + PLACE_MS,
+            TimeOf::Work => steps * GRID_MS + 3 * PLACE_MS,
         };
     }
     // On Linux only the host's reads are partial, and a reset is found before the next write.
@@ -90,6 +96,17 @@ pub(super) fn spread(scenario: &mut Scenario) {
     // Requests, too, keep their place on the grid.
     if scenario.latency_ms.1 > LATENCY_MAX_MS {
         scenario.latency_ms = (LATENCY_MAX_MS / 2, LATENCY_MAX_MS);
+    }
+    // A pipelined response waits for the one before it only in the simulated kernels.
+    let pipelined = scenario
+        .clients
+        .iter_mut()
+        .filter(|client| matches!(client.traffic, Traffic::Pipelined { .. }));
+    for kind in pipelined.flat_map(|client| [Some(&mut client.request_kind), client.then.as_mut()])
+    {
+        if let Some(RequestKind::Bytes(bytes)) = kind {
+            *bytes = (*bytes).min(FITS_INTO_THE_BUFFERS);
+        }
     }
     let most = scenario.plan.cleanup / scenario.hooks.len().max(1) as u64;
     for hook in &mut scenario.hooks {
