@@ -64,6 +64,7 @@ fn counts(page: &Json, fields: &mut Vec<(&'static str, Value)>) {
     let requests = &page["requests"];
     let ended = ["finished", "timed_out", "aborted", "gone"].map(|end| number(&requests[end]));
     let waiting = &page["waiting_for"]["by_kind"];
+    let age = |kind: &str| number(&page["waiting_for"]["oldest_age_ms"][kind]);
     let requests_waited_for = ["request", "stream"].map(|kind| number(&waiting[kind]));
     fields.extend([
         ("open", number(&page["connections"]["open"]).into()),
@@ -76,5 +77,7 @@ fn counts(page: &Json, fields: &mut Vec<(&'static str, Value)>) {
         ("waiting", requests_waited_for.into_iter().fold(0, u64::saturating_add).into()),
         ("tasks", number(&waiting["task"]).into()),
         ("work", number(&waiting["work"]).into()),
+        ("oldest_task_ms", age("task").into()),
+        ("oldest_request_ms", age("request").max(age("stream")).into()),
     ]);
 }

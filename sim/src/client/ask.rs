@@ -56,6 +56,19 @@ impl RequestSpec {
         self
     }
 
+    /// Sends the body as one chunk in HTTP/1.
+    #[must_use]
+    pub(crate) fn in_one_chunk(mut self) -> Self {
+        let (method, target, len) = (&self.method, &self.target, self.body.len());
+        let head = format!(
+            "{method} {target} HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n\
+             {len:x}\r\n"
+        );
+        let wire = [head.as_bytes(), &self.body, b"\r\n0\r\n\r\n"].concat();
+        self.wire = Some(wire.into());
+        self
+    }
+
     /// Replaces `{key}` in the target, the header values and the body. Returns also whether there
     /// was one.
     #[must_use]

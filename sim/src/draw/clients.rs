@@ -201,7 +201,7 @@ fn request_kind(dice: &mut Dice, scenario: &Scenario, edges: &Edges, at_ms: u64)
         0..=1 => RequestKind::Fast,
         2 => RequestKind::Head,
         10 => RequestKind::Unlimited(ms),
-        11 => RequestKind::Unread(dice.pick(&[10, 4_000, 70_000])),
+        11 => RequestKind::Unread(dice.pick(&[10, 4_000, 70_000, 11, 70_001])),
         12 => RequestKind::Bytes(dice.pick(&[10, 2_000, 2_000, 20_000, 70_000])),
         13 => RequestKind::Breaks,
         3..=5 => RequestKind::Slow(ms),

@@ -6,7 +6,7 @@ use super::{Dice, Edges, edges::start_takes};
 use crate::{
     hooks::ActEnd,
     reloads::ReloadScript,
-    scenario::{Fault, Scenario, StopBy},
+    scenario::{Client, Fault, RequestKind, Scenario, StopBy},
 };
 
 pub(super) fn draw(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
@@ -20,6 +20,11 @@ pub(super) fn draw(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
     }
     if dice.one_in(3) {
         blocked_worker(dice, scenario, edges);
+    }
+    if scenario.limits.connections_max.is_none() {
+        second_outage(dice, scenario, edges);
+    } else {
+        outage_at_the_limit(dice, scenario);
     }
 }
 
@@ -63,6 +68,50 @@ fn blocked_worker(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
     scenario.faults.clear();
     let worker = usize::try_from(dice.below(scenario.workers as u64)).unwrap_or(0);
     scenario.faults.push(Fault::Stall { worker, at_ms, for_ms });
+    // A task that fails stops the process earlier.
+    if scenario.tasks.is_empty() && dice.one_in(4) {
+        blocked_again(dice, scenario, worker, at_ms + for_ms);
+    }
+}
+
+/// The worker that was blocked until `ends` is blocked again, before all that follows.
+fn blocked_again(dice: &mut Dice, scenario: &mut Scenario, worker: usize, ends: u64) {
+    let at_ms = ends + dice.pick(&[300, 1_500, 4_000]);
+    let for_ms = dice.between(8_000, 10_000);
+    let later = at_ms + for_ms - ends;
+    let stops = scenario.stops.iter_mut().map(|stop| &mut stop.at_ms);
+    let clients = scenario.clients.iter_mut().map(|client| &mut client.at_ms);
+    stops.chain(clients).for_each(|at_ms| *at_ms += later);
+    scenario.faults.push(Fault::Stall { worker, at_ms, for_ms });
+}
+
+/// In half of the scenarios in which descriptors run out, adds a second time, and a client whose
+/// connection waits for them.
+fn second_outage(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
+    let outage = scenario.faults.iter().find_map(|fault| {
+        let Fault::NoDescriptors { at_ms, for_ms } = fault else { return None };
+        Some(at_ms + for_ms)
+    });
+    let Some(ended) = outage.filter(|_| dice.one_in(2)) else { return };
+    let far = scenario.latency_ms.1;
+    let at_ms = ended + dice.between(200, 900);
+    let for_ms = far * 4 + dice.pick(&[25, 60, 200]);
+    if at_ms + for_ms < edges.drain {
+        scenario.faults.push(Fault::NoDescriptors { at_ms, for_ms });
+        scenario.clients.push(Client::once(at_ms + dice.below(20), RequestKind::Fast));
+    }
+}
+
+/// In one of four scenarios with a small limit of connections, descriptors run out as a client
+/// connects.
+fn outage_at_the_limit(dice: &mut Dice, scenario: &mut Scenario) {
+    if !scenario.faults.is_empty() || scenario.clients.is_empty() || !dice.one_in(4) {
+        return;
+    }
+    let near = scenario.latency_ms.0;
+    let last = scenario.clients.iter().map(|client| client.at_ms).max().unwrap_or(0);
+    let at_ms = last + dice.below(near * 2 + 1);
+    scenario.faults.push(Fault::NoDescriptors { at_ms, for_ms: dice.pick(&[25, 60, 200]) });
 }
 
 /// A worker is noticed after 4.75 s at the earliest.

@@ -242,7 +242,7 @@ fn client(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) -> Client {
             ]);
             Client::new(
                 early,
-                RequestKind::Unread(dice.pick(&[100, 30_000, 200_000])),
+                RequestKind::Unread(dice.pick(&[100, 30_000, 200_000, 101, 200_001])),
                 Traffic::Once(pacing),
             )
         }

@@ -225,6 +225,8 @@ fn draw_as(
     together::draw(&mut Dice::of_things_together(seed), &mut scenario, &edges);
     closing::draw(&mut Dice::of_closing(seed), &mut scenario, &edges);
     control::draw(&mut Dice::of_control(seed), &mut scenario, &edges);
+    // It may have moved the stop, too.
+    let edges = Edges::of(&scenario);
     stalls_end_in_time(&mut scenario, &edges);
     contexts::draw(&mut Dice::of_contexts(seed), &mut scenario, &edges);
     scenario.tls |= Dice::of_tls(seed).one_in(4);

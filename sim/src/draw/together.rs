@@ -85,7 +85,7 @@ fn abandoned_bodies(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
         edges.drain.saturating_sub(dice.below(60))
     };
     for _ in 0..dice.between(2, 4) {
-        let bytes = dice.pick(&[100, 4_000, 30_000, 200_000]);
+        let bytes = dice.pick(&[100, 4_000, 30_000, 200_000, 101, 30_001, 200_001]);
         let kind = match dice.below(4) {
             0 => RequestKind::Odd(OddRequest::UpgradeBody(bytes)),
             _ => RequestKind::Unread(bytes),

@@ -1,7 +1,7 @@
 //! P13: the log lines of the host about its shutdown, and the error of the report.
 
 use super::{Exercise, Judgement, RunHistory};
-use crate::trace::Record;
+use crate::{scenario::Fault, trace::Record};
 use lameduck::{Report, lifecycle::Phase};
 use std::time::Duration;
 
@@ -9,6 +9,9 @@ use std::time::Duration;
 const WHOLE: Duration = Duration::from_millis(1);
 /// Shortest time between two lines of a kind that clients can cause.
 const LINES_APART: Duration = Duration::from_secs(1);
+
+/// Longest time between two accepts of one outage: the pause after an accept that failed.
+const OUTAGES_APART: Duration = Duration::from_millis(100);
 
 /// P13: the log says when the shutdown waits, for how long, and why.
 pub(super) fn lines_are_true(history: &RunHistory<'_>) -> Judgement {
@@ -30,6 +33,7 @@ pub(super) fn lines_are_true(history: &RunHistory<'_>) -> Judgement {
     }
     judged += further_stops_are_logged(history)?;
     judged += checks_are_logged(history)?;
+    judged += outages_are_logged(history)?;
     if let Some(report) = &history.outcome.report {
         the_report_is_logged(history, report)?;
         judged += limited_lines_are_counted(history, report)?;
@@ -79,6 +83,38 @@ fn further_stops_are_logged(history: &RunHistory<'_>) -> Result<usize, String> {
         }
     }
     Ok(sent().count())
+}
+
+/// Checks that each time in which the host has no descriptors left for a connection is logged once,
+/// at the first accept that fails. Between two of them the connection that waited is accepted.
+/// Returns their number.
+fn outages_are_logged(history: &RunHistory<'_>) -> Result<usize, String> {
+    // Each connection that waits is accepted in time, by the same worker.
+    let stalls = |fault: &Fault| matches!(fault, Fault::Stall { .. });
+    if history.scenario.workers > 1
+        || history.scenario.limits.connections_max.is_some()
+        || history.scenario.faults.iter().any(stalls)
+        || !history.reaches()
+    {
+        return Ok(0);
+    }
+    let lines = history.server("log").filter(|record| {
+        record.text("message").is_some_and(|said| said.starts_with("cannot accept connections"))
+    });
+    let lines: Vec<Duration> = lines.map(|record| record.at).collect();
+    let failed = history.server("accept failed");
+    let failed = failed.filter(|record| record.text("how") == Some("descriptors"));
+    let mut due: Vec<Duration> = Vec::new();
+    let mut last = None;
+    for at in failed.map(|record| record.at) {
+        let is_first = last.is_none_or(|last| at > last + OUTAGES_APART);
+        due.extend(is_first.then_some(at));
+        last = Some(at);
+    }
+    if lines == due {
+        return Ok(due.len());
+    }
+    Err(format!("accepts failed from {due:?} on, which was logged at {lines:?}"))
 }
 
 /// Checks that a line follows each change of the result of a check. Returns their number.

@@ -6,7 +6,7 @@
 use super::{Exercise, Judgement, RunHistory, blocked, probes};
 use crate::trace::Record;
 use lameduck::lifecycle::{Phase, StopReason, WATCHDOG_SLACK};
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 /// Spans on the page are whole milliseconds.
 const WHOLE: Duration = Duration::from_millis(1);
@@ -218,7 +218,8 @@ impl Page<'_> {
         } else {
             !blocked::is_noticed(self.history, from, to)
         };
-        if is_judged && !is_true {
+        // From the drain on no worker is checked, and none is shown for long.
+        if (is_judged || is_wedged) && !is_true {
             return Err("a blocked worker is not shown, or one that runs".to_owned());
         }
         for (script, said) in self.history.scenario.checks.iter().zip(checks) {
@@ -266,7 +267,42 @@ impl Page<'_> {
                 return Err(format!("it has more {what} than the {most} that may run"));
             }
         }
+        self.ages_are_true()
+    }
+
+    /// What is shown as the oldest has run for as long as the oldest that surely runs.
+    fn ages_are_true(&self) -> Result<(), String> {
+        let is_task =
+            |record: &Record| record.text("task").is_some_and(|of| !of.starts_with("left"));
+        for (what, since) in [
+            ("oldest_task_ms", self.oldest("task begins", "task ends", is_task)),
+            ("oldest_request_ms", self.oldest("handler begins", "handler ends", |_| true)),
+        ] {
+            let age = since.map(|at| self.at().saturating_sub(self.history.host(at)));
+            let said = self.ms(what).unwrap_or_default();
+            if let Some(age) = age.filter(|age| said + self.slack() * 2 < *age) {
+                return Err(format!("{what} is {said:?}, but one has run for {age:?}"));
+            }
+        }
         Ok(())
+    }
+
+    /// When the oldest began of those that surely run at the time of the page.
+    fn oldest(
+        &self,
+        begins: &'static str,
+        ends: &'static str,
+        which: impl Fn(&Record) -> bool,
+    ) -> Option<Duration> {
+        let began = |record: &&Record| which(record) && self.is_before(record.at) == Some(true);
+        let begun = self.history.server(begins).filter(began);
+        let mut running: BTreeMap<_, _> =
+            begun.map(|record| (name_of(record), record.at)).collect();
+        let may_have_ended = |record: &&Record| self.is_before(record.at) != Some(false);
+        for ended in self.history.server(ends).filter(may_have_ended) {
+            running.remove(&name_of(ended));
+        }
+        running.into_values().min()
     }
 
     /// The number of tasks that may run at the time of the page.
@@ -291,4 +327,9 @@ impl Page<'_> {
         let begun = self.history.server(begins).filter(began).count() as u64;
         begun.saturating_sub(self.history.server(ends).filter(may_have_ended).count() as u64)
     }
+}
+
+/// The name of a task, or the number of a handler.
+fn name_of(record: &Record) -> (Option<u64>, Option<&str>) {
+    (record.number("handler"), record.text("task"))
 }

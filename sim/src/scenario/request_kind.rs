@@ -17,7 +17,8 @@ pub enum RequestKind {
     Echo(usize),
     /// A streamed response that lasts the given milliseconds.
     Stream(u64),
-    /// A body of this many bytes, which the handler does not read; it responds at once.
+    /// A body of this many bytes, which the handler does not read; it responds at once. Over HTTP/1
+    /// an odd number of them is one chunk.
     Unread(usize),
     /// A panic of the handler.
     Panic,
@@ -122,7 +123,12 @@ impl RequestKind {
             }
             Self::Echo(bytes) => RequestSpec::post("/echo", vec![b'e'; *bytes]),
             Self::Stream(ms) => RequestSpec::get(format!("/stream?ms={ms}")),
-            Self::Unread(bytes) => RequestSpec::post("/fast", looks_like_requests(*bytes)),
+            Self::Unread(bytes) => {
+                let has_length = bytes.is_multiple_of(2);
+                let target = if has_length { "/fast" } else { "/fast?chunk" };
+                let ask = RequestSpec::post(target, looks_like_requests(*bytes));
+                if has_length { ask } else { ask.in_one_chunk() }
+            }
             Self::Panic => RequestSpec::get("/panic"),
             Self::Breaks => RequestSpec::get("/breaks"),
             Self::Head => {

@@ -128,6 +128,15 @@ fn connections(all: &mut Vec<Sometimes>) {
     limit("more than the limit, while others make room", |coverage| {
         coverage.history.server("accepted above the limit").next().is_some()
     });
+    limit("an accept failed at the limit", |coverage| {
+        coverage.history.scenario.limits.connections_max.is_some()
+            && coverage.history.server("accept failed").next().is_some()
+    });
+    limit("descriptors ran out twice", |coverage| {
+        coverage.history.scenario.workers == 1
+            && coverage.logged_twice("cannot accept connections; retrying every 20 ms")
+    });
+    limit("a worker was blocked twice", |coverage| coverage.logged_twice("a worker is blocked"));
     limit("a silent one made room while serving", |coverage| {
         coverage.made_room("ended", |traffic| *traffic == Traffic::ByteLess)
     });
@@ -368,6 +377,12 @@ impl Coverage<'_> {
             matches!(observed.end, Some((_, RequestResult::Completed(..))))
         };
         self.history.requests.iter().filter(whole).any(is)
+    }
+
+    /// Whether the log has this message more than once.
+    fn logged_twice(&self, message: &str) -> bool {
+        let lines = self.history.server("log");
+        lines.filter(|line| line.text("message") == Some(message)).nth(1).is_some()
     }
 
     /// Whether the stall of a reader ended so in this phase.

@@ -23,6 +23,9 @@ const GRACE: Duration = Duration::from_millis(250);
 /// Judges the connection limit and the keep-alive time, if the scenario sets them.
 pub(super) fn limits_of_connections(history: &RunHistory<'_>) -> Result<usize, String> {
     let limits = &history.scenario.limits;
+    if limits.connections_max.is_some() {
+        each_eviction_makes_room(history)?;
+    }
     if !history.delivers() || !history.resets() || history.has_partial_io() {
         return Ok(0);
     }
@@ -128,6 +131,19 @@ fn the_limit_is_kept(history: &RunHistory<'_>, most: usize) -> Result<(), String
                 accepted.at
             ));
         }
+    }
+    Ok(())
+}
+
+/// Checks that no connection makes room unless one is accepted in its place.
+fn each_eviction_makes_room(history: &RunHistory<'_>) -> Result<(), String> {
+    let Some(report) = &history.outcome.report else { return Ok(()) };
+    let (evicted, accepted) =
+        (report.connections.evicted, history.server("accepted above the limit").count() as u64);
+    if evicted > accepted {
+        return Err(format!(
+            "{evicted} connections made room, and {accepted} were accepted above the limit"
+        ));
     }
     Ok(())
 }
