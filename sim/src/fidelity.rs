@@ -14,7 +14,7 @@ use crate::{
         Client, Outcome, RareRequest, RequestKind, Scenario, Time, TimeOf, Traffic, run,
         run_while_void, times,
     },
-    trace::Trace,
+    trace::{Record, Trace},
 };
 use lameduck::runtime::Seed;
 use std::{
@@ -79,21 +79,10 @@ impl Ends {
             let Some(client) = compared(scenario, &record.actor) else { continue };
             let number = |name| record.number(name).unwrap_or_default();
             let text = |name| record.text(name).unwrap_or_default();
-            // An RST discards what the simulated receiver has not read, and Linux's not. A response
-            // that fits into no buffer takes as long as the machine needs to move it.
-            let is_by_chance = |request| {
-                stalled.iter().any(|stall| {
-                    let is_of_request = stall.actor == record.actor
-                        && stall.number("of").is_some_and(|first| request >= first);
-                    let how = stall.text("how");
-                    let is_read = how == Some("in time") && fits_into_no_buffer(client);
-                    is_of_request && (how == Some("reset") || is_read)
-                })
-            };
             let (place, end) = match record.event {
-                "completed" | "failed" if is_by_chance(number("request")) => continue,
-                "completed" | "failed" if ends_by_chance(client) => continue,
-                "completed" | "failed" if is_late_in_a_chain(client, number("request")) => continue,
+                "completed" | "failed" if depends_on_the_machine(client, &record, &stalled) => {
+                    continue;
+                }
                 "completed" => (
                     format!("request {}", number("request")),
                     format!("{} with {} bytes", number("status"), number("body_bytes")),
@@ -164,29 +153,39 @@ fn how_failed(how: &str) -> &str {
     if how == "body-cut" { "stream-reset" } else { how }
 }
 
-/// Whether so many requests came before it, one after the other, that their delays on the machine
-/// add up to more than [`NEAR`].
-const fn is_late_in_a_chain(client: &Client, request: u64) -> bool {
+/// Whether the end of a request depends on how fast the machine is, or on chance.
+fn depends_on_the_machine(client: &Client, record: &Record, stalled: &[Record]) -> bool {
+    let request = record.number("request").unwrap_or_default();
+    // The delays of many requests one after the other add up to more than `NEAR`.
     let is_chain = matches!(client.traffic, Traffic::KeepAlive { .. } | Traffic::PerRequest { .. });
-    is_chain && request >= CHAIN_MAX
+    if is_spread(&client.request_kind)
+        || client.then.as_ref().is_some_and(is_spread)
+        || (is_chain && request >= CHAIN_MAX)
+    {
+        return true;
+    }
+    // An RST discards what the simulated receiver has not read, and Linux's not. A response that
+    // fits into no buffer takes as long as the machine needs to move it.
+    let fits_into_no_buffer =
+        matches!(client.request_kind, RequestKind::Bytes(LARGER_THAN_THE_BUFFERS..));
+    stalled.iter().any(|stall| {
+        let is_of_request =
+            stall.actor == record.actor && stall.number("of").is_some_and(|first| request >= first);
+        let how = stall.text("how");
+        is_of_request && (how == Some("reset") || (how == Some("in time") && fits_into_no_buffer))
+    })
 }
 
-fn fits_into_no_buffer(client: &Client) -> bool {
-    matches!(client.request_kind, RequestKind::Bytes(LARGER_THAN_THE_BUFFERS..))
-}
-
-/// Whether the shutdown ends the responses of this client at moments that are spread by chance.
-fn ends_by_chance(client: &Client) -> bool {
-    let is_spread = |kind: &RequestKind| {
-        matches!(
-            kind,
-            RequestKind::Events
-                | RequestKind::Rare(
-                    RareRequest::LongStream | RareRequest::EndAtCancel | RareRequest::StreamWork(_)
-                )
-        )
-    };
-    is_spread(&client.request_kind) || client.then.as_ref().is_some_and(is_spread)
+/// Whether the shutdown ends these responses at moments that are spread by chance, or after as many
+/// events as there was time for.
+const fn is_spread(kind: &RequestKind) -> bool {
+    matches!(
+        kind,
+        RequestKind::Events
+            | RequestKind::Rare(
+                RareRequest::LongStream | RareRequest::EndAtCancel | RareRequest::StreamWork(_)
+            )
+    )
 }
 
 /// Returns a client whose ends can be compared. Of many strangers on the internal port the first
