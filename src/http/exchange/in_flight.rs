@@ -318,3 +318,50 @@ impl Drop for UnflushedResponses {
         self.connection.responses.set_unflushed(0);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        Arc, ConnectionState, InFlight, Moment, Protocol, RequestState, UnflushedResponses,
+    };
+    use crate::{
+        http::{
+            TestHost,
+            server::{announcement::Announcement, connection_slot::ConnectionSlot},
+        },
+        runtime::Address,
+    };
+    use http::{Method, Uri};
+
+    // A response whose last bytes had left, and the end of its stream not, was finished. Its client
+    // may never see the end (P5c).
+    #[test]
+    fn a_response_whose_end_may_still_wait_is_not_finished() {
+        let worker = TestHost::new().context().0.connection.worker.clone();
+        let address = Address::Unix(None);
+        let local = Arc::new(address.clone());
+        let slot = ConnectionSlot::new(Moment::EPOCH, address, local, Announcement::OPENED_BEFORE);
+        let connection = Arc::new(ConnectionState::new(Protocol::Http2, worker, &slot));
+        let unflushed = UnflushedResponses::new(connection.clone());
+        let finished = || connection.server().metrics.requests().finished;
+        let settled_from = connection.server().caps().unflushed_settled_from.get();
+        let requests: Vec<_> = (0..settled_from)
+            .map(|_| {
+                let uri = Uri::from_static("/");
+                RequestState::begun(&connection, Moment::EPOCH, &Method::GET, &uri)
+            })
+            .collect();
+        for request in &requests {
+            connection.on_call();
+            let in_flight = InFlight::begin(request.clone(), Arc::downgrade(&unflushed));
+            in_flight.end_response();
+        }
+        unflushed.settle_written();
+        assert_eq!(finished(), 0);
+        requests[1].progress.record_last_chunk();
+        unflushed.settle_written();
+        assert_eq!(finished(), 1);
+        unflushed.settle_flushed(|| Moment::EPOCH);
+        assert_eq!(finished(), settled_from as u64);
+    }
+}

@@ -91,3 +91,55 @@ pub(super) fn concerns_one_connection(error: &io::Error) -> bool {
             | io::ErrorKind::Interrupted
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Listeners, QuiesceOutcome};
+    use crate::{
+        http::connection::polls::script::Script,
+        runtime::{Address, Listener, NoIdlePoller},
+    };
+    use std::{
+        io,
+        path::Path,
+        task::{Context, Poll, Waker},
+    };
+
+    /// A listener at which connections are always ready.
+    #[derive(Debug)]
+    struct Flooded(&'static str);
+
+    impl Listener for Flooded {
+        type Io = Script;
+        type IdlePoller = NoIdlePoller<Script>;
+
+        fn poll_accept(&mut self, _: &mut Context<'_>) -> Poll<io::Result<(Script, Address)>> {
+            Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()))
+        }
+
+        fn local(&self) -> Address {
+            Address::Unix(Some(Path::new(self.0).into()))
+        }
+
+        fn quiesce(&mut self) -> QuiesceOutcome {
+            QuiesceOutcome::Sealed
+        }
+    }
+
+    // At the connection limit the clients of one address took every place that became free (P15).
+    #[test]
+    fn listeners_take_turns() {
+        let mut listeners = Listeners::new(["a", "b", "c"].map(Flooded).into());
+        let mut next = || {
+            let Poll::Ready(accepted) =
+                listeners.poll_accept(&mut Context::from_waker(Waker::noop()))
+            else {
+                unreachable!("connections are ready")
+            };
+            accepted.local.to_string()
+        };
+        let locals: Vec<String> = (0..6).map(|_| next()).collect();
+        assert_eq!(locals[..3], locals[3..]);
+        assert!(locals[0] != locals[1] && locals[1] != locals[2] && locals[2] != locals[0]);
+    }
+}

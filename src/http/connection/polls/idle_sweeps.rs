@@ -251,3 +251,33 @@ async fn a_long_response_leaves_others_a_turn() {
     assert_eq!(lock(&wire).writes.len(), writes_max);
     assert_eq!(idle.set.drain_resumed().count(), 1, "a task writes the rest");
 }
+
+/// A client that had taken long for one response lost its connection soon after the next one, of
+/// which as much was on its way (P15).
+#[tokio::test]
+async fn the_time_for_a_response_does_not_begin_with_the_one_before() {
+    let timeout = Limits::default().send_timeout;
+    let (io, wire) = script();
+    let mut idle = Idle::serving([io], true);
+    idle.are_readable.store(true, Relaxed);
+    lock(&wire).stop_receiving(usize::MAX);
+    lock(&wire).send(GET);
+    idle.set.serve_ready_now().await;
+    idle.clock.advance(timeout);
+    idle.sweep_all();
+    assert_eq!(idle.sweep_all(), idle.clock.now() + timeout, "nothing was acknowledged");
+    lock(&wire).make_room(usize::MAX);
+    lock(&wire).stop_receiving(usize::MAX);
+    lock(&wire).send(GET);
+    idle.clock.advance(timeout / 2);
+    idle.set.serve_ready_now().await;
+    assert_eq!(http1(&lock(&wire).written), "2x200");
+    assert_eq!(idle.sweep_all(), idle.clock.now() + timeout);
+    idle.clock.advance(timeout);
+    idle.sweep_all();
+    assert_eq!(idle.sweep_all(), idle.clock.now() + timeout);
+    assert_eq!(idle.worker.server().metrics.connections().send_timeouts, 0);
+    idle.clock.advance(timeout);
+    idle.sweep_all();
+    assert_eq!(idle.worker.server().metrics.connections().send_timeouts, 1);
+}

@@ -13,7 +13,7 @@ pub(in crate::http) mod idle_sweeps;
 mod openings;
 mod output;
 mod pipelines;
-mod script;
+pub(in crate::http) mod script;
 mod world;
 
 use self::{

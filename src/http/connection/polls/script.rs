@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// The connection's end of the wire. The test holds the other one.
 #[derive(Debug)]
-pub(super) struct Script(Arc<Mutex<Wire>>);
+pub(in crate::http) struct Script(Arc<Mutex<Wire>>);
 
 /// What the kernel and the peer hold of one connection.
 #[derive(Debug)]
@@ -34,6 +34,8 @@ pub(super) struct Wire {
     pub(super) piece: usize,
     /// Bytes that one write takes at most.
     pub(super) write_piece: usize,
+    /// Writes take several slices.
+    pub(super) is_vectored: bool,
     /// Bytes that writes still take before they are pending.
     pub(super) room: usize,
     pub(super) written: Vec<u8>,
@@ -80,6 +82,7 @@ pub(super) fn script() -> (Script, Arc<Mutex<Wire>>) {
         flush_waits: false,
         piece: usize::MAX,
         write_piece: usize::MAX,
+        is_vectored: false,
         room: usize::MAX,
         written: Vec::new(),
         writes: Vec::new(),
@@ -241,6 +244,10 @@ impl AsyncWrite for Script {
         let end = wire.written.len();
         wire.writes.push(end);
         Poll::Ready(Ok(length))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.wire().is_vectored
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
