@@ -14,6 +14,7 @@ mod openings;
 mod output;
 mod pipelines;
 pub(in crate::http) mod script;
+mod timeouts;
 mod world;
 
 use self::{

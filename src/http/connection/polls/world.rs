@@ -88,7 +88,11 @@ impl hyper::service::Service<Request<Body>> for Routes {
                 "/large" => whole(&[b'x'; 50_000]),
                 "/middling" => whole(&[b'x'; 6_000]),
                 "/halves" => Halves { left: 2, is_ready: true }.boxed_unsync(),
-                "/stuck" => Stuck.boxed_unsync(),
+                "/stuck" => Stuck { promised: 5 }.boxed_unsync(),
+                "/endless" => {
+                    release.notified().await;
+                    Stuck { promised: 0 }.boxed_unsync()
+                }
                 "/panics" => Panics::default().boxed_unsync(),
                 "/breaks" => {
                     let _ = request.into_body().collect().await;
@@ -104,8 +108,10 @@ impl hyper::service::Service<Request<Body>> for Routes {
     }
 }
 
-/// A body of five bytes that never come.
-struct Stuck;
+/// A body that never comes to its end, nor to its first byte.
+struct Stuck {
+    promised: u64,
+}
 
 impl http_body::Body for Stuck {
     type Data = Bytes;
@@ -119,7 +125,7 @@ impl http_body::Body for Stuck {
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(5)
+        SizeHint::with_exact(self.promised)
     }
 }
 
@@ -340,6 +346,10 @@ impl World {
         self.server.metrics.requests()
     }
 
+    pub(super) fn connections(&self) -> ConnectionStats {
+        self.server.metrics.connections()
+    }
+
     pub(super) fn observed(&self) -> Vec<(Option<u16>, u64)> {
         lock(&self.observed).clone()
     }
@@ -389,7 +399,7 @@ impl World {
             wire.shut,
             wire.how_it_ended(),
             self.requests(),
-            self.server.metrics.connections(),
+            self.connections(),
         )
     }
 
@@ -416,13 +426,29 @@ impl World {
         }
     }
 
+    /// The cut follows the abort before the connection was polled.
+    pub(super) async fn abort_and_cut(&mut self) {
+        self.enter(Stage::Cancelling).await;
+        self.server.abort();
+        self.server.cut();
+        self.stage = Stage::Cut;
+        self.slot.wake();
+        self.poll();
+        self.settle().await;
+    }
+
     /// Time passes, and the worker sweeps each second.
     pub(super) async fn wait(&mut self, seconds: u64) {
         for _ in 0..seconds {
-            self.clock.advance(Duration::from_secs(1));
-            self.slot.wake_if_due(self.server.clock.now());
-            self.settle().await;
+            self.pass(Duration::from_secs(1)).await;
         }
+    }
+
+    /// Time passes, and the worker sweeps at its end.
+    pub(super) async fn pass(&mut self, span: Duration) {
+        self.clock.advance(span);
+        self.slot.wake_if_due(self.server.clock.now());
+        self.settle().await;
     }
 
     fn text(&self) -> String {

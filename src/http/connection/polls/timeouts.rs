@@ -1,0 +1,93 @@
+//! Timeouts at the moment at which what they wait for arrives, and waits that end together.
+
+use super::{
+    HTTP2_WAITS, PREFACE,
+    output::{http1, http2},
+    script::End,
+    world::{Stage, World},
+};
+use crate::http::server::limits::Limits;
+use std::time::Duration;
+
+// A client that stopped within a DATA frame kept its request. Each check took the bytes that had
+// come before for new ones, until the timeout of the frame ended the whole connection (P15).
+#[tokio::test]
+async fn a_client_that_stops_within_a_frame_has_its_time_once() {
+    const HEAD: &[u8] = b"\x00\x00\x0d\x01\x04\x00\x00\x00\x01\x83\x86\x04\x06/reads\x01\x01a";
+    const HALF: &[u8] = b"\x00\x00\x04\x00\x01\x00\x00\x00\x01sl";
+    let limits = Limits::default().body_timeout(Duration::from_secs(1));
+    let mut world = World::with_limits(limits);
+    world.start().await;
+    world.wire().send(&[PREFACE, HEAD].concat());
+    world.settle().await;
+    world.wire().send(HALF);
+    world.settle().await;
+    // Before the request's deadline.
+    world.wait(4).await;
+    assert_eq!((world.requests().timed_out, world.requests().gone), (1, 0));
+    assert_eq!(world.wire().how_it_ended(), End::Open);
+}
+
+// The last bytes of a body had arrived when its time was over, and were not read any more: the
+// request timed out (P15).
+#[tokio::test]
+async fn what_has_arrived_of_a_body_is_read_before_its_time_is_over() {
+    let limits = Limits::default().body_timeout(Duration::from_secs(2));
+    let mut world = World::with_limits(limits);
+    world.start().await;
+    world.wire().send(b"POST /reads HTTP/1.1\r\nhost: a\r\ncontent-length: 4\r\n\r\na");
+    world.settle().await;
+    world.wait(1).await;
+    // The runtime knows of them only after the time is over.
+    world.wire().late_reads = usize::MAX;
+    world.wire().arrive(b"bcd");
+    world.pass(Duration::from_secs(2)).await;
+    world.wire().late_reads = 0;
+    world.wire().send(b"");
+    world.settle().await;
+    assert_eq!(http1(&world.wire().written), "200");
+    assert_eq!(world.requests().finished, 1);
+}
+
+// The head of a response that promised no byte waited for the end of its body for a second, also
+// past the deadline of its request (P9).
+#[tokio::test]
+async fn a_body_without_an_end_holds_its_head_no_longer_than_the_deadline() {
+    let mut world = World::new();
+    world.start().await;
+    world.wire().send(b"GET /endless HTTP/1.1\r\nhost: a\r\n\r\n");
+    world.settle().await;
+    world.pass(Duration::from_millis(4_500)).await;
+    world.release_handler();
+    world.settle().await;
+    assert_eq!(http1(&world.wire().written), "-");
+    world.pass(Duration::from_millis(600)).await;
+    assert_eq!(http1(&world.wire().written), "200");
+}
+
+// A connection without a byte that the drain closed was counted as one whose client had taken too
+// long (P13).
+#[tokio::test]
+async fn a_connection_without_a_byte_has_not_timed_out_when_the_drain_closes_it() {
+    let mut world = World::new();
+    world.start().await;
+    world.enter(Stage::Draining).await;
+    world.wait(5).await;
+    assert!(world.has_ended());
+    assert_eq!(world.connections().first_byte_timeouts, 0);
+}
+
+// The cut followed the abort at once, and came before the 503 of a stream, which is a task of its
+// own (P5d).
+#[tokio::test]
+async fn a_cut_that_follows_the_abort_at_once_leaves_the_stream_its_503() {
+    let mut world = World::new();
+    world.start().await;
+    world.wire().send(HTTP2_WAITS);
+    world.settle().await;
+    world.abort_and_cut().await;
+    let written = http2(&world.wire().written);
+    assert!(written.contains("H1"), "{written}");
+    assert!(world.has_ended());
+    assert_eq!(world.requests().aborted, 1);
+}
