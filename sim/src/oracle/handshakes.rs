@@ -173,7 +173,9 @@ fn handshakes_are_counted(
     let may_be = slow.iter().filter(|one| one.connected + timeout(history) <= draining);
     let may_be = may_be.count() as u64;
     let all = counted.handshake_timeouts;
-    if all < given_up || all > may_be {
+    // On a busy machine the handshake of any client may take that long.
+    let is_too_many = all > may_be && history.tolerance().is_zero();
+    if all < given_up || is_too_many {
         return Err(format!(
             "{given_up} of {may_be} handshakes were given up while serving, but the host counts \
              {all}"
