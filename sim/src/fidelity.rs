@@ -3,8 +3,9 @@
 //!
 //! Two events that are near each other may happen in another order on a busy machine. So each
 //! scenario is simulated again many times, with its events moved by up to [`NEAR_MS`], each on its
-//! own. If no client sees a difference in any of these variants, the events that decide lie apart,
-//! and Linux must show the same. Otherwise what Linux shows must be among what the variants show.
+//! own, and with other random choices. If no client sees a difference in any of these variants, the
+//! events that decide lie apart, and Linux must show the same. Otherwise what Linux shows must be
+//! among what the variants show.
 
 use crate::{
     draw::{LARGER_THAN_THE_BUFFERS, draw_apart},
@@ -263,8 +264,8 @@ impl Expectation {
 
 /// Returns the n-th variant. It moves either when clients begin, or how long handlers work and
 /// timeouts last, or how long clients pause: each by up to [`NEAR_MS`] in either direction, the
-/// sum of those that follow each other included. The phases stay where they are. What the host and
-/// the network choose by chance is chosen anew.
+/// sum of those that follow each other included. The phases stay where they are. The random
+/// choices of the host and the network are drawn again.
 fn moved(scenario: &Scenario, n: u64) -> Scenario {
     let mut scenario = scenario.clone();
     let seed = Seed(Seed(scenario.seed).nth(n));

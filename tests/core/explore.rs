@@ -29,7 +29,7 @@ fn explore(plan: Plan, hooks: &[HookBudget]) -> BTreeSet<String> {
         for moment in moments(&life) {
             let mut at = life.clone();
             at.move_clock(moment);
-            // An event that is ignored changes nothing, so the next one needs no copy of its own.
+            // An ignored event changes nothing, so the next event can use the same copy.
             let mut next = at.clone();
             for event in &events {
                 let (outcome, actions) = next.try_tell(*event);
