@@ -14,14 +14,12 @@ use super::{
 async fn a_connection_that_was_idle_for_long_serves_what_crosses_its_goaway() {
     let mut world = World::new();
     world.start().await;
-    world.wire().send(&[PREFACE, HTTP2_FIRST].concat());
-    world.settle().await;
+    world.send(&[PREFACE, HTTP2_FIRST].concat()).await;
     world.wait(20).await;
     world.enter(Stage::Draining).await;
     assert_eq!(http2(&world.wire().written), "H1 D1. Gmax/0 P");
     assert_eq!(world.wire().how_it_ended(), End::Open);
-    world.wire().send(HTTP2_SECOND);
-    world.settle().await;
+    world.send(HTTP2_SECOND).await;
     assert_eq!(world.requests().finished, 2);
     world.wait(2).await;
     assert!(world.has_ended(), "its client returns no PONG");
@@ -33,12 +31,10 @@ async fn a_connection_that_was_idle_for_long_serves_what_crosses_its_goaway() {
 async fn a_body_that_was_skipped_does_not_delay_the_end_after_a_later_request() {
     let mut world = World::new();
     world.start().await;
-    world.wire().send(b"OPTIONS / HTTP/1.1\r\nhost: a\r\ncontent-length: 10\r\n\r\n1234567890");
-    world.settle().await;
+    world.send(b"OPTIONS / HTTP/1.1\r\nhost: a\r\ncontent-length: 10\r\n\r\n1234567890").await;
     assert_eq!(world.requests().finished, 1);
     let last = b"OPTIONS / HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
-    world.wire().send(last);
-    world.settle().await;
+    world.send(last).await;
     assert_eq!(world.requests().finished, 2);
     assert!(world.has_ended());
 }
@@ -52,13 +48,10 @@ async fn a_stream_that_is_reset_before_its_response_left_has_its_outcome_at_once
     let mut world = World::new();
     world.start().await;
     world.wire().stop_receiving(20_000);
-    world.wire().send(&[PREFACE, LARGE].concat());
-    world.settle().await;
-    world.wire().send(HTTP2_SECOND);
-    world.settle().await;
+    world.send(&[PREFACE, LARGE].concat()).await;
+    world.send(HTTP2_SECOND).await;
     assert_eq!((world.requests().started, world.requests().gone), (2, 0));
-    world.wire().send(RST_STREAM);
-    world.settle().await;
+    world.send(RST_STREAM).await;
     assert_eq!(world.requests().gone, 1);
 }
 
@@ -74,15 +67,12 @@ async fn an_interim_response_in_two_parts_is_no_part_of_the_response() {
         world.start().await;
         world.wire().is_vectored = is_vectored;
         if !before.is_empty() {
-            world.wire().send(b"OPTIONS /large HTTP/1.1\r\nhost: a\r\n\r\n");
-            world.settle().await;
+            world.send(b"OPTIONS /large HTTP/1.1\r\nhost: a\r\n\r\n").await;
         }
         world.wire().write_piece = 20;
-        world.wire().send(HEAD);
-        world.settle().await;
+        world.send(HEAD).await;
         assert_eq!(http1(&world.wire().written), format!("{before}100"));
-        world.wire().send(b"1");
-        world.settle().await;
+        world.send(b"1").await;
         assert_eq!(http1(&world.wire().written), format!("{before}100 500c"));
     }
 }

@@ -15,11 +15,9 @@ async fn a_request_keeps_a_connection_that_was_chosen_to_make_room() {
     {
         let mut world = World::new();
         world.start().await;
-        world.wire().send(first);
-        world.settle().await;
+        world.send(first).await;
         world.evict();
-        world.wire().send(next);
-        world.settle().await;
+        world.send(next).await;
         assert_eq!(world.requests().finished, 2);
         assert_eq!(world.wire().how_it_ended(), End::Open, "after {:?}", next.escape_ascii());
         world.evict();
@@ -43,8 +41,7 @@ async fn a_response_is_reset_if_its_connection_makes_room() {
         let mut world = World::internal();
         world.start().await;
         world.wire().stop_receiving(room);
-        world.wire().send(input);
-        world.settle().await;
+        world.send(input).await;
         world.evict();
         world.settle().await;
         assert!(world.has_ended(), "{}", input.escape_ascii());
@@ -63,8 +60,7 @@ async fn a_connection_is_idle_after_a_body_that_was_not_read() {
         world.start().await;
         let head =
             format!("OPTIONS / HTTP/1.1\r\nhost: a\r\ncontent-length: {}\r\n\r\n", body.len());
-        world.wire().send(format!("{head}{body}").as_bytes());
-        world.settle().await;
+        world.send(format!("{head}{body}").as_bytes()).await;
         assert_eq!(world.requests().finished, 1);
         assert!(world.is_idle(), "after {:?}", head + body);
     }
@@ -84,8 +80,7 @@ async fn a_busy_connection_waits_for_its_handler_or_for_its_client() {
     ] {
         let mut world = World::internal();
         world.start().await;
-        world.wire().send(request);
-        world.settle().await;
+        world.send(request).await;
         assert_eq!(world.awaited(), Some(during), "{}", request.escape_ascii());
         // The client receives nothing of the response.
         world.wire().stop_receiving(0);

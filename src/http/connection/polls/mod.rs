@@ -182,8 +182,7 @@ async fn cell(state: &State, stage: Stage, event: Event) -> String {
     if let Some(room) = state.room {
         world.wire().stop_receiving(room);
     }
-    world.wire().send(state.input);
-    world.settle().await;
+    world.send(state.input).await;
     world.nothing_was_left(&place).await;
     world.enter(stage).await;
     world.nothing_was_left(&place).await;
@@ -288,8 +287,7 @@ async fn a_503_that_waits_for_an_http2_client_is_cut() {
     for room in [0, 5, usize::MAX] {
         let mut world = World::new();
         world.start().await;
-        world.wire().send(HTTP2_WAITS);
-        world.settle().await;
+        world.send(HTTP2_WAITS).await;
         world.wire().stop_receiving(room);
         world.enter(Stage::Cut).await;
         let is_whole = room == usize::MAX;
@@ -323,8 +321,7 @@ async fn the_kernel_is_queried_once_about_a_last_response() {
         world.start().await;
         world.enter(Stage::LameDuck).await;
         let rest = " / HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n";
-        world.wire().send(format!("{method}{rest}").as_bytes());
-        world.settle().await;
+        world.send(format!("{method}{rest}").as_bytes()).await;
         assert_eq!(world.wire().how_it_ended(), End::Fin);
         assert_eq!(world.wire().queries, 1, "{method}");
     }
@@ -344,8 +341,7 @@ async fn a_client_that_receives_a_part_between_two_checks_has_its_time() {
         let mut world = World::with_limits(Limits::default().send_timeout(Duration::from_secs(1)));
         world.start().await;
         world.wire().stop_receiving(20_000);
-        world.wire().send(request);
-        world.settle().await;
+        world.send(request).await;
         for second in 1..5 {
             world.wire().acknowledge(1_000);
             world.wait(1).await;
@@ -368,8 +364,7 @@ async fn a_client_that_receives_its_last_response_slowly_has_its_time() {
         world.enter(Stage::LameDuck).await;
         world.wire().stop_receiving(60_000);
         let rest = " /large HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n";
-        world.wire().send(format!("{method}{rest}").as_bytes());
-        world.settle().await;
+        world.send(format!("{method}{rest}").as_bytes()).await;
         assert!(world.wire().written.len() > 50_000, "the kernel has all of it");
         for second in 1..8 {
             world.wire().acknowledge(1_000);
@@ -388,8 +383,7 @@ async fn a_head_that_begins_like_a_preface_has_its_time_once() {
     let mut world = World::new();
     world.start().await;
     for piece in ["P", "O", "ST / HTTP/1.1\r\nho"] {
-        world.wire().send(piece.as_bytes());
-        world.settle().await;
+        world.send(piece.as_bytes()).await;
         world.wait(3).await;
         assert_eq!(world.wire().how_it_ended(), End::Open, "after {piece:?}");
     }
@@ -409,8 +403,7 @@ async fn half_a_record_begins_the_time_of_one_head() {
         world.wire().send_half_a_record();
         world.settle().await;
         world.wait(8).await;
-        world.wire().send(sent);
-        world.settle().await;
+        world.send(sent).await;
         world.wait(open_for).await;
         assert_eq!(world.wire().how_it_ended(), End::Open, "{}", sent.escape_ascii());
         world.wait(1).await;
@@ -428,8 +421,7 @@ async fn the_default_limit_on_fields_is_kept_by_hyper() {
         // One of them is the host, and one the length.
         let others = "a: b\r\n".repeat(fields - 2);
         let request = format!("OPTIONS / HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n{others}\r\n");
-        world.wire().send(request.as_bytes());
-        world.settle().await;
+        world.send(request.as_bytes()).await;
         let output = http1(&world.wire().written);
         assert!(output.starts_with(status), "{fields} fields: {output}");
     }
@@ -442,8 +434,7 @@ async fn the_default_limit_on_fields_is_kept_by_hyper() {
 async fn a_response_has_the_length_of_its_whole_body_also_after_a_part_was_taken() {
     let mut world = World::new();
     world.start().await;
-    world.wire().send(b"GET /halves HTTP/1.1\r\nhost: a\r\n\r\n");
-    world.settle().await;
+    world.send(b"GET /halves HTTP/1.1\r\nhost: a\r\n\r\n").await;
     let response = String::from_utf8_lossy(&world.wire().written).into_owned();
     assert!(response.contains("\r\ncontent-length: 8\r\n"), "{response}");
     assert!(response.ends_with("\r\n\r\nhalfhalf"), "{response}");
@@ -459,8 +450,7 @@ async fn an_http2_connection_stays_open_after_a_refused_request() {
     let limits = Limits::default().headers_max(1);
     let mut world = World::with_limits(limits);
     world.start().await;
-    world.wire().send(&[PREFACE, TWO_FIELDS].concat());
-    world.settle().await;
+    world.send(&[PREFACE, TWO_FIELDS].concat()).await;
     let time = limits.header_timeout + Duration::from_secs(2);
     world.wait(time.as_secs()).await;
     assert_eq!(http2(&world.wire().written), "H1 D1.");

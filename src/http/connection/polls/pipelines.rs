@@ -15,8 +15,7 @@ const PANICS: &[u8] = b"GET /panics HTTP/1.1\r\nhost: a\r\n\r\n";
 async fn after(requests: &[&[u8]]) -> World {
     let mut world = World::new();
     world.start().await;
-    world.wire().send(&requests.concat());
-    world.settle().await;
+    world.send(&requests.concat()).await;
     world
 }
 
@@ -53,8 +52,7 @@ async fn a_body_that_arrived_with_its_head_is_not_read_as_the_next_request() {
     world.settle().await;
     assert_eq!(http1(&world.wire().written), "3x200");
     assert_eq!((world.requests().started, world.requests().finished), (3, 3));
-    world.wire().send(POST);
-    world.settle().await;
+    world.send(POST).await;
     assert_eq!(http1(&world.wire().written), "4x200");
 }
 
@@ -93,8 +91,7 @@ async fn a_long_response_whose_flush_waits_is_delivered_or_times_out() {
     world.start().await;
     world.wire().stop_receiving(60_000);
     world.wire().hold_flushes(true);
-    world.wire().send(b"GET /large HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n");
-    world.settle().await;
+    world.send(b"GET /large HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await;
     assert!(world.wire().written.len() > 50_000, "all of it was encrypted");
     world.wire().hold_flushes(false);
     world.settle().await;
@@ -146,8 +143,7 @@ async fn no_request_follows_a_last_response_that_waits_for_the_client() {
     let mut world = World::new();
     world.start().await;
     world.wire().stop_receiving(10);
-    world.wire().send(&[GET, close, GET].concat());
-    world.settle().await;
+    world.send(&[GET, close, GET].concat()).await;
     world.wire().make_room(usize::MAX);
     world.settle().await;
     assert_eq!(http1(&world.wire().written), "200 200c");
@@ -243,8 +239,7 @@ async fn a_response_that_left_in_part_is_reset_if_its_client_shuts_its_side_and_
     let mut world = World::with_limits(Limits::default().half_close(HalfClose::Drop));
     world.start().await;
     world.wire().stop_receiving(10);
-    world.wire().send(&[GET, WAITS].concat());
-    world.settle().await;
+    world.send(&[GET, WAITS].concat()).await;
     assert_eq!(world.wire().written.len(), 10);
     world.wire().end();
     world.settle().await;

@@ -18,10 +18,8 @@ async fn a_client_that_stops_within_a_frame_has_its_time_once() {
     let limits = Limits::default().body_timeout(Duration::from_secs(1));
     let mut world = World::with_limits(limits);
     world.start().await;
-    world.wire().send(&[PREFACE, HEAD].concat());
-    world.settle().await;
-    world.wire().send(HALF);
-    world.settle().await;
+    world.send(&[PREFACE, HEAD].concat()).await;
+    world.send(HALF).await;
     // Before the request's deadline.
     world.wait(4).await;
     assert_eq!((world.requests().timed_out, world.requests().gone), (1, 0));
@@ -35,16 +33,14 @@ async fn what_has_arrived_of_a_body_is_read_before_its_time_is_over() {
     let limits = Limits::default().body_timeout(Duration::from_secs(2));
     let mut world = World::with_limits(limits);
     world.start().await;
-    world.wire().send(b"POST /reads HTTP/1.1\r\nhost: a\r\ncontent-length: 4\r\n\r\na");
-    world.settle().await;
+    world.send(b"POST /reads HTTP/1.1\r\nhost: a\r\ncontent-length: 4\r\n\r\na").await;
     world.wait(1).await;
     // The runtime knows of them only after the time is over.
     world.wire().late_reads = usize::MAX;
     world.wire().arrive(b"bcd");
     world.pass(Duration::from_secs(2)).await;
     world.wire().late_reads = 0;
-    world.wire().send(b"");
-    world.settle().await;
+    world.send(b"").await;
     assert_eq!(http1(&world.wire().written), "200");
     assert_eq!(world.requests().finished, 1);
 }
@@ -55,8 +51,7 @@ async fn what_has_arrived_of_a_body_is_read_before_its_time_is_over() {
 async fn a_body_without_an_end_holds_its_head_no_longer_than_the_deadline() {
     let mut world = World::new();
     world.start().await;
-    world.wire().send(b"GET /endless HTTP/1.1\r\nhost: a\r\n\r\n");
-    world.settle().await;
+    world.send(b"GET /endless HTTP/1.1\r\nhost: a\r\n\r\n").await;
     world.pass(Duration::from_millis(4_500)).await;
     world.release_handler();
     world.settle().await;
@@ -83,8 +78,7 @@ async fn a_connection_without_a_byte_has_not_timed_out_when_the_drain_closes_it(
 async fn a_cut_that_follows_the_abort_at_once_leaves_the_stream_its_503() {
     let mut world = World::new();
     world.start().await;
-    world.wire().send(HTTP2_WAITS);
-    world.settle().await;
+    world.send(HTTP2_WAITS).await;
     world.abort_and_cut().await;
     let written = http2(&world.wire().written);
     assert!(written.contains("H1"), "{written}");

@@ -314,6 +314,12 @@ impl World {
         self.settle().await;
     }
 
+    /// The client sends bytes, and the connection handles them.
+    pub(super) async fn send(&mut self, bytes: &[u8]) {
+        self.wire().send(bytes);
+        self.settle().await;
+    }
+
     pub(super) fn release_handler(&self) {
         self.release.notify_one();
     }
