@@ -71,16 +71,24 @@ impl<F: Future> Future for Stream<F> {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let this = self.project();
-        if this.stream.poll(cx).is_ready() {
+        let mut this = self.project();
+        if this.stream.as_mut().poll(cx).is_ready() {
             return Poll::Ready(());
         }
         let Some(request) = this.request else { return Poll::Pending };
         if this.timers.is_none() && request.progress.unwritten() == 0 && !request.is_call() {
             return Poll::Pending;
         }
+        let timers = this.timers.get_or_insert_with(|| Box::new(Timers::new(request)));
         // When this task is ready its future is dropped, and the stream with it.
-        this.timers.get_or_insert_with(|| Box::new(Timers::new(request))).poll(cx)
+        if timers.call.as_mut().is_some_and(|call| call.poll(cx).is_ready()) {
+            // The call may be over only since the stream was polled above.
+            if this.stream.poll(cx).is_pending() {
+                request.record_call_reset();
+            }
+            return Poll::Ready(());
+        }
+        timers.send.poll(cx)
     }
 }
 
@@ -94,14 +102,6 @@ impl Timers {
     fn new(request: &Arc<RequestState>) -> Self {
         let call = request.is_call().then(|| CallTimer::new(request.clone()));
         Self { send: SendTimer::new(request.clone()), call }
-    }
-
-    /// Ready when the stream must be reset.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.call.as_mut().is_some_and(|call| call.poll(cx).is_ready()) {
-            return Poll::Ready(());
-        }
-        self.send.poll(cx)
     }
 }
 
@@ -117,20 +117,16 @@ impl CallTimer {
         Self { request, timer_key: None }
     }
 
-    /// Ready when the stream must be reset.
+    /// Ready when the call must end.
     fn poll(&mut self, cx: &Context<'_>) -> Poll<()> {
-        let (server, deadline) = (self.request.server(), self.request.call_deadline());
-        if deadline != Moment::NEVER && server.clock.now() >= deadline {
-            self.request.record_call_expired();
-            return Poll::Ready(());
-        }
-        if self.request.is_aborting() {
-            return Poll::Ready(());
-        }
         if self.timer_key.is_none() {
             let deadlines = &self.request.connection.worker.deadlines;
-            let waker = cx.waker().clone();
+            let (deadline, waker) = (self.request.call_deadline(), cx.waker().clone());
             self.timer_key = Some(deadlines.wait(deadline, TimeoutSource::Request, waker));
+        }
+        // After the timer is set: the abort wakes only those who wait.
+        if self.request.is_call_over() || self.request.is_aborting() {
+            return Poll::Ready(());
         }
         Poll::Pending
     }

@@ -76,9 +76,16 @@ impl RequestState {
         }
     }
 
-    /// Records that the stream of a call was reset at the deadline of the call.
-    pub(crate) fn record_call_expired(&self) {
-        self.set_flag(Flag::CallExpired);
+    /// Whether the deadline of the call has passed.
+    pub(crate) fn is_call_over(&self) -> bool {
+        self.is_call() && self.server().clock.now() >= self.call_deadline()
+    }
+
+    /// Records that the stream of a call is reset, at the deadline of the call or at the abort.
+    pub(crate) fn record_call_reset(&self) {
+        if self.is_call_over() {
+            self.set_flag(Flag::CallExpired);
+        }
     }
 
     pub(super) fn is_call_expired(&self) -> bool {

@@ -80,6 +80,7 @@ impl BodyState {
 
     /// Whether the end of the body is still awaited. Then a timer wakes the body.
     fn is_end_awaited(&mut self, cx: &Context<'_>) -> bool {
+        self.stop_timer();
         let Some(in_flight) = &mut self.in_flight else { return false };
         in_flight.set_slow();
         let request = in_flight.request();
@@ -90,13 +91,14 @@ impl BodyState {
         let latest = if self.remaining == Some(0) { request.deadline() } else { Moment::NEVER };
         let until = latest.min(now + END_WAIT);
         let wait = later.end_wait.get_or_insert(EndWait { until, timer: None });
-        if now >= wait.until || request.is_aborting() {
+        if now >= wait.until {
             return false;
         }
         let deadlines = &request.connection.worker.deadlines;
         let waker = cx.waker().clone();
         wait.timer = Some(deadlines.wait(wait.until, TimeoutSource::Request, waker));
-        true
+        // After the timer is set: the abort wakes only those who wait.
+        !request.is_aborting()
     }
 
     pub(super) fn stop_timer(&mut self) {

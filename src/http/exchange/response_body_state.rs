@@ -339,7 +339,7 @@ impl BodyState {
     pub(super) fn check_end(&mut self, known_length: KnownLength) -> Option<EarlyEnd> {
         let request = self.in_flight.as_ref()?.request();
         let server = request.server();
-        if request.is_call() && server.clock.now() >= request.call_deadline() {
+        if request.is_call_over() {
             return Some(EarlyEnd::CallDeadline);
         }
         if request.is_aborting() && known_length == KnownLength::No {

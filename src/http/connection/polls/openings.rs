@@ -4,7 +4,7 @@ use super::{
     GET,
     clock::ManualClock,
     script::End,
-    world::{World, worker_with},
+    world::{Routes, World, worker_with},
 };
 use crate::{
     http::server::{idle_policy::EvictionGrace, limits::Limits},
@@ -42,7 +42,7 @@ async fn a_connection_that_is_accepted_before_serving_has_an_age_limit() {
     let age_max = Duration::from_secs(100);
     let limits = Limits::default().connection_age_max(Some(age_max));
     let clock = Arc::new(ManualClock::new());
-    let worker = worker_with(&clock, limits, EvictionGrace::MAIN, Arc::new(Notify::new()), None);
+    let worker = worker_with(&clock, limits, EvictionGrace::MAIN, Routes::default(), None);
     for phase in [Phase::Starting, Phase::Serving] {
         worker.server().publish(phase, clock.now());
         let aged_at = worker.server().announcement(clock.now(), || 1).aged_at();

@@ -85,3 +85,36 @@ async fn a_cut_that_follows_the_abort_at_once_leaves_the_stream_its_503() {
     assert!(world.has_ended());
     assert_eq!(world.requests().aborted, 1);
 }
+
+// A call was over while its handler or its body was polled, by another thread or the clock. Its
+// stream was reset, so that its client did not learn why (P5d, P9).
+#[tokio::test]
+async fn a_call_that_is_over_while_it_is_polled_ends_by_trailers() {
+    const CALL: &[u8] = b"\x00\x00\x35\x01\x05\x00\x00\x00\x01\x83\x86\x04\x0a/meanwhile\x01\x01a\
+        \x0f\x10\x10application/grpc\x00\x0cgrpc-timeout\x021S";
+    const STREAM: &[u8] =
+        b"\x00\x00\x3d\x01\x05\x00\x00\x00\x01\x83\x86\x04\x12/streams-meanwhile\x01\x01a\
+        \x0f\x10\x10application/grpc\x00\x0cgrpc-timeout\x021S";
+    for (call, response) in [(CALL, "H1."), (STREAM, "H1 D1 H1.")] {
+        for expires in [false, true] {
+            let mut world = World::new();
+            world.start().await;
+            world.send(&[PREFACE, call].concat()).await;
+            if expires {
+                world.pass_meanwhile(Duration::from_secs(2)).await;
+            } else {
+                world.enter(Stage::Cancelling).await;
+                world.abort_meanwhile().await;
+            }
+            let written = http2(&world.wire().written);
+            // Without the GOAWAY and its PING.
+            let frames = written.split(' ').filter(|frame| !frame.starts_with(['G', 'P']));
+            assert_eq!(frames.collect::<Vec<_>>().join(" "), response, "expires: {expires}");
+            let (timed_out, aborted) = if expires { (1, 0) } else { (0, 1) };
+            assert_eq!(
+                (world.requests().timed_out, world.requests().aborted),
+                (timed_out, aborted)
+            );
+        }
+    }
+}

@@ -23,7 +23,10 @@ use crate::{
     runtime::{Address, Clock, Seed},
 };
 use bytes::Bytes;
-use futures_util::stream::poll_fn;
+use futures_util::{
+    StreamExt,
+    stream::{once, poll_fn},
+};
 use http::{Request, Response};
 use http_body::{Frame, SizeHint};
 use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
@@ -59,9 +62,24 @@ impl Stage {
 }
 
 /// The handlers. They run until the test releases them, whatever their context says.
-#[derive(Clone, Debug)]
+#[derive(Clone, Default)]
 pub(super) struct Routes {
     release: Arc<Notify>,
+    meanwhile: Meanwhile,
+}
+
+/// What another thread does while a handler or a body is polled.
+type Meanwhile = Arc<Mutex<Option<Box<dyn FnOnce() + Send>>>>;
+
+impl Routes {
+    /// Pending for ever. While it is polled for the first time after its release, another thread
+    /// does what the test has set.
+    async fn meanwhile<T>(self) -> T {
+        self.release.notified().await;
+        let meanwhile = lock(&self.meanwhile).take().unwrap();
+        meanwhile();
+        pending().await
+    }
 }
 
 type ResponseBody = UnsyncBoxBody<Bytes, Infallible>;
@@ -72,7 +90,7 @@ impl hyper::service::Service<Request<Body>> for Routes {
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
 
     fn call(&self, request: Request<Body>) -> Self::Future {
-        let release = self.release.clone();
+        let (release, routes) = (self.release.clone(), self.clone());
         Box::pin(async move {
             let whole = |text: &[u8]| Full::new(Bytes::copy_from_slice(text)).boxed_unsync();
             Ok(Response::new(match request.uri().path() {
@@ -81,6 +99,11 @@ impl hyper::service::Service<Request<Body>> for Routes {
                     whole(b"waited")
                 }
                 "/streams" => StreamBody::new(async_stream(release)).boxed_unsync(),
+                "/meanwhile" => routes.meanwhile().await,
+                "/streams-meanwhile" => {
+                    let first = once(async { Ok(Frame::data(Bytes::from_static(b"part"))) });
+                    StreamBody::new(first.chain(once(routes.meanwhile()))).boxed_unsync()
+                }
                 "/reads" => match request.into_body().collect().await {
                     Ok(body) => whole(&body.to_bytes()),
                     Err(_) => whole(b"no body"),
@@ -204,14 +227,14 @@ fn async_stream(
 
 /// A worker of a server that serves.
 pub(super) fn worker_context(clock: &Arc<ManualClock>) -> Arc<WorkerContext<Routes>> {
-    worker_with(clock, Limits::default(), EvictionGrace::MAIN, Arc::new(Notify::new()), None)
+    worker_with(clock, Limits::default(), EvictionGrace::MAIN, Routes::default(), None)
 }
 
 pub(super) fn worker_with(
     clock: &Arc<ManualClock>,
     limits: Limits,
     eviction_grace: EvictionGrace,
-    release: Arc<Notify>,
+    routes: Routes,
     outcome_observer: Option<OutcomeObserver>,
 ) -> Arc<WorkerContext<Routes>> {
     let config = ServerConfig {
@@ -228,8 +251,7 @@ pub(super) fn worker_with(
     let server = Arc::new(ServerState::new(clock.clone(), config));
     server.publish(Phase::Serving, clock.now());
     let heartbeat = Arc::<AtomicU64>::default();
-    let (routes, runtime) = (Arc::new(Routes { release }), WorkerRuntime::of_tasks());
-    Arc::new(WorkerContext::new(server, routes, heartbeat, runtime))
+    Arc::new(WorkerContext::new(server, Arc::new(routes), heartbeat, WorkerRuntime::of_tasks()))
 }
 
 /// One connection, and all that the test does to it.
@@ -239,7 +261,7 @@ pub(super) struct World {
     slot: Arc<ConnectionSlot>,
     task: Option<Spawn<Connection<Script, Routes>>>,
     wire: Arc<Mutex<Wire>>,
-    release: Arc<Notify>,
+    routes: Routes,
     stage: Stage,
     observed: Observed,
     _timers: JoinSet<()>,
@@ -278,14 +300,14 @@ impl World {
 
     fn with_script(limits: Limits, eviction_grace: EvictionGrace, header: usize) -> Self {
         let clock = Arc::new(ManualClock::new());
-        let release = Arc::new(Notify::new());
+        let routes = Routes::default();
         let observed = Observed::default();
         let seen = observed.clone();
         let observer = OutcomeObserver::new(move |request: &EndedRequest<'_>| {
             let status = request.status.map(|status| status.as_u16());
             lock(&seen).push((status, request.body_bytes));
         });
-        let worker = worker_with(&clock, limits, eviction_grace, release.clone(), Some(observer));
+        let worker = worker_with(&clock, limits, eviction_grace, routes.clone(), Some(observer));
         let server = worker.shared.server.clone();
         let mut timers = JoinSet::new();
         timers.spawn(watch_deadlines(worker.clone()));
@@ -301,7 +323,7 @@ impl World {
         let connection = Connection::new(worker, slot.clone(), handoff, io);
         let task = Some(tokio_test::task::spawn(connection));
         let (stage, _timers) = (Stage::Serving, timers);
-        Self { clock, server, slot, task, wire, release, stage, observed, _timers }
+        Self { clock, server, slot, task, wire, routes, stage, observed, _timers }
     }
 
     pub(super) fn wire(&self) -> MutexGuard<'_, Wire> {
@@ -321,7 +343,25 @@ impl World {
     }
 
     pub(super) fn release_handler(&self) {
-        self.release.notify_one();
+        self.routes.release.notify_one();
+    }
+
+    /// Releases the handler. While it or its body is polled, another thread aborts all requests.
+    pub(super) async fn abort_meanwhile(&mut self) {
+        let server = self.server.clone();
+        self.release_meanwhile(move || server.abort()).await;
+    }
+
+    /// Releases the handler. While it or its body is polled, this time passes.
+    pub(super) async fn pass_meanwhile(&mut self, span: Duration) {
+        let clock = self.clock.clone();
+        self.release_meanwhile(move || clock.advance(span)).await;
+    }
+
+    async fn release_meanwhile(&mut self, action: impl FnOnce() + Send + 'static) {
+        *lock(&self.routes.meanwhile) = Some(Box::new(action));
+        self.release_handler();
+        self.settle().await;
     }
 
     /// Chooses the connection to make room, after it was idle for long enough.
