@@ -12,7 +12,6 @@ use crate::{
     runtime::Clock,
 };
 use std::{sync::Arc, time::Duration};
-use tokio::sync::Notify;
 
 /// Length of the header in these tests.
 const HEADER: usize = 20;
