@@ -4,8 +4,9 @@ use super::{
     GET, LARGE,
     clock::ManualClock,
     output::http1,
+    routes::Routes,
     script::{Script, lock, script},
-    world::{Routes, worker_context},
+    world::worker_context,
 };
 use crate::{
     http::{

@@ -13,6 +13,7 @@ pub(in crate::http) mod idle_sweeps;
 mod openings;
 mod output;
 mod pipelines;
+mod routes;
 pub(in crate::http) mod script;
 mod timeouts;
 mod world;

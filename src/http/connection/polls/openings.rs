@@ -3,8 +3,9 @@
 use super::{
     GET,
     clock::ManualClock,
+    routes::Routes,
     script::End,
-    world::{Routes, World, worker_with},
+    world::{World, worker_with},
 };
 use crate::{
     http::server::{idle_policy::EvictionGrace, limits::Limits},

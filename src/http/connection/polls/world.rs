@@ -2,11 +2,11 @@
 
 use super::{
     clock::ManualClock,
+    routes::Routes,
     script::{End, Script, Wire, lock, script},
 };
 use crate::http::{
     connection::{idle_handoff::IdleHandoff, task::Connection, worker_context::WorkerContext},
-    exchange::request_body::Body,
     server::{
         announcement::Announcement,
         connection_slot::ConnectionSlot,
@@ -22,27 +22,11 @@ use crate::{
     lifecycle::Phase,
     runtime::{Address, Clock, Seed},
 };
-use bytes::Bytes;
-use futures_util::{
-    StreamExt,
-    stream::{once, poll_fn},
-};
-use http::{Request, Response};
-use http_body::{Frame, SizeHint};
-use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
 use std::{
-    cell::Cell,
-    convert::Infallible,
-    future::{Future, pending},
-    pin::Pin,
     sync::{Arc, Mutex, MutexGuard, atomic::AtomicU64},
-    task::{Context, Poll},
     time::Duration,
 };
-use tokio::{
-    sync::Notify,
-    task::{JoinSet, yield_now},
-};
+use tokio::task::{JoinSet, yield_now};
 use tokio_test::task::Spawn;
 
 /// The phases of the table, and the abort and the cut, which are not phases.
@@ -59,170 +43,6 @@ pub(super) enum Stage {
 impl Stage {
     pub(super) const ALL: [Self; 6] =
         [Self::Serving, Self::LameDuck, Self::Draining, Self::Cancelling, Self::Abort, Self::Cut];
-}
-
-/// The handlers. They run until the test releases them, whatever their context says.
-#[derive(Clone, Default)]
-pub(super) struct Routes {
-    release: Arc<Notify>,
-    meanwhile: Meanwhile,
-}
-
-/// What another thread does while a handler or a body is polled.
-type Meanwhile = Arc<Mutex<Option<Box<dyn FnOnce() + Send>>>>;
-
-impl Routes {
-    /// Pending for ever. While it is polled for the first time after its release, another thread
-    /// does what the test has set.
-    async fn meanwhile<T>(self) -> T {
-        self.release.notified().await;
-        let meanwhile = lock(&self.meanwhile).take().unwrap();
-        meanwhile();
-        pending().await
-    }
-}
-
-type ResponseBody = UnsyncBoxBody<Bytes, Infallible>;
-
-impl hyper::service::Service<Request<Body>> for Routes {
-    type Response = Response<ResponseBody>;
-    type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
-
-    fn call(&self, request: Request<Body>) -> Self::Future {
-        let (release, routes) = (self.release.clone(), self.clone());
-        Box::pin(async move {
-            let whole = |text: &[u8]| Full::new(Bytes::copy_from_slice(text)).boxed_unsync();
-            Ok(Response::new(match request.uri().path() {
-                "/waits" => {
-                    release.notified().await;
-                    whole(b"waited")
-                }
-                "/streams" => StreamBody::new(async_stream(release)).boxed_unsync(),
-                "/meanwhile" => routes.meanwhile().await,
-                "/streams-meanwhile" => {
-                    let first = once(async { Ok(Frame::data(Bytes::from_static(b"part"))) });
-                    StreamBody::new(first.chain(once(routes.meanwhile()))).boxed_unsync()
-                }
-                "/reads" => match request.into_body().collect().await {
-                    Ok(body) => whole(&body.to_bytes()),
-                    Err(_) => whole(b"no body"),
-                },
-                "/large" => whole(&[b'x'; 50_000]),
-                "/middling" => whole(&[b'x'; 6_000]),
-                "/halves" => Halves { left: 2, is_ready: true }.boxed_unsync(),
-                "/stuck" => Stuck { promised: 5 }.boxed_unsync(),
-                "/endless" => {
-                    release.notified().await;
-                    Stuck { promised: 0 }.boxed_unsync()
-                }
-                "/panics" => Panics::default().boxed_unsync(),
-                "/breaks" => {
-                    let _ = request.into_body().collect().await;
-                    StreamBody::new(poll_fn(|_| panic!("on purpose"))).boxed_unsync()
-                }
-                "/late" => {
-                    request.body().context().set_timeout(Some(Duration::ZERO));
-                    pending().await
-                }
-                _ => whole(b"hello"),
-            }))
-        })
-    }
-}
-
-/// A body that never comes to its end, nor to its first byte.
-struct Stuck {
-    promised: u64,
-}
-
-impl http_body::Body for Stuck {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        Poll::Pending
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.promised)
-    }
-}
-
-/// A body of eight bytes, of which the second half is ready one poll after the first. Its length is
-/// that of what is left.
-struct Halves {
-    left: u64,
-    is_ready: bool,
-}
-
-impl http_body::Body for Halves {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        if self.left == 0 {
-            return Poll::Ready(None);
-        }
-        if !self.is_ready {
-            self.is_ready = true;
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
-        }
-        (self.left, self.is_ready) = (self.left - 1, false);
-        Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(b"half")))))
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(4 * self.left)
-    }
-}
-
-/// A body that panics when its length is needed for the second time.
-#[derive(Default)]
-struct Panics {
-    was_asked: Cell<bool>,
-}
-
-impl http_body::Body for Panics {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        Poll::Ready(None)
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        assert!(!self.was_asked.replace(true), "asked for its length twice, on purpose");
-        SizeHint::with_exact(2)
-    }
-}
-
-/// One frame at once, the second when the test releases it.
-fn async_stream(
-    release: Arc<Notify>,
-) -> impl futures_util::Stream<Item = Result<Frame<Bytes>, Infallible>> + Send {
-    futures_util::stream::unfold(0, move |sent| {
-        let release = release.clone();
-        async move {
-            if sent == 2 {
-                return None;
-            }
-            if sent == 1 {
-                release.notified().await;
-            }
-            Some((Ok(Frame::data(Bytes::from_static(b"part"))), sent + 1))
-        }
-    })
 }
 
 /// A worker of a server that serves.
@@ -343,7 +163,7 @@ impl World {
     }
 
     pub(super) fn release_handler(&self) {
-        self.routes.release.notify_one();
+        self.routes.release();
     }
 
     /// Releases the handler. While it or its body is polled, another thread aborts all requests.
@@ -359,8 +179,7 @@ impl World {
     }
 
     async fn release_meanwhile(&mut self, action: impl FnOnce() + Send + 'static) {
-        *lock(&self.routes.meanwhile) = Some(Box::new(action));
-        self.release_handler();
+        self.routes.release_with(action);
         self.settle().await;
     }
 
