@@ -41,25 +41,9 @@ impl<L: IdlePoller, S: HttpService> IdleSet<L, S> {
                 let until = self.until(key, connection, now);
                 if until <= now { self.expired.push(key) } else { next = next.min(until) }
             }
-            self.put_off_watches();
             self.query_closing();
         }
         next.min(self.handle_expired(now))
-    }
-
-    /// As long as the drain closes connections, the watches of those that it has closed go on. So
-    /// one query is enough for all.
-    fn put_off_watches(&mut self) {
-        let is_waiting = |key: &usize| {
-            let connection = self.connections.get(*key);
-            connection.is_some_and(|connection| connection.info.state == IdleState::Waiting)
-        };
-        if self.worker.server().is_cutting() || !self.expired.iter().any(is_waiting) {
-            return;
-        }
-        let all = self.expired.len();
-        self.expired.retain(is_waiting);
-        self.sweep_skipped = self.expired.len() < all;
     }
 
     /// Queries the kernel once about all closing connections, if many of them end their watch.
