@@ -4,7 +4,7 @@
 //! the bytes that it read.
 
 use bytes::Bytes;
-use lameduck::runtime::{IdlePoller, Peek, Transport};
+use lameduck::runtime::{IdlePoller, Peek, Peer, Transport};
 use std::{
     io,
     pin::Pin,
@@ -140,6 +140,10 @@ impl<T: Transport> Transport for PolledStream<T> {
     fn peek(&self) -> Peek {
         let place = lock(&self.0);
         if place.unread.is_empty() { place.io.peek() } else { Peek::Data }
+    }
+
+    fn peer(&self) -> Peer {
+        lock(&self.0).io.peer()
     }
 
     fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {

@@ -1,7 +1,7 @@
 //! A byte stream that adds its traffic to the trace.
 
 use super::{Direction, Trace};
-use lameduck::runtime::{Peek, Transport};
+use lameduck::runtime::{Peek, Peer, Transport};
 use std::{
     io,
     pin::Pin,
@@ -68,6 +68,10 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for TracedIo<T> {
 impl<T: Transport> Transport for TracedIo<T> {
     fn peek(&self) -> Peek {
         self.inner.peek()
+    }
+
+    fn peer(&self) -> Peer {
+        self.inner.peer()
     }
 
     fn discard_unread(&mut self) {

@@ -2,7 +2,7 @@
 
 use super::{Break, Faults, lock};
 use crate::spins;
-use lameduck::runtime::{Peek, Transport};
+use lameduck::runtime::{Peek, Peer, Transport};
 use std::{
     fmt, io,
     pin::Pin,
@@ -193,6 +193,14 @@ impl<T: Transport> Transport for FaultyStream<T> {
             return Peek::Empty;
         }
         lock(&self.shared).io.as_ref().map_or(Peek::Broken, Transport::peek)
+    }
+
+    fn peer(&self) -> Peer {
+        let faults = self.faults.as_ref();
+        if faults.is_some_and(|faults| faults.stalls.are_on(self.worker)) {
+            return Peer::Open;
+        }
+        lock(&self.shared).io.as_ref().map_or(Peer::Gone, Transport::peer)
     }
 
     fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::network::{Lease, SynFilter};
 use bytes::BytesMut;
-use lameduck::runtime::{Address, Listener, NoIdlePoller, Peek, QuiesceOutcome, Transport};
+use lameduck::runtime::{Address, Listener, NoIdlePoller, Peek, Peer, QuiesceOutcome, Transport};
 use std::{
     fmt, io,
     net::{IpAddr, SocketAddr},
@@ -129,6 +129,22 @@ impl TurmoilNetStream {
         self.peer
     }
 
+    /// Looks at the simulated kernel, whatever was read ahead.
+    fn peek_kernel(&self) -> Peek {
+        let Some(inner) = self.inner.as_ref() else { return Peek::Broken };
+        let mut byte = [0];
+        let found = self.host.inspect(|| {
+            let mut buffer = ReadBuf::new(&mut byte);
+            inner.poll_peek(&mut Context::from_waker(Waker::noop()), &mut buffer)
+        });
+        match found {
+            Ok(Poll::Pending) => Peek::Empty,
+            Ok(Poll::Ready(Ok(0))) => Peek::Ended,
+            Ok(Poll::Ready(Ok(_))) => Peek::Data,
+            Ok(Poll::Ready(Err(_))) | Err(_) => Peek::Broken,
+        }
+    }
+
     fn read_all(&mut self, cx: &mut Context<'_>, all: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let Some(inner) = self.inner.as_mut() else {
             return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
@@ -210,20 +226,16 @@ impl AsyncWrite for TurmoilNetStream {
 
 impl Transport for TurmoilNetStream {
     fn peek(&self) -> Peek {
-        let Some(inner) = self.inner.as_ref() else { return Peek::Broken };
-        if !self.ahead.is_empty() {
-            return Peek::Data;
-        }
-        let mut byte = [0];
-        let found = self.host.inspect(|| {
-            let mut buffer = ReadBuf::new(&mut byte);
-            inner.poll_peek(&mut Context::from_waker(Waker::noop()), &mut buffer)
-        });
-        match found {
-            Ok(Poll::Pending) => Peek::Empty,
-            Ok(Poll::Ready(Ok(0))) => Peek::Ended,
-            Ok(Poll::Ready(Ok(_))) => Peek::Data,
-            Ok(Poll::Ready(Err(_))) | Err(_) => Peek::Broken,
+        if self.inner.is_some() && !self.ahead.is_empty() { Peek::Data } else { self.peek_kernel() }
+    }
+
+    /// A reset is noticed behind bytes that the host has not read.
+    fn peer(&self) -> Peer {
+        match self.peek_kernel() {
+            Peek::Data | Peek::Empty => Peer::Open,
+            Peek::Ended => Peer::HalfClosed,
+            Peek::Broken => Peer::Gone,
+            Peek::Unknown => Peer::Unknown,
         }
     }
 
