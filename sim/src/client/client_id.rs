@@ -26,6 +26,11 @@ pub struct ClientId {
 /// Number of bytes of a response body that are kept.
 pub(super) const KEPT_MAX: usize = 16 * 1024;
 
+/// Whether the client of this name does not respond to the PINGs of HTTP/2: every fifth one.
+pub(crate) fn withholds_pongs(name: &str) -> bool {
+    (Fnv64::of(name.as_bytes()) / 10).is_multiple_of(5)
+}
+
 impl ClientId {
     /// Whether its number is odd.
     pub(super) fn is_odd(&self) -> bool {
@@ -67,6 +72,11 @@ impl ClientId {
     /// name.
     pub(super) fn divides_header_blocks(&self) -> bool {
         !self.keeps_bodies && (Fnv64::of(self.name.as_bytes()) / 2).is_multiple_of(3)
+    }
+
+    /// Whether the client does not respond to the PINGs of HTTP/2.
+    pub(super) fn withholds_pongs(&self) -> bool {
+        !self.keeps_bodies && withholds_pongs(&self.name)
     }
 
     /// Records the body of a response, if this client keeps bodies.

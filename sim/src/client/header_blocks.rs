@@ -1,5 +1,5 @@
-//! Header blocks of HTTP/2 in several frames (RFC 9113 §4.3). hyper sends such blocks only if they
-//! are longer than a frame may be.
+//! What hyper's client of HTTP/2 does not do: header blocks in several frames (RFC 9113 §4.3), which
+//! it sends only if they are longer than a frame may be, and PINGs without a response (§6.7).
 
 use super::{goaway::HEADER_BYTES, silent::PREFACE_BYTES};
 use std::{
@@ -12,16 +12,20 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 const HEADERS: u8 = 1;
 const CONTINUATION: u8 = 9;
 const END_HEADERS: u8 = 4;
+const PING: u8 = 6;
+const ACK: u8 = 1;
 
 /// Number of frames of a block.
 const PARTS: usize = 3;
 
-/// Passes all bytes through, and divides each header block that it writes into several frames.
+/// Passes all bytes through, but may divide each header block that it writes into several frames,
+/// and withhold the response to each PING.
 #[derive(Debug)]
 pub(super) struct HeaderBlocks<Io> {
     io: Io,
     /// Whether header blocks are divided.
     divides: bool,
+    withholds_pongs: bool,
     /// Bytes until the next frame begins.
     left: usize,
     /// Frames that were made of a block, and are not written yet.
@@ -30,8 +34,8 @@ pub(super) struct HeaderBlocks<Io> {
 
 impl<Io> HeaderBlocks<Io> {
     /// `divides`: whether header blocks are divided.
-    pub(super) const fn new(io: Io, divides: bool) -> Self {
-        Self { io, divides, left: PREFACE_BYTES, unwritten: Vec::new() }
+    pub(super) const fn new(io: Io, divides: bool, withholds_pongs: bool) -> Self {
+        Self { io, divides, withholds_pongs, left: PREFACE_BYTES, unwritten: Vec::new() }
     }
 }
 
@@ -56,17 +60,23 @@ impl<Io: AsyncWrite + Unpin> AsyncWrite for HeaderBlocks<Io> {
     ) -> Poll<io::Result<usize>> {
         let this = &mut *self;
         ready!(this.poll_unwritten(cx))?;
-        if this.divides && this.left == 0 {
-            // h2 writes whole frame headers.
+        let changes = this.divides || this.withholds_pongs;
+        if changes && this.left == 0 {
+            // h2 writes whole frame headers, and whole PINGs.
             let payload = payload_bytes(bytes);
-            if let Some(frames) = divided(bytes, payload) {
+            if this.withholds_pongs && matches!(bytes, [_, _, _, PING, ACK, ..]) {
+                return Poll::Ready(Ok(HEADER_BYTES + payload));
+            }
+            if this.divides
+                && let Some(frames) = divided(bytes, payload)
+            {
                 this.unwritten = frames;
                 let _ = this.poll_unwritten(cx)?;
                 return Poll::Ready(Ok(HEADER_BYTES + payload));
             }
             this.left = HEADER_BYTES + payload;
         }
-        let most = if this.divides { this.left.min(bytes.len()) } else { bytes.len() };
+        let most = if changes { this.left.min(bytes.len()) } else { bytes.len() };
         let written = ready!(Pin::new(&mut this.io).poll_write(cx, &bytes[..most]))?;
         this.left = this.left.saturating_sub(written);
         Poll::Ready(Ok(written))

@@ -299,7 +299,11 @@ impl ClientConnection {
         let settled = Settled::default();
         let io =
             GoawayRecorder::new(io, C::is_broken, client_id.clone(), connection, settled.clone());
-        let io = TokioIo::new(HeaderBlocks::new(io, client_id.divides_header_blocks()));
+        let io = TokioIo::new(HeaderBlocks::new(
+            io,
+            client_id.divides_header_blocks(),
+            client_id.withholds_pongs(),
+        ));
         let mut builder = Builder::new(executor.clone());
         builder.timer(WorldTimer);
         if window.is_some() {

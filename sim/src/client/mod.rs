@@ -41,6 +41,7 @@ mod websocket;
 pub use answer::Head;
 pub(crate) use ask::GRPC_STATUS;
 pub use ask::{NAME_FIELD, OF_FIELD, RequestSpec};
+pub(crate) use client_id::withholds_pongs;
 pub use client_id::{ClientId, How, RequestFailure, ResponseSummary};
 pub use exchange::{AfterRequest, ExchangePacing, Http1Client, Pace};
 pub use goaway::FramePart;
