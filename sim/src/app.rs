@@ -184,6 +184,9 @@ async fn respond(
         }
         "/call" => {
             trailers = Some(grpc::trailers());
+            if parameter(&query, "unlimited").is_some() {
+                request.body().context().set_timeout(None);
+            }
             grpc::respond(&query).await
         }
         "/body" => match request.into_body().collect().await {

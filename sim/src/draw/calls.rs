@@ -44,5 +44,5 @@ fn call(dice: &mut Dice, edges: &Edges, begins: u64) -> Call {
     };
     let messages = dice.pick(&[0, 0, 1, 2, 3]);
     let ends = dice.pick(&[None, None, Some(CallEnd::Draining), Some(CallEnd::Spread)]);
-    Call { ms, messages, timeout_ms, ends }
+    Call { ms, messages, timeout_ms, ends, is_unlimited: dice.one_in(4) }
 }

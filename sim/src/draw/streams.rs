@@ -92,7 +92,8 @@ fn ordinary(dice: &mut Dice, scenario: &Scenario, edges: &Edges) -> Client {
         4 => RequestKind::Rare(RareRequest::RouteTimeout(Some(50_000))),
         5 => {
             let (ms, messages) = (60_000, dice.below(2));
-            let call = Call { ms, messages, timeout_ms: Some(50_000), ends: None };
+            let call =
+                Call { ms, messages, timeout_ms: Some(50_000), ends: None, is_unlimited: false };
             let traffic = Traffic::Http2 { requests: 1, every_ms: 1 };
             return Client::new(at_ms, RequestKind::Rare(RareRequest::Call(call)), traffic);
         }

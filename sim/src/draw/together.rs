@@ -172,8 +172,13 @@ fn calls_and_others(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
         _ => RequestKind::Unlimited(60_000),
     };
     let timeout_ms = dice.pick(&[None, Some(40), Some(400)]);
-    let call =
-        Call { ms: dice.pick(&[0, 5, 60_000]), messages: dice.below(3), timeout_ms, ends: None };
+    let call = Call {
+        ms: dice.pick(&[0, 5, 60_000]),
+        messages: dice.below(3),
+        timeout_ms,
+        ends: None,
+        is_unlimited: false,
+    };
     let kind = RequestKind::Rare(RareRequest::Call(call));
     let every_ms = dice.pick(&[1, 60, 500]);
     let at_ms = dice.pick(&[edges.stop, edges.drain, edges.cancel]);

@@ -16,8 +16,8 @@ const EARLY: Duration = Duration::from_micros(1);
 const LATE: Duration = Duration::from_millis(20);
 
 /// Checks each call: its status is 0 only if all messages came, `DEADLINE_EXCEEDED` only at a
-/// deadline, and `UNAVAILABLE` only when the shutdown cuts. No call outlasts its timeout, and none
-/// is refused as unprocessed after its handler began.
+/// deadline, and `UNAVAILABLE` only when the shutdown cuts. No call outlasts its timeout, none is
+/// refused as unprocessed after its handler began, and none is reset whose client takes everything.
 pub(super) fn statuses_are_true(history: &RunHistory<'_>) -> Judgement {
     let mut ended = 0;
     for observed in &history.requests {
@@ -39,6 +39,9 @@ pub(super) fn statuses_are_true(history: &RunHistory<'_>) -> Judgement {
             (None, RequestResult::Completed(200, _)) => Some("no status".to_owned()),
             (None, RequestResult::Failed(how)) if how == "stream-refused" => {
                 after_its_handler_began(history, observed)
+            }
+            (None, RequestResult::Failed(how)) if how == "stream-reset" => {
+                without_a_status(history, observed, *at)
             }
             (None, _) => None,
         };
@@ -96,6 +99,7 @@ fn before_its_deadline(
 ) -> Option<String> {
     // The deadline of the host ends with the response head.
     let host = history.scenario.request_timeout_ms;
+    let host = host.filter(|_| !call.is_unlimited);
     let host = host.filter(|_| call.messages == 0 || history.has_partial_io());
     let Some(timeout) = call.timeout_ms.into_iter().chain(host).min() else {
         return Some("a deadline that it did not have".to_owned());
@@ -115,6 +119,25 @@ fn after_its_handler_began(history: &RunHistory<'_>, observed: &ObservedRequest)
     let name = format!("client-{}/{}", observed.client, observed.number);
     let begun = history.server("handler begins").any(|record| record.text("of") == Some(&name));
     begun.then(|| "a refusal, although its handler had begun".to_owned())
+}
+
+/// Whether a call was reset although its client had taken all that came before, so that trailers
+/// with a status would have arrived.
+fn without_a_status(
+    history: &RunHistory<'_>,
+    observed: &ObservedRequest,
+    at: Duration,
+) -> Option<String> {
+    let takes_all = history
+        .client(observed)
+        .is_some_and(|client| matches!(client.traffic, Traffic::Http2 { .. }));
+    let is_cut = history.began(Phase::CleaningUp).is_some_and(|cut| at >= cut);
+    let is_judged = takes_all
+        && !is_cut
+        && history.delivers()
+        && !history.has_partial_io()
+        && history.scenario.caps.is_empty();
+    is_judged.then(|| "a reset, and without a status".to_owned())
 }
 
 /// Whether a call whose head came before the drain went on after the host had to end it.

@@ -20,6 +20,9 @@ pub struct Call {
     /// When the host ends it early, if it does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ends: Option<CallEnd>,
+    /// Whether the handler removes the deadline of its request. The one of its client remains.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_unlimited: bool,
 }
 
 /// When the host ends a call before its handler does.
@@ -33,13 +36,16 @@ pub enum CallEnd {
 
 impl Call {
     pub(super) fn ask(self) -> RequestSpec {
-        let Self { ms, messages, timeout_ms, ends } = self;
+        let Self { ms, messages, timeout_ms, ends, is_unlimited } = self;
         let mut target = format!("/call?ms={ms}&messages={messages}");
         target.push_str(match ends {
             Some(CallEnd::Draining) => "&end=drain",
             Some(CallEnd::Spread) => "&end=spread",
             None => "",
         });
+        if is_unlimited {
+            target.push_str("&unlimited=yes");
+        }
         if let Some(timeout) = timeout_ms {
             target.push_str(&format!("&grpc={timeout}"));
         }
