@@ -92,8 +92,10 @@ fn every_handler_was_asked_for(history: &RunHistory<'_>) -> Result<(), String> {
         if is_http2(history.scenario.clients.get(asked.on.0)) {
             continue;
         }
-        // And one for the name.
-        let fields = asked.record.number("fields").map(|fields| fields + 1);
+        // And one for the name. hyper removes a `Content-Length` beside a `Transfer-Encoding` (RFC
+        // 9112 §6.3).
+        let removed = u64::from(target.contains("odd=chunked-length"));
+        let fields = asked.record.number("fields").map(|fields| fields + 1 - removed);
         if record.number("fields") != fields {
             return Err(format!("{of} was sent with {fields:?} fields, its handler got {record}"));
         }

@@ -14,6 +14,9 @@ pub enum OddRequest {
     GetLength(usize),
     /// A `GET` with a chunked body of this many bytes; it is sent back.
     GetChunked(usize),
+    /// A `POST` with a chunked body of this many bytes, and a `Content-Length` besides (RFC 9112
+    /// §6.3). The body is sent back, and the connection ends.
+    ChunkedLength(usize),
     /// A `POST` that offers an upgrade and has a body of this many bytes, which the handler does
     /// not read.
     UpgradeBody(usize),
@@ -70,10 +73,11 @@ impl OddRequest {
     pub const LENGTHS: [Self; 2] = [Self::TwoLengths(100), Self::SignedLength(100)];
 
     /// One of each other kind.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::EmptyLine(0),
         Self::GetLength(100),
         Self::GetChunked(100),
+        Self::ChunkedLength(100),
         Self::UpgradeBody(1_000),
         Self::NoHost,
         Self::TwoHosts,
@@ -102,6 +106,7 @@ impl OddRequest {
             Self::EmptyLine(_) => "empty-line-after-a-body",
             Self::GetLength(_) => "get-length",
             Self::GetChunked(_) => "get-chunked",
+            Self::ChunkedLength(_) => "chunked-length",
             Self::UpgradeBody(_) => "upgrade-body",
             Self::NoHost => "no-host",
             Self::TwoHosts => "two-hosts",
@@ -139,7 +144,8 @@ impl OddRequest {
     /// Whether the connection ends with the response in any phase.
     #[must_use]
     pub const fn closes(self) -> bool {
-        matches!(self, Self::UpgradeBody(_) | Self::Http10) || self.asks_to_close()
+        matches!(self, Self::ChunkedLength(_) | Self::UpgradeBody(_) | Self::Http10)
+            || self.asks_to_close()
     }
 
     /// Whether the client asks for the end of the connection.
@@ -150,7 +156,10 @@ impl OddRequest {
     /// Whether the response must announce the end of the connection in any phase.
     #[must_use]
     pub const fn announces_close(self) -> bool {
-        self.asks_to_close() || self.is_refused() || self.is_malformed()
+        matches!(self, Self::ChunkedLength(_))
+            || self.asks_to_close()
+            || self.is_refused()
+            || self.is_malformed()
     }
 
     /// Whether the request has a body.
@@ -163,8 +172,10 @@ impl OddRequest {
 
     /// Returns the length of a body that is sent back.
     const fn echoed(self) -> Option<usize> {
-        if let Self::EmptyLine(bytes @ 1..) | Self::GetLength(bytes) | Self::GetChunked(bytes) =
-            self
+        if let Self::EmptyLine(bytes @ 1..)
+        | Self::GetLength(bytes)
+        | Self::GetChunked(bytes)
+        | Self::ChunkedLength(bytes) = self
         {
             Some(bytes)
         } else {
@@ -211,6 +222,15 @@ impl OddRequest {
                  {bytes:x}\r\n{}\r\n0\r\n\r\n",
                 body(bytes)
             ),
+            Self::ChunkedLength(bytes) => {
+                let size = format!("{bytes:x}\r\n");
+                format!(
+                    "POST {echo} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\
+                     Transfer-Encoding: chunked\r\n\r\n{size}{}\r\n0\r\n\r\n",
+                    size.len(),
+                    looks_like_requests(bytes)
+                )
+            }
             Self::UpgradeBody(bytes) => format!(
                 "POST {fast} HTTP/1.1\r\nHost: localhost\r\nConnection: upgrade\r\nUpgrade: h2c\r\n\
                  Content-Length: {bytes}\r\n\r\n{}",
@@ -258,6 +278,7 @@ impl OddRequest {
         } else if matches!(
             self,
             Self::EmptyLine(1..)
+                | Self::ChunkedLength(_)
                 | Self::UpgradeBody(_)
                 | Self::InvalidHostBody(_)
                 | Self::TwoLengths(_)

@@ -8,7 +8,9 @@ pub(super) fn odd_requests(dice: &mut Dice, scenario: &mut Scenario, edges: &Edg
         let mut odd = dice.pick(&OddRequest::ALL);
         match &mut odd {
             OddRequest::EmptyLine(bytes) => *bytes = dice.pick(&[0, 0, 10, 5_000]),
-            OddRequest::GetLength(bytes) | OddRequest::GetChunked(bytes) => {
+            OddRequest::GetLength(bytes)
+            | OddRequest::GetChunked(bytes)
+            | OddRequest::ChunkedLength(bytes) => {
                 *bytes = dice.pick(&[1, 100, 70_000]);
             }
             OddRequest::UpgradeBody(bytes) | OddRequest::InvalidHostBody(bytes) => {
