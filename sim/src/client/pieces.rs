@@ -54,7 +54,8 @@ async fn stays<Io: tokio::io::AsyncRead + AsyncWrite + Unpin>(
     false
 }
 
-/// Sends `next` in pieces, the first of them in one write with the request `before`.
+/// Sends `next` in pieces, the first of them in one write with the request `before`, or with its
+/// second half.
 async fn in_pieces<C: Connect>(
     client_id: &ClientId,
     client: &mut Http1Client<C::Io>,
@@ -71,14 +72,25 @@ async fn in_pieces<C: Connect>(
     let before = before.map(&mut asks);
     let (request, named) = asks(next);
     let mut pieces = how.pieces(&named.bytes(), named.head().len());
+    let mut half = Vec::new();
     if let Some((_, before)) = &before {
-        pieces[0] = [before.bytes(), pieces[0].clone()].concat();
+        let mut rest = before.bytes();
+        if how.before_ms > 0 {
+            half = rest.drain(..rest.len() / 2).collect();
+        }
+        pieces[0] = [rest, pieces[0].clone()].concat();
     } else if how.in_one_record && C::send_in_parts(io, how.parts(pieces.len())) {
         pieces = vec![named.bytes()];
     }
     let (read, mut write) = tokio::io::split(io);
     let mut reader = Reader::new(read, buffer, client_id.keeps());
     let sending = async {
+        if !half.is_empty() {
+            // If it fails, the next write does, too.
+            let _ = write.write_all(&half).await;
+            let _ = write.flush().await;
+            pause(Duration::from_millis(how.before_ms)).await;
+        }
         for (n, piece) in pieces.iter().enumerate() {
             if n > 0 {
                 pause(Duration::from_millis(how.every_ms)).await;

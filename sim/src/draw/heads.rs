@@ -83,9 +83,14 @@ fn in_pieces(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
             // It has lost its task by then.
             _ => Some(dice.pick(&[1_100, 1_500, 3_000])),
         };
+        let earlier = dice.pick(&[0, 1, 1, 1, 2]);
+        let has_slow_one_before = earlier > 0 && idle_ms.is_none() && dice.one_in(2);
+        let before_ms =
+            if has_slow_one_before { dice.pick(&[timeout / 2, timeout * 4 / 5]) } else { 0 };
         let how = HeadInPieces {
-            earlier: dice.pick(&[0, 1, 1, 1, 2]),
+            earlier,
             idle_ms,
+            before_ms,
             pieces,
             first: 0,
             every_ms: every_ms.max(1),
@@ -93,7 +98,7 @@ fn in_pieces(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
             in_one_record: dice.one_in(2),
         };
         // The first piece arrives across an edge, or early enough to be timed out before.
-        let waits = idle_ms.unwrap_or(0) * u64::from(how.earlier > 0);
+        let waits = before_ms + idle_ms.unwrap_or(0) * u64::from(how.earlier > 0);
         let before = match dice.below(3) {
             0 => scenario.latency_ms.0 * 5 + handshake + waits + dice.below(6),
             1 => waits + dice.below(timeout.min(2_000)),
@@ -122,6 +127,7 @@ fn as_it_closes(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges, handsha
     let how = HeadInPieces {
         earlier: 1,
         idle_ms: Some(idle_ms),
+        before_ms: 0,
         pieces: 1_000,
         first: 0,
         every_ms: 1,

@@ -85,6 +85,7 @@ fn short_beginnings(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
         let how = HeadInPieces {
             earlier: dice.below(2),
             idle_ms: Some(dice.pick(&[1, 300, 1_500])),
+            before_ms: 0,
             pieces: 2,
             first: dice.pick(&[1, 1, 1, 5]),
             // The last piece comes in time, or after the time of the first byte only.

@@ -154,6 +154,7 @@ fn begins_with_one_byte(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges)
     let how = HeadInPieces {
         earlier: 1,
         idle_ms: Some(idle_ms),
+        before_ms: 0,
         first: 0,
         pieces: 1_000,
         every_ms: (timeout * dice.pick(&[1, 3]) / 500).max(1),

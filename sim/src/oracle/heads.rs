@@ -66,7 +66,9 @@ fn times(
     let lasts = how.lasts(pieces.len());
     let near = Duration::from_millis(history.scenario.latency_ms.0);
     let far = history.under_way() + history.tolerance();
-    let sent = observed.observed;
+    let has_one_before = how.earlier > 0 && how.idle_ms.is_none();
+    let before_ms = if has_one_before { how.before_ms } else { 0 };
+    let sent = observed.observed + Duration::from_millis(before_ms);
     let mut begun = sent + far;
     if how.earlier > 0 {
         let before = history.requests.iter().find(|before| {

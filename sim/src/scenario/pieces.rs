@@ -29,6 +29,9 @@ pub struct HeadInPieces {
     /// Pause after the response before it; `None` if its first piece is in the same write as the
     /// last whole request.
     pub idle_ms: Option<u64>,
+    /// Pause within the head of that last whole request, in milliseconds.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub before_ms: u64,
     /// Number of pieces, if the head has as many bytes.
     pub pieces: u64,
     /// Bytes of one more piece, which comes first; 0 if there is none.
@@ -46,6 +49,11 @@ pub struct HeadInPieces {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
 const fn is_zero(number: &usize) -> bool {
     *number == 0
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+const fn is_none(ms: &u64) -> bool {
+    *ms == 0
 }
 
 impl HeadInPieces {
@@ -94,6 +102,7 @@ mod tests {
             let whole = HeadInPieces {
                 earlier: 1,
                 idle_ms: None,
+                before_ms: 0,
                 pieces,
                 first,
                 every_ms: 1,
