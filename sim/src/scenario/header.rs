@@ -43,7 +43,7 @@ pub enum HeaderFault {
     Missing,
     /// It sends a header without an address, and a request.
     Invalid,
-    /// It sends half of a header, and nothing more.
+    /// It sends a part of a header, and nothing more: a half, or, each third client, a few bytes.
     Half,
     /// It sends a header and a request where no header is expected.
     Unexpected,
@@ -142,7 +142,8 @@ impl HeaderFault {
             Self::Invalid => [&b"PROXY TCP4 192.0.2.7\r\n"[..], &request].concat(),
             Self::Half => {
                 let header = kind.bytes(n);
-                header[..header.len() / 2].to_vec()
+                let part = if n.is_multiple_of(3) { 1 + n % 5 } else { header.len() / 2 };
+                header[..part].to_vec()
             }
             Self::Unexpected => [kind.bytes(n), request].concat(),
         }
