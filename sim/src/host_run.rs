@@ -13,6 +13,7 @@ use crate::{
         Route,
     },
     hooks::HookScript,
+    metrics_page,
     network::{HostNetwork, Process, Stalls},
     observe,
     reloads::ReloadScript,
@@ -282,7 +283,7 @@ fn record_report(name: &str, trace: &Trace, report: &Report) {
 
 /// Probes readiness, liveness and serving on the internal server of `process`, for ever, in every
 /// fifth round by `HEAD`. Every fourth round also probes whether the process has started, and every
-/// eighth reads the status page.
+/// eighth reads the status page. The round after a phase change reads the metrics.
 ///
 /// After a phase change the probes are `pauses.0` apart; while nothing changes, the pause grows to
 /// at most `pauses.1`. After the exit they are two seconds apart. Each response is recorded: its
@@ -299,7 +300,7 @@ pub async fn probe<H: HostNetwork>(
         ClientId::new("prober", Trace::new()).with_max_wait(Duration::from_secs(1));
     let reader = untraced_client.clone().with_bodies(true);
     let mut lines = PROBED.map(|names| (names, None));
-    let mut status_page = None;
+    let (mut status_page, mut metrics_page) = (None, None);
     let changed = trace.phase_changed();
     let (mut round, mut quiet) = (0_u32, 0_u32);
     let route = Route::new(host, process, INTERNAL_PORT);
@@ -331,6 +332,14 @@ pub async fn probe<H: HostNetwork>(
             if probe_once(&reader, &route, &ask, &mut status_page).await.is_ok() {
                 let page = status_page.as_mut().map(Http1Client::take_last);
                 status_page::record(&trace, asked, &page.unwrap_or_default().body);
+            }
+        }
+        if quiet == 0 {
+            let ask = RequestSpec::get("/metrics");
+            let asked = world_time(&trace);
+            if probe_once(&reader, &route, &ask, &mut metrics_page).await.is_ok() {
+                let page = metrics_page.as_mut().map(Http1Client::take_last);
+                metrics_page::record(&trace, asked, &page.unwrap_or_default().body);
             }
         }
         round = round.wrapping_add(1);

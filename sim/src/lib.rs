@@ -44,6 +44,7 @@ pub mod fidelity;
 pub mod harness;
 pub mod hooks;
 pub mod host_run;
+mod metrics_page;
 pub mod network;
 mod observe;
 pub mod oracle;

@@ -5,8 +5,8 @@
 //! is not repeated here.
 
 use super::{
-    ErrorKind, INTERNAL_PATH, ObservedRequest, RequestResult, RunHistory, closes, hooks, log_lines,
-    serving,
+    ErrorKind, INTERNAL_PATHS, ObservedRequest, RequestResult, RunHistory, closes, hooks,
+    log_lines, serving,
 };
 use crate::{
     client::UNREAD_WINDOW,
@@ -274,7 +274,7 @@ pub(super) fn outcomes_are_counted(
 fn abort_phases_are_current(history: &RunHistory<'_>) -> Result<(), String> {
     let aborts = history.records.iter().enumerate().filter(|(_, record)| {
         record.text("message") == Some("request aborted")
-            && record.text("path") != Some(INTERNAL_PATH)
+            && !record.text("path").is_some_and(|path| INTERNAL_PATHS.contains(&path))
     });
     for (place, record) in aborts.filter(|_| history.tolerance().is_zero()) {
         let entered = history.phases.iter().rfind(|(_, entered, _)| *entered < place);
@@ -304,7 +304,7 @@ fn abort_ages_match_the_handlers(history: &RunHistory<'_>) -> Result<(), String>
             continue;
         };
         // The internal server's own routes have no handler in the trace.
-        if path == INTERNAL_PATH {
+        if INTERNAL_PATHS.contains(&path) {
             continue;
         }
         let is_it = |begins: &Record| {
@@ -352,9 +352,11 @@ fn unread_is_not_finished(history: &RunHistory<'_>, report: &Report) -> Result<(
     let unread = history.requests.iter().filter(|observed| {
         let max = UNREAD_WINDOW as usize;
         let large = |kind: &RequestKind| matches!(kind, RequestKind::Bytes(bytes) if *bytes > max);
-        history
-            .client(observed)
-            .is_some_and(|client| matches!(client.traffic, Traffic::Http2Leaves { .. }))
+        let leaves = |client: &Client| {
+            // After them it sends one more, of which it may read all.
+            matches!(client.traffic, Traffic::Http2Leaves { requests, .. } if observed.earlier < requests)
+        };
+        history.client(observed).is_some_and(leaves)
             && history.request_kind(observed).is_some_and(large)
             && observed.head.is_some_and(|(_, status, _)| status == 200)
             && !matches!(observed.end, Some((_, RequestResult::Completed(..))))

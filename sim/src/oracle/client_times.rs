@@ -320,7 +320,8 @@ pub(super) fn internal_heads_have_their_time(history: &RunHistory<'_>) -> Result
         history.impatient().any(|(_, signal)| signal.at >= cleaning_up && signal.at <= stopped);
     let is_stop = |record: &&Record| {
         let said = record.text("end").is_some_and(|end| end.starts_with("stop"));
-        said || (record.text("stage") == Some("stop") && record.event != "hook report")
+        let is_other = matches!(record.event, "hook report" | "status page");
+        said || (record.text("stage") == Some("stop") && !is_other)
     };
     let last = history.records.iter().filter(is_stop).map(|record| record.at).max();
     let closes = last.map_or(cleaning_up, |last| last.max(cleaning_up));

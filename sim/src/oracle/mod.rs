@@ -25,6 +25,7 @@ mod heads;
 mod hooks;
 mod lifecycle;
 mod log_lines;
+mod metrics;
 mod observed_request;
 mod open_connections;
 mod outcomes;
@@ -63,12 +64,13 @@ pub enum Exercise {
     No,
 }
 
-/// The path that strangers request from the internal server, which has its own limits.
-const INTERNAL_PATH: &str = "/status";
+/// The paths that strangers and the prober request from the internal server, which has its own
+/// limits.
+const INTERNAL_PATHS: [&str; 2] = ["/status", "/metrics"];
 
 /// Whether the shutdown is not what ends requests to this path.
 fn may_end_at_any_time(path: &str) -> bool {
-    has_failing_body(path) || path == INTERNAL_PATH
+    has_failing_body(path) || INTERNAL_PATHS.contains(&path)
 }
 
 impl Exercise {
@@ -199,6 +201,11 @@ pub const ORACLES: &[Oracle] = &[
         judge: streams::streams_have_a_budget,
     },
     Oracle { promise: "P13", words: "the status page is true", judge: status::pages_are_true },
+    Oracle {
+        promise: "P13",
+        words: "the metrics count what the report counts",
+        judge: metrics::scrapes_agree,
+    },
     Oracle {
         promise: "P13",
         words: "the log says what a shutdown waits for, and since when",

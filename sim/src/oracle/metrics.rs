@@ -1,0 +1,67 @@
+//! P13: the metrics count what the report counts.
+
+use super::{Exercise, Judgement, RunHistory};
+use lameduck::{Report, lifecycle::Phase};
+use std::time::Duration;
+
+/// No counter shows more than the report, and once all requests have ended, none shows less.
+pub(super) fn scrapes_agree(history: &RunHistory<'_>) -> Judgement {
+    let Some(report) = &history.outcome.report else { return Ok(Exercise::No) };
+    let settled = history.began(Phase::CleaningUp).unwrap_or(Duration::MAX);
+    let mut judged = 0;
+    for record in history.events("metrics page") {
+        let asked = record.number("asked_us").map(Duration::from_micros).unwrap_or_default();
+        let page = record.text("counters").unwrap_or_default();
+        for (name, reported) in counters(report) {
+            let shown = value(page, name);
+            if shown > reported || (asked > settled && shown < reported) {
+                return Err(format!(
+                    "{name} was {shown} at {asked:?}, and the report has {reported}"
+                ));
+            }
+        }
+        judged += usize::from(asked > settled);
+    }
+    Ok(Exercise::of(judged))
+}
+
+/// Returns the value of a counter; zeros are left out of the record.
+fn value(page: &str, name: &str) -> u64 {
+    let value = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    value.map_or(0, |value| value.parse().unwrap_or(u64::MAX))
+}
+
+/// Returns the counters of the page, with the numbers of the report.
+fn counters(report: &Report) -> [(&'static str, u64); 25] {
+    let (requests, connections) = (&report.requests, &report.connections);
+    [
+        ("lameduck_requests_started_total", requests.started),
+        (r#"lameduck_requests_total{outcome="finished"}"#, requests.finished),
+        (r#"lameduck_requests_total{outcome="timed_out"}"#, requests.timed_out),
+        (r#"lameduck_requests_total{outcome="aborted"}"#, requests.aborted),
+        (r#"lameduck_requests_total{outcome="gone"}"#, requests.gone),
+        ("lameduck_request_duration_seconds_count", requests.finished),
+        ("lameduck_panics_total", requests.panicked),
+        ("lameduck_streams_ended_total", report.streams_ended),
+        ("lameduck_work_dropped_total", report.work_dropped),
+        ("lameduck_work_panicked_total", report.work_panicked),
+        ("lameduck_connections_accepted_total", connections.accepted),
+        ("lameduck_connections_drained_total", connections.drained),
+        ("lameduck_connections_reset_total", connections.reset),
+        ("lameduck_connections_unannounced_total", connections.unannounced),
+        ("lameduck_connections_upgraded_total", connections.upgraded),
+        ("lameduck_connections_evicted_total", connections.evicted),
+        ("lameduck_close_races_total", connections.close_races),
+        (
+            r#"lameduck_client_timeouts_total{timeout="first_byte"}"#,
+            connections.first_byte_timeouts,
+        ),
+        (r#"lameduck_client_timeouts_total{timeout="handshake"}"#, connections.handshake_timeouts),
+        (r#"lameduck_client_timeouts_total{timeout="send"}"#, connections.send_timeouts),
+        (r#"lameduck_client_timeouts_total{timeout="body"}"#, connections.body_timeouts),
+        ("lameduck_proxy_headers_refused_total", connections.proxy_headers_refused),
+        (r#"lameduck_tls_handshakes_total{outcome="completed"}"#, connections.handshakes),
+        (r#"lameduck_tls_handshakes_total{outcome="failed"}"#, connections.handshakes_failed),
+        ("lameduck_accept_errors_total", connections.accept_errors),
+    ]
+}
