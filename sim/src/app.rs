@@ -119,6 +119,7 @@ impl hyper::service::Service<Request<Body>> for Drill {
         let left =
             context.remaining().map(|left| u64::try_from(left.as_micros()).unwrap_or(u64::MAX));
         fields.extend(left.map(|left| ("left_us", left.into())));
+        fields.extend(context.cancel_cause().map(|cause| ("cause", format!("{cause:?}").into())));
         let of = name.as_ref().and_then(|name| name.to_str().ok());
         fields.extend(of.map(|of| ("of", of.into())));
         fields.extend(announced(context).map(|peer| ("peer", peer.into())));

@@ -7,11 +7,15 @@
 use crate::spins;
 use lameduck::{
     lifecycle::Moment,
-    runtime::{Clock, Sleep},
+    runtime::{Clock, Seed, Sleep},
 };
 use std::{
     future::Future,
     pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     task::{Context, Poll},
     time::{Duration, SystemTime},
 };
@@ -25,16 +29,26 @@ const WAIT_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 /// Parts per million.
 const MILLION: i128 = 1_000_000;
 
+/// How far a skewed clock goes on in one instant of the world, whose instants are a millisecond
+/// apart, and from one read to the next, in nanoseconds.
+const WITHIN_INSTANT_MAX: u64 = 800_000;
+const BETWEEN_READS_MAX: u64 = 1 << 16;
+
 /// A host's clock. Its epoch is its construction; its wall time begins at 2030-01-01T00:00:00Z.
 ///
 /// With a skew it runs at a different rate than the world. At `skew_ppm = 100_000` it shows 1.1 s
 /// after one second of the world, so its host's timers fire early as seen from outside. Moments,
 /// waits and wall time are in the host's time; only the runtime underneath uses the world's time.
 /// State the bounds of a host in the host's clock.
+///
+/// In an instant of the world a skewed clock goes on by up to 800 µs, some of them from each read
+/// to the next: a deadline may pass between two reads in one poll.
 #[derive(Clone, Debug)]
 pub struct SimClock {
     epoch: tokio::time::Instant,
     skew_ppm: i64,
+    /// What it showed at its last read, in nanoseconds.
+    shown: Arc<AtomicU64>,
 }
 
 impl SimClock {
@@ -58,7 +72,7 @@ impl SimClock {
             skew_ppm > -1_000_000,
             "a clock with a skew of {skew_ppm} ppm would not go forward"
         );
-        Self { epoch: tokio::time::Instant::now(), skew_ppm }
+        Self { epoch: tokio::time::Instant::now(), skew_ppm, shown: Arc::default() }
     }
 
     /// Returns how much faster than the world the clock runs, in parts per million.
@@ -108,7 +122,15 @@ impl Default for SimClock {
 impl Clock for SimClock {
     fn now(&self) -> Moment {
         spins::note_poll();
-        Moment::from_nanos(self.to_host_time(self.epoch.elapsed()))
+        let begun = self.to_host_time(self.epoch.elapsed());
+        if self.skew_ppm == 0 {
+            return Moment::from_nanos(begun);
+        }
+        let last = self.shown.load(Relaxed);
+        let step = Seed(last).nth(0) % BETWEEN_READS_MAX;
+        let shown = begun.max((last + step).min(begun + WITHIN_INSTANT_MAX));
+        self.shown.store(shown, Relaxed);
+        Moment::from_nanos(shown)
     }
 
     fn sleep_until(&self, at: Moment) -> Pin<Box<dyn Sleep>> {
