@@ -1,5 +1,5 @@
-//! What hyper's client of HTTP/2 does not do: header blocks in several frames (RFC 9113 §4.3), which
-//! it sends only if they are longer than a frame may be, and PINGs without a response (§6.7).
+//! What hyper's client of HTTP/2 does not do: header blocks in several frames (RFC 9113 §4.3),
+//! which it sends only if they are longer than a frame may be, and PINGs without a response (§6.7).
 
 use super::{goaway::HEADER_BYTES, silent::PREFACE_BYTES};
 use std::{

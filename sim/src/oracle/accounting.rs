@@ -354,7 +354,8 @@ fn unread_is_not_finished(history: &RunHistory<'_>, report: &Report) -> Result<(
         let large = |kind: &RequestKind| matches!(kind, RequestKind::Bytes(bytes) if *bytes > max);
         let leaves = |client: &Client| {
             // After them it sends one more, of which it may read all.
-            matches!(client.traffic, Traffic::Http2Leaves { requests, .. } if observed.earlier < requests)
+            let Traffic::Http2Leaves { requests, .. } = client.traffic else { return false };
+            observed.earlier < requests
         };
         history.client(observed).is_some_and(leaves)
             && history.request_kind(observed).is_some_and(large)

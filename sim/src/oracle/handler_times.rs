@@ -13,8 +13,8 @@ use std::time::Duration;
 /// Longer than any handler runs.
 const NO_DEADLINE: Duration = Duration::from_secs(86_400);
 
-/// Checks the context that a handler gets: it shows the current phase and the whole deadline, and is
-/// not cancelled.
+/// Checks the context that a handler gets: it shows the current phase and the whole deadline, and
+/// is not cancelled.
 pub(super) fn contexts_are_true(history: &RunHistory<'_>) -> Result<(), String> {
     let own = history.scenario.request_timeout_ms.map(|ms| ms * 1_000);
     let slack = u64::try_from(history.rounding().as_micros()).unwrap_or(u64::MAX);
