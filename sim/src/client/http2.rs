@@ -77,6 +77,10 @@ pub async fn multiplexed<C: Connect>(
         }));
     }
     while requests.join_next().await.is_some() {}
+    if let Some(link) = open.take_if(|_| client_id.withholds_pongs()) {
+        // Its server has to end the connection.
+        link.stay(client_id).await;
+    }
     drop(open);
     tasks.end().await;
 }
