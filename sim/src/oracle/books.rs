@@ -209,8 +209,12 @@ fn ends_follow_the_last_response(history: &RunHistory<'_>) -> Result<(), String>
     Ok(())
 }
 
+/// The last stream of the first, graceful GOAWAY (RFC 9113 §6.8).
+const ALL_STREAMS: u64 = (1 << 31) - 1;
+
 /// Checks that no GOAWAY calls a request unprocessed whose handler began: its client would send it
-/// again. The n-th request of a connection has the stream 2n - 1, or a later one.
+/// again. The n-th request of a connection has the stream 2n - 1, or a later one. And no GOAWAY
+/// calls a stream processed that its client has not begun, or not completely.
 fn goaways_name_what_began(history: &RunHistory<'_>) -> Result<(), String> {
     let (asked, _) = asked(history);
     let mut begun: BTreeMap<(usize, u64), u64> = BTreeMap::new();
@@ -218,6 +222,10 @@ fn goaways_name_what_began(history: &RunHistory<'_>) -> Result<(), String> {
         if let Some(asked) = record.text("of").and_then(|of| asked.get(of)) {
             *begun.entry(asked.on).or_default() += 1;
         }
+    }
+    let mut sent: BTreeMap<(usize, u64), u64> = BTreeMap::new();
+    for asked in asked.values() {
+        *sent.entry(asked.on).or_default() += 1;
     }
     for goaway in history.events("goaway") {
         let client = goaway.actor.strip_prefix("client-").and_then(|n| n.parse().ok());
@@ -227,6 +235,10 @@ fn goaways_name_what_began(history: &RunHistory<'_>) -> Result<(), String> {
             return Err(format!(
                 "handlers of the streams up to {least} or later began, and the client got {goaway}"
             ));
+        }
+        let most = sent.get(&on).map_or(0, |sent| sent * 2 - 1);
+        if goaway.number("last_stream").is_some_and(|last| last > most && last != ALL_STREAMS) {
+            return Err(format!("the client had sent streams up to {most}, and got {goaway}"));
         }
     }
     Ok(())
