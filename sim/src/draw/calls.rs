@@ -43,6 +43,11 @@ fn call(dice: &mut Dice, edges: &Edges, begins: u64) -> Call {
         _ => None,
     };
     let messages = dice.pick(&[0, 0, 1, 2, 3]);
+    let ms = match timeout_ms {
+        // The second message comes as the time of the client ends.
+        Some(timeout) if messages > 1 && dice.one_in(2) => timeout * messages,
+        Some(_) | None => ms,
+    };
     let ends = dice.pick(&[None, None, Some(CallEnd::Draining), Some(CallEnd::Spread)]);
     Call { ms, messages, timeout_ms, ends, is_unlimited: dice.one_in(4) }
 }
