@@ -107,7 +107,10 @@ mod tests {
 
     /// A listener at which connections are always ready.
     #[derive(Debug)]
-    struct Flooded(&'static str);
+    struct Flooded {
+        path: &'static str,
+        is_inherited: bool,
+    }
 
     impl Listener for Flooded {
         type Io = Script;
@@ -118,18 +121,16 @@ mod tests {
         }
 
         fn local(&self) -> Address {
-            Address::Unix(Some(Path::new(self.0).into()))
+            Address::Unix(Some(Path::new(self.path).into()))
         }
 
         fn quiesce(&mut self) -> QuiesceOutcome {
-            QuiesceOutcome::Sealed
+            if self.is_inherited { QuiesceOutcome::Inherited } else { QuiesceOutcome::Sealed }
         }
     }
 
-    // At the connection limit the clients of one address took every place that became free (P15).
-    #[test]
-    fn listeners_take_turns() {
-        let mut listeners = Listeners::new(["a", "b", "c"].map(Flooded).into());
+    /// Accepts six times. Returns the paths of the listeners.
+    fn accept_six(listeners: &mut Listeners<Flooded>) -> Vec<String> {
         let mut next = || {
             let Poll::Ready(accepted) =
                 listeners.poll_accept(&mut Context::from_waker(Waker::noop()))
@@ -138,8 +139,29 @@ mod tests {
             };
             accepted.local.to_string()
         };
-        let locals: Vec<String> = (0..6).map(|_| next()).collect();
+        (0..6).map(|_| next()).collect()
+    }
+
+    // At the connection limit the clients of one address took every place that became free (P15).
+    #[test]
+    fn listeners_take_turns() {
+        let all = ["a", "b", "c"].map(|path| Flooded { path, is_inherited: false });
+        let locals = accept_six(&mut Listeners::new(all.into()));
         assert_eq!(locals[..3], locals[3..]);
         assert!(locals[0] != locals[1] && locals[1] != locals[2] && locals[2] != locals[0]);
+    }
+
+    // The process that stops emptied the queue of a socket that its successor inherits, and closed
+    // what the successor was to serve (P5a).
+    #[test]
+    fn the_queue_of_an_inherited_socket_is_left_to_the_successor() {
+        let [own, inherited] = [("own", false), ("inherited", true)]
+            .map(|(path, is_inherited)| Flooded { path, is_inherited });
+        let mut listeners = Listeners::new(vec![own, inherited]);
+        let before = accept_six(&mut listeners);
+        assert!(before.iter().any(|local| local.contains("inherited")), "{before:?}");
+        listeners.quiesce();
+        let after = accept_six(&mut listeners);
+        assert!(after.iter().all(|local| local.contains("own")), "{after:?}");
     }
 }
