@@ -37,8 +37,8 @@ pub(super) struct Loaded {
 
 /// The content of both files at one moment.
 pub(crate) struct Content {
-    certificate: io::Result<Vec<u8>>,
-    key: io::Result<Vec<u8>>,
+    pub(super) certificate: io::Result<Vec<u8>>,
+    pub(super) key: io::Result<Vec<u8>>,
 }
 
 impl CertificateFiles {

@@ -151,3 +151,49 @@ impl ResolvesServerCert for ReloadingCertificate {
         Some(self.current.read().unwrap_or_else(PoisonError::into_inner).clone())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{lifecycle::Moment, runtime::Sleep};
+    use std::{pin::Pin, time::SystemTime};
+
+    /// A clock that stands still.
+    #[derive(Debug)]
+    struct Still;
+
+    impl Clock for Still {
+        fn now(&self) -> Moment {
+            Moment::EPOCH
+        }
+
+        fn sleep_until(&self, _: Moment) -> Pin<Box<dyn Sleep>> {
+            unreachable!("nothing sleeps")
+        }
+
+        fn wall(&self) -> SystemTime {
+            UNIX_EPOCH
+        }
+    }
+
+    // A program that replaces one file after the other was caught between them: the operator got a
+    // warning for each renewal of the certificate.
+    #[test]
+    fn files_are_not_loaded_between_the_writes_of_two() {
+        let name = || vec!["localhost".to_owned()];
+        let [old, new] = [(); 2].map(|()| rcgen::generate_simple_self_signed(name()).unwrap());
+        let content = |certificate: &rcgen::CertifiedKey<rcgen::KeyPair>,
+                       key: &rcgen::CertifiedKey<rcgen::KeyPair>| {
+            let [certificate, key] = [certificate.cert.pem(), key.signing_key.serialize_pem()];
+            Content { certificate: Ok(certificate.into_bytes()), key: Ok(key.into_bytes()) }
+        };
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let files = CertificateFiles { certificate: "cert.pem".into(), key: "key.pem".into() };
+        let current = ReloadingCertificate::load(files, content(&old, &old), provider).unwrap();
+        current.check(content(&new, &old), &Still);
+        current.check(content(&new, &new), &Still);
+        assert_eq!(current.reloads(), [("replaced", 0), ("refused", 0)], "nothing is stable");
+        current.check(content(&new, &new), &Still);
+        assert_eq!(current.reloads(), [("replaced", 1), ("refused", 0)]);
+    }
+}
