@@ -6,6 +6,8 @@ use super::{
     script::End,
     world::{Stage, World},
 };
+#[cfg(feature = "__caps")]
+use crate::http::server::caps::Caps;
 use crate::http::server::limits::Limits;
 use std::time::Duration;
 
@@ -117,4 +119,33 @@ async fn a_call_that_is_over_while_it_is_polled_ends_by_trailers() {
             );
         }
     }
+}
+
+// A stream that stood still was never given up as long as the client left the kernel no room, while
+// it received the other streams (P15).
+#[cfg(feature = "__caps")]
+#[tokio::test]
+async fn a_stream_that_stands_still_is_reset_on_a_blocked_connection() {
+    // RFC 9113 §6.5.2: SETTINGS_INITIAL_WINDOW_SIZE is 1. Stream 3 gets 60,000 bytes more.
+    const ONE_BYTE: &[u8] = b"\x00\x00\x06\x04\x00\x00\x00\x00\x00\x00\x04\x00\x00\x00\x01";
+    const STILL: &[u8] = b"\x00\x00\x0f\x01\x05\x00\x00\x00\x01\x82\x86\x04\x08/streams\x01\x01a";
+    const MOVING: &[u8] = b"\x00\x00\x0d\x01\x05\x00\x00\x00\x03\x82\x86\x04\x06/large\x01\x01a\
+        \x00\x00\x04\x08\x00\x00\x00\x00\x03\x00\x00\xea\x60";
+    let mut caps = Caps::DEFAULT;
+    assert!(caps.set("stream_turn_bytes", 1_000));
+    let limits = Limits::default().send_timeout(Duration::from_secs(2)).caps(caps);
+    let mut world = World::with_limits(limits);
+    world.start().await;
+    world.wire().stop_receiving(5_000);
+    world.send(&[PREFACE, ONE_BYTE, STILL, MOVING].concat()).await;
+    world.pass(Duration::from_millis(100)).await;
+    for _ in 0..3 {
+        world.wire().make_room(10_000);
+        world.wait(1).await;
+    }
+    world.wire().make_room(usize::MAX);
+    world.settle().await;
+    let written = http2(&world.wire().written);
+    assert!(written.contains("R1/8") && !written.contains("R3"), "{written}");
+    assert!(written.contains("D3."), "{written}");
 }
