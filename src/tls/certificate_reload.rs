@@ -15,7 +15,7 @@ use std::{
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     thread,
-    time::{Duration, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 use tokio::sync::mpsc;
 
@@ -91,7 +91,7 @@ impl ReloadingCertificate {
                 clock.sleep_until(clock.now() + READ_INTERVAL).await;
                 let _ = requests.send(()).await;
                 let Some(content) = read.recv().await else { return };
-                self.check(content, &*clock);
+                self.check(content, clock.wall());
             }
         })
     }
@@ -99,7 +99,7 @@ impl ReloadingCertificate {
     /// Loads the files once their content has changed and stayed the same for one interval: a
     /// program that writes one file after the other is not caught between them. A certificate that
     /// cannot be used leaves the current one in place.
-    fn check(&self, content: Content, clock: &dyn Clock) {
+    fn check(&self, content: Content, now: SystemTime) {
         let fingerprint = content.fingerprint();
         {
             let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
@@ -114,7 +114,7 @@ impl ReloadingCertificate {
             Ok(Loaded { key, expires }) => {
                 *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(key);
                 self.expires.store(expires.map_or(0, |expires| expires.as_secs()), Relaxed);
-                let now = clock.wall().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+                let now = now.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
                 self.last_reload.store(now.as_secs(), Relaxed);
                 self.reloaded.fetch_add(1, Relaxed);
                 let path = self.files.certificate.display();
@@ -155,26 +155,6 @@ impl ResolvesServerCert for ReloadingCertificate {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{lifecycle::Moment, runtime::Sleep};
-    use std::{pin::Pin, time::SystemTime};
-
-    /// A clock that stands still.
-    #[derive(Debug)]
-    struct Still;
-
-    impl Clock for Still {
-        fn now(&self) -> Moment {
-            Moment::EPOCH
-        }
-
-        fn sleep_until(&self, _: Moment) -> Pin<Box<dyn Sleep>> {
-            unreachable!("nothing sleeps")
-        }
-
-        fn wall(&self) -> SystemTime {
-            UNIX_EPOCH
-        }
-    }
 
     // A program that replaces one file after the other was caught between them: the operator got a
     // warning for each renewal of the certificate.
@@ -190,10 +170,10 @@ mod tests {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let files = CertificateFiles { certificate: "cert.pem".into(), key: "key.pem".into() };
         let current = ReloadingCertificate::load(files, content(&old, &old), provider).unwrap();
-        current.check(content(&new, &old), &Still);
-        current.check(content(&new, &new), &Still);
+        current.check(content(&new, &old), UNIX_EPOCH);
+        current.check(content(&new, &new), UNIX_EPOCH);
         assert_eq!(current.reloads(), [("replaced", 0), ("refused", 0)], "nothing is stable");
-        current.check(content(&new, &new), &Still);
+        current.check(content(&new, &new), UNIX_EPOCH);
         assert_eq!(current.reloads(), [("replaced", 1), ("refused", 0)]);
     }
 }
