@@ -30,7 +30,7 @@ pub struct HeadInPieces {
     /// last whole request.
     pub idle_ms: Option<u64>,
     /// Pause within the head of that last whole request, in milliseconds.
-    #[serde(default, skip_serializing_if = "is_none")]
+    #[serde(default, skip_serializing_if = "super::traffic::is_zero")]
     pub before_ms: u64,
     /// Number of pieces, if the head has as many bytes.
     pub pieces: u64,
@@ -49,11 +49,6 @@ pub struct HeadInPieces {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
 const fn is_zero(number: &usize) -> bool {
     *number == 0
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
-const fn is_none(ms: &u64) -> bool {
-    *ms == 0
 }
 
 impl HeadInPieces {
