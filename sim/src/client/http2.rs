@@ -5,9 +5,9 @@ use super::{
     ClientId, Connect, GRPC_STATUS, Head, How, RequestFailure, RequestSpec, ResponseSummary,
     goaway::{FramePart, GoawayRecorder, Settled},
     grpc::Reply,
-    header_blocks::HeaderBlocks,
     http1,
     hyper_runtime::{Tracked, WorldTimer},
+    odd_frames::OddFrames,
 };
 use crate::{task_count::counted, trace::Fnv64};
 use bytes::Bytes;
@@ -303,7 +303,7 @@ impl ClientConnection {
         let settled = Settled::default();
         let io =
             GoawayRecorder::new(io, C::is_broken, client_id.clone(), connection, settled.clone());
-        let io = TokioIo::new(HeaderBlocks::new(
+        let io = TokioIo::new(OddFrames::new(
             io,
             client_id.divides_header_blocks(),
             client_id.withholds_pongs(),

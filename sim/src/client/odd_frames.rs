@@ -21,7 +21,7 @@ const PARTS: usize = 3;
 /// Passes all bytes through, but may divide each header block that it writes into several frames,
 /// and withhold the response to each PING.
 #[derive(Debug)]
-pub(super) struct HeaderBlocks<Io> {
+pub(super) struct OddFrames<Io> {
     io: Io,
     /// Whether header blocks are divided.
     divides: bool,
@@ -32,14 +32,14 @@ pub(super) struct HeaderBlocks<Io> {
     unwritten: Vec<u8>,
 }
 
-impl<Io> HeaderBlocks<Io> {
+impl<Io> OddFrames<Io> {
     /// `divides`: whether header blocks are divided.
     pub(super) const fn new(io: Io, divides: bool, withholds_pongs: bool) -> Self {
         Self { io, divides, withholds_pongs, left: PREFACE_BYTES, unwritten: Vec::new() }
     }
 }
 
-impl<Io: AsyncWrite + Unpin> HeaderBlocks<Io> {
+impl<Io: AsyncWrite + Unpin> OddFrames<Io> {
     fn poll_unwritten(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.unwritten.is_empty() {
             let written = ready!(Pin::new(&mut self.io).poll_write(cx, &self.unwritten))?;
@@ -52,7 +52,7 @@ impl<Io: AsyncWrite + Unpin> HeaderBlocks<Io> {
     }
 }
 
-impl<Io: AsyncWrite + Unpin> AsyncWrite for HeaderBlocks<Io> {
+impl<Io: AsyncWrite + Unpin> AsyncWrite for OddFrames<Io> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -93,7 +93,7 @@ impl<Io: AsyncWrite + Unpin> AsyncWrite for HeaderBlocks<Io> {
     }
 }
 
-impl<Io: AsyncRead + Unpin> AsyncRead for HeaderBlocks<Io> {
+impl<Io: AsyncRead + Unpin> AsyncRead for OddFrames<Io> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
