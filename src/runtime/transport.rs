@@ -18,12 +18,7 @@ pub trait Transport: AsyncRead + AsyncWrite + Unpin + Send + Sync + 'static {
 
     /// The state of the peer, whatever bytes are unread.
     fn peer(&self) -> Peer {
-        match self.peek() {
-            Peek::Data | Peek::Empty => Peer::Open,
-            Peek::Ended => Peer::HalfClosed,
-            Peek::Broken => Peer::Gone,
-            Peek::Unknown => Peer::Unknown,
-        }
+        self.peek().into()
     }
 
     /// Ready when something can be read, an end of stream included. Reads nothing. Otherwise
@@ -168,6 +163,18 @@ pub enum Peer {
     Gone,
     /// This transport cannot tell.
     Unknown,
+}
+
+impl From<Peek> for Peer {
+    /// What a peek says of the peer. Bytes that are unread hide the end behind them.
+    fn from(peek: Peek) -> Self {
+        match peek {
+            Peek::Data | Peek::Empty => Self::Open,
+            Peek::Ended => Self::HalfClosed,
+            Peek::Broken => Self::Gone,
+            Peek::Unknown => Self::Unknown,
+        }
+    }
 }
 
 /// An in-memory pipe, for tests. Its `poll_read` has no readiness cache, so a peek would add

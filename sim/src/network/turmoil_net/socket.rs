@@ -231,12 +231,7 @@ impl Transport for TurmoilNetStream {
 
     /// A reset is noticed behind bytes that the host has not read.
     fn peer(&self) -> Peer {
-        match self.peek_kernel() {
-            Peek::Data | Peek::Empty => Peer::Open,
-            Peek::Ended => Peer::HalfClosed,
-            Peek::Broken => Peer::Gone,
-            Peek::Unknown => Peer::Unknown,
-        }
+        self.peek_kernel().into()
     }
 
     fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
