@@ -271,6 +271,7 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
         now: Moment,
     ) -> Transition<T, S> {
         let called = self.connection.take_called();
+        self.stall_timer.reset();
         self.connection.responses.record_responses_in(slot);
         if called {
             // The bytes that were read since the call were the request's body. A next head that

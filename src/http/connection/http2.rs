@@ -438,11 +438,13 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
     /// Handles the end of the connection, by hyper or by us.
     fn end(&mut self, worker: &WorkerContext<S>, clean: bool) -> Transition<T, S> {
         drop(self.hyper.take());
+        let has_discarded = self.unflushed.has_discarded();
         if clean || self.connection.io.is_flushed() {
             self.unflushed.settle_flushed(|| worker.server().clock.now());
         }
         let Some(mut io) = self.take_io() else { return Transition::Close };
-        if !clean && self.is_any_cut() {
+        // If the client ends its side at a frame's end, hyper ends cleanly, whatever is in flight.
+        if has_discarded || self.is_any_cut() {
             io.mark_cut();
         }
         io.read_ahead();

@@ -315,7 +315,9 @@ pub(super) fn close_after_response<T: Transport>(
     let is_at_risk = is_our_end
         || connection.server().caps().sent_at_once.is_exceeded_by(connection.io.written() as usize);
     if is_at_risk && io.unacknowledged().is_some_and(|bytes| bytes > FIN_BYTES) {
-        return Some(Lingering::until_acked(io));
+        // A request that crosses our FIN arrives before the acknowledgement of the FIN.
+        let race = if is_our_end { Race::Open } else { Race::NotCounted };
+        return Some(Lingering { race, ..Lingering::until_acked(io) });
     }
     io.end_cleanly();
     None

@@ -281,6 +281,15 @@ impl UnflushedResponses {
         }
     }
 
+    /// Whether HTTP/2 has thrown bytes of a response away that is in the queue.
+    pub(crate) fn has_discarded(&self) -> bool {
+        self.connection.responses.has_unflushed()
+            && self
+                .lock()
+                .iter()
+                .any(|in_flight| in_flight.request().progress.written_part() == Written::Incomplete)
+    }
+
     /// Marks the requests as slow whose responses cannot be sent, because their client does not
     /// read.
     pub(crate) fn set_slow(&self) {

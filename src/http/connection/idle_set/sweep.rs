@@ -150,18 +150,20 @@ impl<L: IdlePoller, S: HttpService> IdleSet<L, S> {
             Peek::Data => self.wake_task(key, Bytes::new()),
             Peek::Ended | Peek::Broken => self.close(key),
             Peek::Empty | Peek::Unknown => {
-                let _ = Pin::new(io).poll_shutdown(&mut Context::from_waker(Waker::noop()));
+                let shut = Pin::new(io).poll_shutdown(&mut Context::from_waker(Waker::noop()));
                 info.since = now;
                 info.state = IdleState::Closing(Race::Open);
                 self.worker.server().metrics.unannounced.add_one();
-                return now + RACE_WATCH;
+                if shut.is_ready() {
+                    return now + RACE_WATCH;
+                }
+                self.resume_closing(key, Race::Open);
             }
         }
         Moment::NEVER
     }
 
-    /// Ends the watch for a close race. A task waits for a client that has not acknowledged the
-    /// last response.
+    /// Ends the watch for a close race.
     fn end_watch(&mut self, key: usize) {
         // The deadline may pass before the socket was polled; poll it once more.
         self.count_race(&mut Context::from_waker(Waker::noop()), key);
@@ -169,9 +171,12 @@ impl<L: IdlePoller, S: HttpService> IdleSet<L, S> {
         let IdleState::Closing(race) = info.state else { return };
         let is_unacknowledged = info.awaits_acknowledgement()
             && io.unacknowledged().is_some_and(|bytes| bytes > FIN_BYTES);
-        if !is_unacknowledged {
-            return self.close(key);
-        }
+        if is_unacknowledged { self.resume_closing(key, race) } else { self.close(key) }
+    }
+
+    /// Continues a close in a task: its client has not acknowledged the last response, or a
+    /// close_notify waits for a place in the kernel's buffer.
+    fn resume_closing(&mut self, key: usize, race: Race) {
         let Some((_, slot, io, _)) = self.remove(key) else { return };
         let lingering = match race {
             Race::Open => Lingering::counting_races(io),

@@ -2,7 +2,7 @@
 //! change them.
 
 use super::{
-    HTTP2_FIRST, HTTP2_SECOND, PREFACE,
+    HTTP2_FIRST, HTTP2_SECOND, HTTP2_WAITS, PREFACE,
     output::{http1, http2},
     script::End,
     world::{Stage, World},
@@ -74,5 +74,54 @@ async fn an_interim_response_in_two_parts_is_no_part_of_the_response() {
         assert_eq!(http1(&world.wire().written), format!("{before}100"));
         world.send(b"1").await;
         assert_eq!(http1(&world.wire().written), format!("{before}100 500c"));
+    }
+}
+
+// After a response that announced the close, only requests counted that had arrived before our FIN.
+// One that crossed it got no response, and was not counted (P5b).
+#[tokio::test]
+async fn a_request_that_crosses_an_announced_close_is_counted() {
+    const WAITS: &[u8] = b"GET /waits HTTP/1.1\r\nhost: a\r\n\r\n";
+    for (crosses, races) in [(WAITS, 1), (&b"\r\n"[..], 0)] {
+        let mut world = World::new();
+        world.start().await;
+        world.send(WAITS).await;
+        world.enter(Stage::Draining).await;
+        world.wire().stop_receiving(usize::MAX);
+        world.release_handler();
+        world.settle().await;
+        assert_eq!(http1(&world.wire().written), "200c");
+        assert!(world.wire().shut && !world.has_ended());
+        world.send(crosses).await;
+        world.send(crosses).await;
+        assert_eq!(world.connections().close_races, races, "{}", crosses.escape_ascii());
+        world.wire().make_room(usize::MAX);
+        world.wait(1).await;
+        assert!(world.has_ended());
+        assert_eq!(world.requests().started, 1);
+    }
+}
+
+// A client of HTTP/2 shut its side before a response was complete, or as its last part waited to be
+// written. hyper threw the rest away, and over TLS a close_notify followed all the same (P5d).
+#[tokio::test]
+async fn a_response_whose_rest_is_thrown_away_is_cut() {
+    const STREAMS: &[u8] = b"\x00\x00\x0f\x01\x05\x00\x00\x00\x01\x82\x86\x04\x08/streams\x01\x01a";
+    let waits = &HTTP2_WAITS[PREFACE.len()..];
+    let cases = [(STREAMS, 0), (STREAMS, 4), (waits, 0), (waits, 4)];
+    for ((request, half_frame), ends) in
+        cases.into_iter().flat_map(|case| [(case, true), (case, false)])
+    {
+        let mut world = World::new();
+        world.start().await;
+        world.send(&[PREFACE, request].concat()).await;
+        if ends {
+            world.release_handler();
+        }
+        world.wire().send(&HTTP2_SECOND[..half_frame]);
+        world.wire().end();
+        world.settle().await;
+        assert_eq!((world.requests().finished, world.requests().gone), (0, 1));
+        assert!(world.wire().is_cut && world.has_ended());
     }
 }

@@ -282,3 +282,21 @@ async fn the_time_for_a_response_does_not_begin_with_the_one_before() {
     idle.sweep_all();
     assert_eq!(idle.worker.server().metrics.connections().send_timeouts, 1);
 }
+
+/// The kernel had no place for the close_notify of an idle connection, since its client received
+/// slowly. The connection was closed without one, as if something had been cut (P5d).
+#[tokio::test]
+async fn a_close_that_waits_for_a_place_is_continued_by_a_task() {
+    let (io, wire) = script();
+    lock(&wire).hold_flushes(true);
+    let mut idle = Idle::draining([io], true);
+    assert_eq!(idle.sweep_all(), Moment::NEVER);
+    assert!(idle.set.is_empty());
+    assert_eq!(idle.set.drain_resumed().count(), 1);
+    tokio::task::yield_now().await;
+    assert!(!lock(&wire).shut);
+    lock(&wire).hold_flushes(false);
+    tokio::task::yield_now().await;
+    assert!(lock(&wire).shut);
+    assert_eq!(idle.worker.server().metrics.connections().unannounced, 1);
+}

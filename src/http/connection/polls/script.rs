@@ -259,8 +259,12 @@ impl AsyncWrite for Script {
         Poll::Ready(Ok(()))
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut wire = self.wire();
+        if wire.flush_waits {
+            wire.writer = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
         wire.shut = true;
         if wire.broken {
             return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));

@@ -1,7 +1,7 @@
 //! Timeouts at the moment at which what they wait for arrives, and waits that end together.
 
 use super::{
-    HTTP2_WAITS, PREFACE,
+    HTTP2_FIRST, HTTP2_SECOND, HTTP2_WAITS, PREFACE,
     output::{http1, http2},
     script::End,
     world::{Stage, World},
@@ -26,6 +26,33 @@ async fn a_client_that_stops_within_a_frame_has_its_time_once() {
     world.wait(4).await;
     assert_eq!((world.requests().timed_out, world.requests().gone), (1, 0));
     assert_eq!(world.wire().how_it_ended(), End::Open);
+}
+
+// A client had all of a response after a wait. When the next one, more than a timeout later, could
+// not be sent at once, the connection was reset in the same moment: the time since the first wait
+// counted (P15).
+#[tokio::test]
+async fn the_time_to_receive_a_response_does_not_begin_with_an_earlier_one() {
+    const OPTIONS: &[u8] = b"OPTIONS / HTTP/1.1\r\nhost: a\r\n\r\n";
+    let timeout = Duration::from_millis(200);
+    let http2 = [PREFACE, HTTP2_FIRST].concat();
+    for (first, second) in [(OPTIONS, OPTIONS), (&http2, HTTP2_SECOND)] {
+        let mut world = World::with_limits(Limits::default().send_timeout(timeout));
+        world.start().await;
+        world.wire().make_room(0);
+        world.send(first).await;
+        world.wire().make_room(usize::MAX);
+        world.settle().await;
+        assert_eq!(world.requests().finished, 1);
+        world.pass(timeout * 2).await;
+        world.wire().make_room(0);
+        world.send(second).await;
+        assert_eq!(world.wire().how_it_ended(), End::Open);
+        world.pass(timeout / 2).await;
+        assert_eq!(world.wire().how_it_ended(), End::Open);
+        world.wait(2).await;
+        assert_eq!(world.wire().how_it_ended(), End::Reset);
+    }
 }
 
 // The last bytes of a body had arrived when its time was over, and were not read any more: the
