@@ -159,10 +159,7 @@ fn depends_on_the_machine(client: &Client, record: &Record, stalled: &[Record]) 
     let request = record.number("request").unwrap_or_default();
     // The delays of many requests one after the other add up to more than `NEAR`.
     let is_chain = matches!(client.traffic, Traffic::KeepAlive { .. } | Traffic::PerRequest { .. });
-    if is_spread(&client.request_kind)
-        || client.then.as_ref().is_some_and(is_spread)
-        || (is_chain && request >= CHAIN_MAX)
-    {
+    if client.kinds().any(is_spread) || (is_chain && request >= CHAIN_MAX) {
         return true;
     }
     // An RST discards what the simulated receiver has not read, and Linux's not. A response that

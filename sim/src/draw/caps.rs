@@ -69,7 +69,7 @@ fn many(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
             let requests = dice.pick(&[2, 7, 15, 16, 17, 18, 33, 40]);
             let traffic = Traffic::Pipelined { requests, every_ms: 0 };
             let mut client = Client::new(at_ms, kind(dice), traffic);
-            client.then = dice.one_in(2).then_some(RequestKind::Slow(dice.pick(&[1, 30])));
+            client.then.extend(dice.one_in(2).then_some(RequestKind::Slow(dice.pick(&[1, 30]))));
             scenario.clients.push(client);
         }
         2 => {

@@ -156,6 +156,7 @@ fn client(dice: &mut Dice, scenario: &Scenario, edges: &Edges, kinds: &[Kind]) -
     // The trace identifies the request by its target, so the two must differ.
     let then = then.filter(|then| then.ask().target != request_kind.ask().target);
     let waits_for_settings = kind == Kind::Http2 && at_ms % 3 == 0;
+    let then = then.into_iter().collect();
     Client { then, waits_for_settings, ..Client::new(at_ms, request_kind, traffic) }
 }
 

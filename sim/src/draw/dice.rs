@@ -111,6 +111,11 @@ impl Dice {
         Self { seed: Seed(Seed(seed).nth(0x57_a7_75)), thrown: 0 }
     }
 
+    /// Creates independent dice for requests of several kinds on one connection.
+    pub(super) const fn of_sequences(seed: u64) -> Self {
+        Self { seed: Seed(Seed(seed).nth(0x5e_90e2)), thrown: 0 }
+    }
+
     /// Creates independent dice for the faults of downstreams.
     pub(crate) const fn of_downstreams(seed: u64) -> Self {
         Self { seed: Seed(Seed(seed).nth(0xd0_57_ea)), thrown: 0 }

@@ -107,7 +107,7 @@ fn in_pieces(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
         let edge = dice.pick(&[edges.stop, edges.drain, edges.drain]);
         let mut client =
             Client::new(edge.saturating_sub(before), RequestKind::Fast, Traffic::InPieces(how));
-        client.then = (next != RequestKind::Fast).then_some(next);
+        client.then.extend((next != RequestKind::Fast).then_some(next));
         scenario.clients.push(client);
     }
     if dice.one_in(3) {

@@ -25,6 +25,7 @@ mod heads;
 mod latecomers;
 mod rare;
 mod real_time;
+mod sequences;
 mod serving;
 mod slow_parts;
 mod starts;
@@ -233,6 +234,7 @@ fn draw_as(
     handshakes::draw(&mut Dice::of_handshakes(seed), &mut scenario, &edges);
     slow_parts::draw(&mut Dice::of_slow_parts(seed), &mut scenario, &edges);
     waiting::draw(&mut Dice::of_waiting(seed), &mut scenario, &edges);
+    sequences::draw(&mut Dice::of_sequences(seed), &mut scenario, &edges);
     starts::draw(&mut Dice::of_starts(seed), &mut scenario);
     scenario
 }

@@ -102,10 +102,11 @@ pub(super) fn spread(scenario: &mut Scenario) {
         .clients
         .iter_mut()
         .filter(|client| matches!(client.traffic, Traffic::Pipelined { .. }));
-    for kind in pipelined.flat_map(|client| [Some(&mut client.request_kind), client.then.as_mut()])
-    {
-        if let Some(RequestKind::Bytes(bytes)) = kind {
-            *bytes = (*bytes).min(FITS_INTO_THE_BUFFERS);
+    for client in pipelined {
+        for kind in [&mut client.request_kind].into_iter().chain(&mut client.then) {
+            if let RequestKind::Bytes(bytes) = kind {
+                *bytes = (*bytes).min(FITS_INTO_THE_BUFFERS);
+            }
         }
     }
     let most = scenario.plan.cleanup / scenario.hooks.len().max(1) as u64;

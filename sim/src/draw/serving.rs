@@ -467,7 +467,7 @@ pub(super) fn http1_client(
             Traffic::KeepAlive { requests, every_ms, retries: false }
         }
     };
-    let then =
-        (!matches!(traffic, Traffic::Once(_)) && dice.one_in(2)).then_some(RequestKind::Fast);
-    Client { then, ..Client::new(at_ms, request_kind, traffic) }
+    let client = Client::new(at_ms, request_kind, traffic);
+    let is_followed = !matches!(traffic, Traffic::Once(_)) && dice.one_in(2);
+    if is_followed { client.then(RequestKind::Fast) } else { client }
 }

@@ -24,7 +24,7 @@ pub(super) fn draw(
             continue;
         };
         client.request_kind = RequestKind::User(Box::new(request.clone()));
-        client.then = None;
+        client.then.clear();
         // The drain gives up slow clients, which is not the fault of the service.
         client.traffic = client.traffic.at_full_pace();
         if !request.is_single() {

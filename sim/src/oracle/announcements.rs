@@ -8,6 +8,7 @@ mod spread;
 use super::{ObservedRequest, RequestResult, RunHistory};
 use crate::scenario::{
     Client, Fault, OddRequest, Pacing, ProxyHeader, RareRequest, RequestKind, Traffic, client_name,
+    has_failing_body,
 };
 use crate::trace::Record;
 use lameduck::lifecycle::Phase;
@@ -276,6 +277,7 @@ impl<'a> Delay<'a> {
             let told = connection.goaway.filter(|told| *told < until);
             if let Some(told) = told
                 && connection.first_head().is_none_or(|head| told + self.history.tolerance() < head)
+                && !self.has_cut_response(connection)
             {
                 return Err(format!(
                     "a connection opened at {:?} got a GOAWAY at {told:?}, before any response",
@@ -284,6 +286,13 @@ impl<'a> Delay<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Whether a response on this connection failed before its client saw the head.
+    fn has_cut_response(&self, connection: &Connection<'_>) -> bool {
+        let failed = |observed: &&ObservedRequest| observed.failure() == Some("stream-reset");
+        let fails = |observed| self.history.request_kind(observed).is_some_and(has_failing_body);
+        connection.requests.iter().copied().filter(failed).any(fails)
     }
 
     /// Whether the response to this request ends the connection in any phase.
@@ -404,9 +413,7 @@ impl<'a> Delay<'a> {
             };
             *bytes > SENT_AT_ONCE
         };
-        let has_large = |client: &Client| {
-            is_large(&client.request_kind) || client.then.as_ref().is_some_and(is_large)
-        };
+        let has_large = |client: &Client| client.kinds().any(is_large);
         // How much a user's service sends is known only afterwards.
         let was_large = |observed: &&ObservedRequest| {
             let bytes = match observed.end {
@@ -465,7 +472,6 @@ fn follows_a_long_response(history: &RunHistory<'_>, observed: &ObservedRequest)
         )
     };
     history.client(observed).is_some_and(|client| {
-        matches!(client.traffic, Traffic::Pipelined { .. })
-            && [Some(&client.request_kind), client.then.as_ref()].into_iter().flatten().any(is_long)
+        matches!(client.traffic, Traffic::Pipelined { .. }) && client.kinds().any(is_long)
     })
 }

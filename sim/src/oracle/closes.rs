@@ -234,8 +234,8 @@ pub(super) fn races_are_counted(history: &RunHistory<'_>, report: &Report) -> Re
     Ok(())
 }
 
-/// Returns the number of connections whose client sent requests in one write, got a response that
-/// announced the close, and none to the requests after it.
+/// Returns the number of connections whose client sent requests without waiting, got a response
+/// that announced the close, and none to the requests that it had sent by then.
 fn requests_after_the_last(history: &RunHistory<'_>) -> u64 {
     if !history.delivers() || history.has_partial_io() {
         return 0;
@@ -249,9 +249,9 @@ fn requests_after_the_last(history: &RunHistory<'_>) -> u64 {
         };
         // The next requests are unread, and not its own body. Two kinds may have one target.
         let is_plain = |client: &Client| {
-            let then = client.then.as_ref().filter(|_| observed.earlier % 2 == 1);
-            let kind = then.unwrap_or(&client.request_kind);
-            matches!(kind, RequestKind::Fast | RequestKind::Slow(_) | RequestKind::Head)
+            let n = usize::try_from(observed.earlier).unwrap_or(usize::MAX);
+            let kind = client.kinds().cycle().nth(n);
+            matches!(kind, Some(RequestKind::Fast | RequestKind::Slow(_) | RequestKind::Head))
         };
         let is_in_time = |at: Duration| until.is_none_or(|until| at < until);
         history.client(observed).is_some_and(|client| pipelines(client) && is_plain(client))
@@ -259,10 +259,16 @@ fn requests_after_the_last(history: &RunHistory<'_>) -> u64 {
             && matches!(observed.end, Some((at, RequestResult::Completed(..))) if is_in_time(at))
     });
     let is_followed = |closes: &&ObservedRequest| {
+        let received = closes.head.map_or(Duration::ZERO, |(at, ..)| at);
+        let is_in_one_write = history
+            .client(closes)
+            .is_some_and(|client| matches!(client.traffic, Traffic::Pipelined { every_ms: 0, .. }));
+        // One that was sent later may arrive after the acknowledgement.
+        let crosses = |sent| is_in_one_write || sent + history.tolerance() < received;
         history.requests.iter().any(|observed| {
             (observed.client, observed.connection) == (closes.client, closes.connection)
                 && observed.earlier > closes.earlier
-                && observed.sent.is_some()
+                && observed.sent.is_some_and(crosses)
                 && observed.head.is_none()
         })
     };
@@ -315,9 +321,7 @@ pub(super) fn unannounced_closes_are_counted(
                     | RequestKind::User(_)
             )
         };
-        matches!(client.traffic, Traffic::KeepAlive { .. })
-            && !tears(&client.request_kind)
-            && !client.then.as_ref().is_some_and(tears)
+        matches!(client.traffic, Traffic::KeepAlive { .. }) && !client.kinds().any(tears)
     };
     let closed = history.records.iter().filter(|record| {
         let client = connection_of(record).and_then(|(n, _)| history.scenario.clients.get(n));

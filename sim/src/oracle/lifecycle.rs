@@ -59,7 +59,10 @@ fn no_connection_is_refused(history: &RunHistory<'_>) -> Result<(), String> {
     let Some(serving) = history.began(Phase::Serving) else { return Ok(()) };
     let open_until = history.began(Phase::Draining).unwrap_or(Duration::MAX);
     for record in history.events("connect failed") {
-        if record.actor.starts_with("client-")
+        // A client with a slow header may be refused for that.
+        let client = record.actor.strip_prefix("client-").and_then(|n| n.parse::<usize>().ok());
+        let client = client.and_then(|n| history.scenario.clients.get(n));
+        if client.is_some_and(|client| !client.has_slow_header())
             && record.at > serving + history.under_way() * 2 + history.tolerance()
             && record.at + history.outcome.grain < open_until
         {

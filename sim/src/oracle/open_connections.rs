@@ -108,10 +108,7 @@ fn ends_with_its_connections(history: &RunHistory<'_>, n: usize, client: &Client
         matches!(observed.end, Some((_, RequestResult::Completed(..))))
     };
     let mut requests = history.requests.iter().filter(|observed| observed.client == n);
-    !client.traffic.leaves()
-        && is_plain(&client.request_kind)
-        && client.then.as_ref().is_none_or(is_plain)
-        && requests.all(is_complete)
+    !client.traffic.leaves() && client.kinds().all(is_plain) && requests.all(is_complete)
 }
 
 /// Whether the connections of a client are those of the main server.

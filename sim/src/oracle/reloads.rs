@@ -36,7 +36,7 @@ fn due(history: &RunHistory<'_>) -> Option<Vec<Duration>> {
         is_clear.then_some(serving < at && at < left)
     };
     let (mut due, mut free, mut again) = (Vec::new(), Duration::ZERO, false);
-    for record in history.server("reload requested").filter(|record| record.at < exit) {
+    for record in history.server("reload requested").filter(|record| record.at <= exit) {
         let at = record.at;
         if !due.is_empty() && at.abs_diff(free) <= CLOSE {
             return None;

@@ -8,6 +8,8 @@ use std::{collections::BTreeMap, time::Duration};
 /// How long a request may continue after its deadline, by the host's clock, including the rounding
 /// of timers.
 const LATE: Duration = Duration::from_millis(10 + 1);
+/// How far a skewed clock may go on within an instant.
+const WITHIN_AN_INSTANT: Duration = Duration::from_millis(1);
 /// Rounding of clocks.
 pub(super) const EARLY: Duration = Duration::from_micros(1);
 
@@ -118,7 +120,9 @@ fn handlers_have_their_time(
             ));
         }
         // The deadline counts from the head, and the handler may begin later.
-        if took + EARLY + history.tolerance() < due && *end < cancelling {
+        let is_skewed = history.scenario.clock_skew_ppm != 0;
+        let early = if is_skewed { WITHIN_AN_INSTANT } else { EARLY };
+        if took + early + history.tolerance() < due && *end < cancelling {
             return Err(format!(
                 "the handler of {target} at {:?} was ended after {took:?}, before its time",
                 begins.at

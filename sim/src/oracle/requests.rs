@@ -130,9 +130,8 @@ fn counts_match_the_handlers(
         .server("handler begins")
         .filter(|record| record.text("target") == Some("/panic"))
         .count() as u64;
-    let broke = history.scenario.clients.iter().any(|client| {
-        [Some(&client.request_kind), client.then.as_ref()].contains(&Some(&RequestKind::Breaks))
-    });
+    let mut kinds = history.scenario.clients.iter().flat_map(Client::kinds);
+    let broke = kinds.any(|kind| *kind == RequestKind::Breaks);
     // Whether one that panics when it is dropped counts is not promised.
     let broke = broke
         || history.server("handler begins").any(|record| {
@@ -357,8 +356,7 @@ fn follows_whole_ones(history: &RunHistory<'_>, observed: &ObservedRequest) -> b
         matches!(client.traffic, Traffic::Pipelined { .. })
             && client.fields.is_none()
             && !client.has_failing_body()
-            && !unread(&client.request_kind)
-            && !client.then.as_ref().is_some_and(unread)
+            && !client.kinds().any(unread)
     };
     let is_whole = |before: &ObservedRequest| {
         matches!(before.end, Some((_, RequestResult::Completed(200, _))))
@@ -408,11 +406,10 @@ fn is_not_lost(history: &RunHistory<'_>, observed: &ObservedRequest) -> Result<(
     let lost = matches!(how.as_str(), "reset-before-head" | "end-before-head" | "stream-reset");
     // hyper closes the connection after a response to a request whose body was not read. If an
     // earlier request had such a body, the client may have got no announcement of that close.
-    let unread = matches!(
-        client.request_kind,
-        RequestKind::Unread(_) | RequestKind::Odd(OddRequest::UpgradeBody(_))
-    );
-    if unread && observed.earlier > 0 {
+    let is_unread = |kind: &RequestKind| {
+        matches!(kind, RequestKind::Unread(_) | RequestKind::Odd(OddRequest::UpgradeBody(_)))
+    };
+    if observed.earlier > 0 && client.kinds().any(is_unread) {
         return Ok(());
     }
     // The host gives up a client that reads more slowly.

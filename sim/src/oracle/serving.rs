@@ -80,7 +80,10 @@ fn stalled_readers_are_cut(history: &RunHistory<'_>) -> Result<usize, String> {
                     // What hyper serves, and what a small cap moves, has a task for another time.
                     let simple = history.scenario.caps.is_empty() && !history.scenario.tls;
                     let has_task = idle_ms.is_some_and(|ms| Duration::from_millis(ms) < PARK_AFTER);
-                    (for_ms, requests, has_task && between_ms.is_some() && simple)
+                    // So is what follows before the first half was received.
+                    let round_trip = history.scenario.latency_ms.1 * 2;
+                    let apart = between_ms.is_some_and(|ms| ms > round_trip);
+                    (for_ms, requests, has_task && apart && simple)
                 }
                 Some(Traffic::Http2Stalls { for_ms, beside_ms: None, .. }) => (for_ms, 1, true),
                 Some(_) | None => continue,

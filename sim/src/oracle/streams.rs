@@ -108,7 +108,8 @@ fn conversations_end(history: &RunHistory<'_>, draining: Duration) -> Result<u64
         let wrong = match (ends.text("long"), ends.text("heeds")) {
             (Some("yes"), Some("yes")) => {
                 // A fault may have ended it before its moment.
-                told += u64::from(in_peace && at > draining && at < by);
+                let was_told = history.of_its_handler(ends, "conversation told").is_some();
+                told += u64::from(was_told && in_peace && at > draining && at < by);
                 // What is upgraded later ends at once, or after its first line.
                 let begins = history.of_its_handler(ends, "conversation begins");
                 let began = begins.map_or(at, |begins| begins.at);

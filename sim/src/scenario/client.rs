@@ -38,9 +38,9 @@ pub struct Client {
     pub request_kind: RequestKind,
     /// How it sends requests.
     pub traffic: Traffic,
-    /// Every second request, if different.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub then: Option<RequestKind>,
+    /// The requests after the first, in turn, before the first kind comes again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub then: Vec<RequestKind>,
     /// Whether it sends its first request on HTTP/2 only after the server's SETTINGS.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub waits_for_settings: bool,
@@ -66,7 +66,7 @@ impl Client {
             at_ms,
             request_kind,
             traffic,
-            then: None,
+            then: Vec::new(),
             waits_for_settings: false,
             header: None,
             fields: None,
@@ -83,23 +83,28 @@ impl Client {
         }
     }
 
-    /// Makes every second request a `request_kind`.
+    /// Adds the kind of the next request.
     #[must_use]
     pub fn then(mut self, request_kind: RequestKind) -> Self {
-        self.then = Some(request_kind);
+        self.then.push(request_kind);
         self
+    }
+
+    /// Returns the kinds of its requests, in turn.
+    pub(crate) fn kinds(&self) -> impl Iterator<Item = &RequestKind> + Clone {
+        iter::once(&self.request_kind).chain(&self.then)
     }
 
     /// Whether the body of one of its responses fails, which ends the whole connection.
     #[must_use]
     pub fn has_failing_body(&self) -> bool {
-        has_failing_body(&self.request_kind) || self.then.as_ref().is_some_and(has_failing_body)
+        self.kinds().any(has_failing_body)
     }
 
     /// Returns the request that has this target.
     #[must_use]
     pub fn request_kind_of(&self, target: &str) -> &RequestKind {
-        self.then.as_ref().filter(|then| then.ask().target == target).unwrap_or(&self.request_kind)
+        self.kinds().find(|kind| kind.ask().target == target).unwrap_or(&self.request_kind)
     }
 
     /// Whether its connections have to begin with a PROXY header.
@@ -129,14 +134,13 @@ impl Client {
     ) {
         pause(Duration::from_millis(self.at_ms)).await;
         let ask = self.ask(&self.request_kind);
-        let then = self.then.as_ref().map_or_else(|| ask.clone(), |then| self.ask(then));
+        let then = self.then.first().map_or_else(|| ask.clone(), |then| self.ask(then));
         let many = |requests: u64, every_ms: u64| {
             let every = Duration::from_millis(every_ms);
             let pauses = iter::once(Duration::ZERO).chain(iter::repeat(every));
-            let asks = [ask.clone(), then.clone()];
-            (0..requests)
-                .zip(pauses)
-                .map(move |(n, pause)| (pause, asks[usize::from(n % 2 == 1)].clone()))
+            let asks: Vec<RequestSpec> = self.kinds().map(|kind| self.ask(kind)).collect();
+            let turns = (0..asks.len()).cycle().zip(pauses);
+            (0..requests).zip(turns).map(move |(_, (n, pause))| (pause, asks[n].clone()))
         };
         // The trace has the outcomes.
         match self.traffic {

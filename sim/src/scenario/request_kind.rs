@@ -125,7 +125,7 @@ impl RequestKind {
             Self::Stream(ms) => RequestSpec::get(format!("/stream?ms={ms}")),
             Self::Unread(bytes) => {
                 let has_length = bytes.is_multiple_of(2);
-                let target = if has_length { "/fast" } else { "/fast?chunk" };
+                let target = if has_length { "/fast?length" } else { "/fast?chunk" };
                 let ask = RequestSpec::post(target, looks_like_requests(*bytes));
                 if has_length { ask } else { ask.in_one_chunk() }
             }

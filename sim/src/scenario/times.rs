@@ -1,6 +1,7 @@
 //! All times of a scenario, by their kind.
 
 use super::{Client, Fault, Pacing, RareRequest, RequestKind, Scenario, Traffic};
+use std::iter;
 
 /// What a time of a scenario is the length or the moment of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,7 +91,7 @@ fn times_of_client<'a>(client: &'a mut Client, times: &mut Vec<Time<'a>>) {
     let mut all = Vec::new();
     let pause = header.as_mut().map(|header| &mut header.pause_ms).filter(|ms| **ms > 0);
     all.extend(pause.map(|ms| (TimeOf::Pause, ms)));
-    for request_kind in [Some(request_kind), then.as_mut()].into_iter().flatten() {
+    for request_kind in iter::once(request_kind).chain(then) {
         match request_kind {
             RequestKind::Slow(ms)
             | RequestKind::Stuck(ms, _)

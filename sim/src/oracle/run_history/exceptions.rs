@@ -53,9 +53,7 @@ impl RunHistory<'_> {
                     RequestKind::Work(..) | RequestKind::Events | RequestKind::Rare(_)
                 )
             };
-            lasts(&client.request_kind)
-                || client.then.as_ref().is_some_and(lasts)
-                || matches!(client.traffic, Traffic::Upgraded { .. })
+            client.kinds().any(lasts) || matches!(client.traffic, Traffic::Upgraded { .. })
         };
         !self.scenario.tasks.is_empty() || self.scenario.clients.iter().any(keeps)
     }

@@ -76,9 +76,7 @@ fn used_connections_are_kept(history: &RunHistory<'_>) -> Result<(), String> {
         )
     };
     let keeps = |client: &Client| {
-        matches!(client.traffic, Traffic::KeepAlive { .. })
-            && is_plain(&client.request_kind)
-            && client.then.as_ref().is_none_or(is_plain)
+        matches!(client.traffic, Traffic::KeepAlive { .. }) && client.kinds().all(is_plain)
     };
     let goes_on = |observed: &ObservedRequest| {
         matches!(observed.end, Some((_, RequestResult::Completed(200, _))))
@@ -180,7 +178,7 @@ fn new_clients_get_in(history: &RunHistory<'_>) -> Result<(), String> {
 /// Whether a client sends its requests so often that its connection is never idle for long.
 fn is_working(client: &Client) -> bool {
     let often = matches!(client.traffic, Traffic::KeepAlive { every_ms: ..=100, .. });
-    often && client.request_kind == RequestKind::Fast && client.then.is_none()
+    often && client.request_kind == RequestKind::Fast && client.then.is_empty()
 }
 
 /// Checks that silent connections do not displace one that is used.
@@ -377,7 +375,7 @@ fn idle_connections_are_closed_in_time(
         let keeps = history.client(observed).is_some_and(|client| {
             matches!(client.traffic, Traffic::KeepAlive { .. })
                 && client.request_kind == RequestKind::Fast
-                && client.then.is_none()
+                && client.then.is_empty()
         });
         if !keeps || observed.head.is_none_or(|(_, _, closes)| closes) {
             continue;
