@@ -302,7 +302,7 @@ fn needs_no_wait(history: &RunHistory<'_>, observed: &ObservedRequest) -> bool {
 /// Returns when the host may begin to serve a request; `None` if that is unknown.
 fn may_begin(history: &RunHistory<'_>, observed: &ObservedRequest) -> Option<Duration> {
     if history.is_http2(observed) {
-        return Some(observed.observed);
+        return (!history.may_wait_for_a_stream(observed)).then_some(observed.observed);
     }
     let sent = observed.sent?;
     if observed.earlier == 0 {

@@ -84,7 +84,8 @@ fn times(
         // gives up its task.
         begun = begun.max(at);
         // A part of a record, too.
-        let in_one_write = how.idle_ms.is_none() && !is_on_the_fast_path(history, before);
+        let fast = before_ms == 0 && is_on_the_fast_path(history, before);
+        let in_one_write = how.idle_ms.is_none() && !fast;
         if in_one_write || how.in_one_record && history.scenario.tls {
             begun += history.world(PARK_AFTER);
         }

@@ -433,7 +433,7 @@ fn is_not_lost(history: &RunHistory<'_>, observed: &ObservedRequest) -> Result<(
     // Its header may have taken too long, which another oracle judges.
     // A connection of HTTP/2 serves what is sent before its client has received the GOAWAY.
     let crosses_a_close = history.may_cross_an_idle_close(observed) && !history.is_http2(observed);
-    if crosses_a_close || client.has_slow_header() {
+    if crosses_a_close || client.has_slow_header() || history.may_wait_for_a_stream(observed) {
         return Ok(());
     }
     // A connection that made room was closed before the request had arrived.

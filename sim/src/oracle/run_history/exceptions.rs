@@ -1,6 +1,6 @@
 //! What a scenario contains that excepts a run from what would otherwise hold.
 
-use super::{RunHistory, SKEW_ROUNDING};
+use super::{ObservedRequest, RunHistory, SKEW_ROUNDING};
 use crate::{
     scenario::{Client, RequestKind, StopBy, Traffic},
     trace::Record,
@@ -41,6 +41,20 @@ impl RunHistory<'_> {
     #[must_use]
     pub fn has_blocking_start(&self) -> bool {
         self.scenario.hooks.iter().any(|hook| hook.start_blocks)
+    }
+
+    /// Whether a request waited at its client, which had as many streams open as the host allows.
+    #[must_use]
+    pub fn may_wait_for_a_stream(&self, observed: &ObservedRequest) -> bool {
+        let Some(most) = self.scenario.limits.http2_streams_max else { return false };
+        let is_open = |other: &&ObservedRequest| {
+            (other.client, other.connection) == (observed.client, observed.connection)
+                && other.number != observed.number
+                && other.observed <= observed.observed
+                && other.end.as_ref().is_none_or(|(at, _)| *at >= observed.observed)
+        };
+        let open = self.requests.iter().filter(is_open).count();
+        u32::try_from(open).is_ok_and(|open| open >= most)
     }
 
     /// Whether anything except requests and idle connections may be running in the drain.

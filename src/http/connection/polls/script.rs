@@ -338,7 +338,9 @@ impl Transport for Script {
     }
 
     fn mark_cut(&mut self) {
-        self.wire().is_cut = true;
+        let mut wire = self.wire();
+        // After a close_notify it is too late.
+        wire.is_cut |= !wire.shut;
     }
 }
 
