@@ -34,7 +34,9 @@ fn client(dice: &mut Dice, scenario: &Scenario, edges: &Edges) -> Client {
     let traffic = match dice.below(4) {
         _ if is_http2 => Traffic::Http2 { requests, every_ms },
         0 => Traffic::Pipelined { requests, every_ms: every_ms.min(300) },
-        1 => Traffic::Late { after_ms: dice.pick(&[1, 300, 1_300]), requests, every_ms },
+        1 if scenario.limits.first_byte_timeout.is_none() => {
+            Traffic::Late { after_ms: dice.pick(&[1, 300, 1_300]), requests, every_ms }
+        }
         _ => Traffic::KeepAlive { requests, every_ms, retries: dice.one_in(4) },
     };
     let mut client = Client::new(at_ms, kind(dice, is_http2), traffic);

@@ -354,7 +354,14 @@ impl<'a> Delay<'a> {
             return Ok(());
         }
         for connection in self.connections.values().filter(|connection| self.is_http2(connection)) {
+            // h2 refuses a head that is too large, and the host learns of no request.
+            let is_refused = |observed: &&ObservedRequest| {
+                observed.head.is_none_or(|(_, status, _)| status == 431)
+            };
             let Some(head) = connection.first_head() else { continue };
+            if connection.requests.iter().copied().all(|observed| is_refused(&observed)) {
+                continue;
+            }
             // The packet of the GOAWAY may take longer than that of the head.
             let near = Duration::from_millis(self.history.scenario.latency_ms.0);
             let far = self.history.under_way();

@@ -142,7 +142,9 @@ fn late_watchers_are_notified(
     let dropped = ends.filter(|ends| *ends + slack < begins.at + work);
     let cancelling = history.began(Phase::Cancelling);
     let cause = dropped.into_iter().chain(cancelling).min();
-    let early = cancelled.is_some_and(|at| cause.is_none_or(|cause| at + slack < cause));
+    // A response that could not be sent cancels it, too.
+    let early = history.delivers()
+        && cancelled.is_some_and(|at| cause.is_none_or(|cause| at + slack < cause));
     let Some(due) = cause.map(|cause| cause.max(begins.at + after)) else {
         return if early {
             Err(format!("{begins} was cancelled at {cancelled:?}"))

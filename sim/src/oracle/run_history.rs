@@ -384,7 +384,14 @@ impl<'a> RunHistory<'a> {
             .filter(|(place, _)| cancelling.is_some_and(|cancelling| *place > cancelling));
         // The first signal ends the wait for the handlers, the next one the flush. A signal is
         // recorded before the host receives it.
-        let hurried = hurried.count()
+        // From the abort on, a signal ends the flush.
+        let flush = self.scenario.plan().cancel.saturating_sub(ABORT_FLUSH);
+        let aborts = self.began(Phase::Cancelling).map(|at| at + self.world(flush));
+        let is_in_the_flush =
+            |signal: &Record| aborts.is_some_and(|aborts| signal.at + self.rounding() >= aborts);
+        let hurried: usize =
+            hurried.map(|(_, signal)| 1 + usize::from(is_in_the_flush(signal))).sum();
+        let hurried = hurried
             + self
                 .impatient()
                 .filter(|(_, signal)| Some(signal.at) == self.began(Phase::Cancelling))
