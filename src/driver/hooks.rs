@@ -127,12 +127,8 @@ impl<S: HttpService, M: Reservation, G: SignalSource, R: Spawner> Driver<S, M, G
         let give_up = slot.give_up.clone();
         // The hook's captures are dropped in here too, and their destructors may panic.
         let running = unwind(async move {
-            // A hook that was given up must neither start nor finish: its pair may not run any more.
-            tokio::select! {
-                biased;
-                () = give_up.cancelled() => None,
-                end = work => Some(end),
-            }
+            // A hook that was given up before its first poll must not start.
+            if give_up.is_cancelled() { None } else { give_up.run_until_cancelled(work).await }
         });
         let work = async move { (stage, hook, running.await.ok().flatten()) };
         if let Err(error) = self.hook_tasks.spawn(&self.spawner, (), work) {

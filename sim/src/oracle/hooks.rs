@@ -52,6 +52,9 @@ pub(super) fn hooks_in_pairs(history: &RunHistory<'_>) -> Judgement {
             record.text("stage") == Some("start") && record.text("hook") == Some(name)
         };
         let ends = history.server("hook ends").find(ends).map(|record| record.at);
+        // So is one that finished in the moment of an exit that a signal hurried.
+        let exit = history.exit().map(|(at, _)| at).filter(|_| history.is_impatient());
+        let over = over.into_iter().chain(exit).min();
         history.was_dropped(name)
             && ends.zip(over).is_some_and(|(ends, over)| ends + history.rounding() >= over)
     };
@@ -172,7 +175,9 @@ pub(super) fn hook_verdicts_match_the_trace(
                 hook.name
             ));
         }
+        // While a start hook blocked, the time of the whole shutdown went on.
         if hook.verdict == HookVerdict::GivenUp(GiveUp::Overran)
+            && !history.has_blocking_start()
             && over + Duration::from_micros(1) + history.rounding() < until
         {
             return Err(format!(

@@ -110,16 +110,16 @@ fn client_of<'a>(history: &'a RunHistory<'_>, begins: &Record) -> Option<&'a Obs
     history.request(client.parse().ok()?, number.parse().ok()?)
 }
 
-/// Whether hyper may have had the response in one buffer with a later one. It does not say which of
-/// them have left.
-fn shares_a_buffer(history: &RunHistory<'_>, observed: &ObservedRequest) -> bool {
-    let follows = |begins: &Record| {
-        client_of(history, begins).is_some_and(|later| {
-            (later.client, later.connection) == (observed.client, observed.connection)
-                && later.earlier > observed.earlier
-        })
+/// Whether hyper may have had the response in one buffer with another one, which was cut. It does
+/// not say which of them have left.
+pub(super) fn shares_a_buffer(history: &RunHistory<'_>, observed: &ObservedRequest) -> bool {
+    let is_cut = |other: &ObservedRequest| {
+        (other.client, other.connection) == (observed.client, observed.connection)
+            && (other.earlier > observed.earlier || history.is_http2(observed))
+            && other.failure().is_some()
     };
-    !history.is_http2(observed) && history.server("handler begins").any(follows)
+    let begun = history.server("handler begins").filter_map(|begins| client_of(history, begins));
+    begun.into_iter().any(is_cut)
 }
 
 /// Checks the status and the length of a response, and that one which its client has was not lost.
