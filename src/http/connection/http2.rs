@@ -186,6 +186,8 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
         let limits = &worker.server().config.limits;
         let partial = self.connection.io.inflow.awaited();
         let (unit, wait) = match partial {
+            // Its time goes on while it is not read from.
+            Partial::None if self.connection.io.inflow.has_begun() => return Moment::NEVER,
             Partial::None => (0, Duration::MAX),
             Partial::Head => (self.connection.io.inflow.whole(), limits.header_timeout),
             Partial::Data => {

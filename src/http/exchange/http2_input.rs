@@ -257,6 +257,11 @@ impl Inflow {
         self.partial.load(Relaxed) == Partial::Data as u8
     }
 
+    /// Whether the client has begun a unit and not completed it.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.partial.load(Relaxed) != Partial::None as u8
+    }
+
     /// Returns which unit the client has begun and not completed, if hyper waits for the rest of
     /// it.
     pub(crate) fn awaited(&self) -> Partial {

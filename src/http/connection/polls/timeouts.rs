@@ -55,6 +55,22 @@ async fn the_time_to_receive_a_response_does_not_begin_with_an_earlier_one() {
     }
 }
 
+// A byte of a frame came in the moment in which the frame had to be complete, and the runtime did not
+// know of it yet. The time of the frame began again (P15).
+#[tokio::test]
+async fn a_byte_at_the_end_of_the_time_of_a_frame_does_not_begin_it_again() {
+    let limits = Limits::default().header_timeout(Duration::from_secs(2));
+    let mut world = World::with_limits(limits);
+    world.start().await;
+    world.send(&[PREFACE, HTTP2_FIRST, &HTTP2_SECOND[..4]].concat()).await;
+    world.wait(1).await;
+    world.wire().late_reads = 2;
+    world.wire().arrive(&HTTP2_SECOND[4..5]);
+    world.wait(1).await;
+    // ENHANCE_YOUR_CALM.
+    assert_eq!(http2(&world.wire().written), "H1 D1. G1/11");
+}
+
 // The last bytes of a body had arrived when its time was over, and were not read any more: the
 // request timed out (P15).
 #[tokio::test]
