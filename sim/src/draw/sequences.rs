@@ -48,7 +48,7 @@ fn client(dice: &mut Dice, scenario: &Scenario, edges: &Edges) -> Client {
             client = client.then(next);
         }
     }
-    client
+    client.without_more_after_a_close()
 }
 
 fn kind(dice: &mut Dice, is_http2: bool) -> RequestKind {

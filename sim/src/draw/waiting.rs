@@ -72,7 +72,8 @@ fn waits(dice: &mut Dice, scenario: &Scenario, edges: &Edges) -> Client {
         _ => Traffic::Once(Pacing::Prompt),
     };
     let lead = requests * scenario.latency_ms.1;
-    let client = Client::new(at_ms.saturating_sub(lead), kind, traffic);
+    let client =
+        Client::new(at_ms.saturating_sub(lead), kind, traffic).without_more_after_a_close();
     match dice.below(3) {
         0 => client,
         1 => client.then(RequestKind::Fast),

@@ -170,5 +170,6 @@ fn after_its_timeout(
         + history.under_way() * 6
         + history.world(timeout + LATE)
         + history.tolerance();
-    (at > due && history.delivers()).then(|| format!("its timeout at {due:?} ignored"))
+    let is_judged = history.delivers() && !history.may_wait_for_a_stream(observed);
+    (is_judged && at > due).then(|| format!("its timeout at {due:?} ignored"))
 }

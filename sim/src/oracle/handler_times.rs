@@ -100,7 +100,9 @@ pub(super) fn contexts_end_with_their_handlers(history: &RunHistory<'_>) -> Resu
         let of_it = |event| history.of_its_handler(begins, event).map(|record| record.at);
         let (ends, cancelled) = (of_it("handler ends"), of_it("context cancelled"));
         let slack = history.rounding() + history.tolerance();
+        // A request that begins after the cancel is no long stream.
         if target.starts_with("/events?work=")
+            && begins.text("cause").is_none()
             && let Some(cancelled) = cancelled
             && ends.is_none_or(|ends| cancelled + slack < ends)
             && streams_until.is_none_or(|(_, _, at)| cancelled + slack < *at)

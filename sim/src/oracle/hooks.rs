@@ -39,6 +39,7 @@ pub(super) fn hooks_in_pairs(history: &RunHistory<'_>) -> Judgement {
             report.hooks.iter().any(given_up)
                 && (history.is_impatient()
                     || history.has_no_time(name)
+                    || history.has_blocking_start()
                     // The others may have used up the common time.
                     || history.was_dropped(name))
         })

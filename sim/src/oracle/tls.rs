@@ -29,6 +29,15 @@ pub(super) fn ends_show_cuts(history: &RunHistory<'_>) -> Judgement {
         // client has acknowledged, the host does not wait for it for long.
         let is_short = history.scenario.plan.drain < SHORT_DRAIN_MS;
         let hurried = history.has_partial_io() && (is_short || !history.resets());
+        // The process may have ended when its client had the last part of the handshake, and it had
+        // none of the client's.
+        let connected = history.records[..n]
+            .iter()
+            .rfind(|record| record.event == "connected" && record.actor == end.actor);
+        let has_just_connected = history.exit().zip(connected).is_some_and(|(exit, connected)| {
+            connected.at + history.under_way() + history.tolerance() >= exit.0
+        });
+        let hurried = hurried || has_just_connected;
         if !is_clean
             && !hurried
             && !may_be_reset(history, end.at)

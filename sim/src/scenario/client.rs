@@ -29,6 +29,11 @@ pub(crate) const fn has_failing_body(request_kind: &RequestKind) -> bool {
     )
 }
 
+fn asks_to_close(request_kind: &RequestKind) -> bool {
+    matches!(request_kind, RequestKind::Rare(RareRequest::Late { closes: true, .. }))
+        || matches!(request_kind, RequestKind::Odd(odd) if odd.asks_to_close())
+}
+
 /// A client of the host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Client {
@@ -99,6 +104,18 @@ impl Client {
     #[must_use]
     pub fn has_failing_body(&self) -> bool {
         self.kinds().any(has_failing_body)
+    }
+
+    /// Sends all at once if a request asks for the close. A client must not go on after it (RFC 9112
+    /// §9.6), and what it sends later would reset the connection, with its response.
+    #[must_use]
+    pub(crate) fn without_more_after_a_close(mut self) -> Self {
+        if let Traffic::Pipelined { every_ms, .. } = &mut self.traffic
+            && iter::once(&self.request_kind).chain(&self.then).any(asks_to_close)
+        {
+            *every_ms = 0;
+        }
+        self
     }
 
     /// Returns the request that has this target.

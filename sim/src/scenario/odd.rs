@@ -149,7 +149,7 @@ impl OddRequest {
     }
 
     /// Whether the client asks for the end of the connection.
-    const fn asks_to_close(self) -> bool {
+    pub(crate) const fn asks_to_close(self) -> bool {
         matches!(self, Self::Close | Self::CloseInCapitals | Self::CloseAmongOptions)
     }
 

@@ -46,7 +46,8 @@ impl RunHistory<'_> {
     /// Whether a request waited at its client, which had as many streams open as the host allows.
     #[must_use]
     pub fn may_wait_for_a_stream(&self, observed: &ObservedRequest) -> bool {
-        let Some(most) = self.scenario.limits.http2_streams_max else { return false };
+        // Before the SETTINGS, hyper's client opens 100.
+        let most = self.scenario.limits().http2_streams_max.min(100);
         let is_open = |other: &&ObservedRequest| {
             (other.client, other.connection) == (observed.client, observed.connection)
                 && other.number != observed.number
