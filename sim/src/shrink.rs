@@ -272,6 +272,7 @@ fn numbers(scenario: &mut Scenario) -> Vec<&mut u64> {
                 all.extend(next_ms.as_mut());
             }
             Traffic::Http2Upload { every_ms: ms, .. }
+            | Traffic::Http2Slowly { every_ms: ms, .. }
             | Traffic::SlowHttp2 { every_ms: ms, .. }
             | Traffic::SlowHello { every_ms: ms, .. }
             | Traffic::Abandons { after_ms: ms }

@@ -368,14 +368,15 @@ async fn answer_to(
     if let Ok(response) = &response {
         client_id.head(request, &Head::of_http2(response));
     }
-    body_of(client_id, request, response).await
+    body_of(client_id, request, response, Duration::ZERO).await
 }
 
-/// Reads the body of a response, and records its end.
+/// Reads the body of a response, with a pause after each frame, and records its end.
 pub(super) async fn body_of(
     client_id: &ClientId,
     request: u64,
     response: hyper::Result<http::Response<Incoming>>,
+    pause: Duration,
 ) -> Result<ResponseSummary, RequestFailure> {
     let response = response.map_err(|error| RequestFailure::new(how(&error, Stage::Head), 0))?;
     let status = response.status().as_u16();
@@ -392,6 +393,8 @@ pub(super) async fn body_of(
                 let room = client_id.keeps().saturating_sub(kept.len());
                 kept.extend_from_slice(&data[..data.len().min(room)]);
                 reply.iter_mut().for_each(|reply| reply.read(&data));
+                drop(data);
+                super::pause(pause).await;
             }
             Ok(Err(frame)) => {
                 let trailers = frame.into_trailers().unwrap_or_default();

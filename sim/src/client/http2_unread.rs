@@ -173,7 +173,7 @@ pub async fn one_unread<C: Connect>(
         () = others => {}
     }
     client_id.tell("stall ends", &[("of", request.into()), ("how", "in time".into())]);
-    await_end(client_id, request, body_of(client_id, request, unread)).await;
+    await_end(client_id, request, body_of(client_id, request, unread, Duration::ZERO)).await;
     drop(link);
     tasks.end().await;
 }

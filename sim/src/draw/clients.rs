@@ -136,6 +136,7 @@ fn client(dice: &mut Dice, scenario: &Scenario, edges: &Edges, kinds: &[Kind]) -
         | Traffic::Http2Resets { .. }
         | Traffic::Http2HalfFrame { .. }
         | Traffic::Http2Upload { .. }
+        | Traffic::Http2Slowly { .. }
         | Traffic::Http2Stalls { .. }
         | Traffic::Stalls { .. }
         | Traffic::InternalHalfHead

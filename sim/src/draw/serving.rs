@@ -438,6 +438,7 @@ pub(super) fn without_slow_clients(scenario: &mut Scenario) {
             client.traffic,
             Traffic::Once(Pacing::SlowReader(..) | Pacing::SlowUpload(..))
                 | Traffic::Http2Upload { .. }
+                | Traffic::Http2Slowly { .. }
                 | Traffic::Http2Leaves { .. }
         );
         if is_slow {

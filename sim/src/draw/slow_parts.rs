@@ -4,13 +4,13 @@
 
 use super::{
     Dice, Edges,
-    serving::{TIMEOUTS, before_the_drain, is_calm, without_slow_clients},
+    serving::{TIMEOUTS, before_the_drain, is_calm, stop_after, without_slow_clients},
 };
 use crate::scenario::{
     Client, HeadInPieces, Pacing, RareRequest, RequestKind, Scenario, Traffic, WrongLength,
 };
 
-/// Adds one of these to one scenario in six.
+/// Adds one of these to some scenarios.
 pub(super) fn draw(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
     if scenario.limits.connections_max.is_some() {
         small_excess(dice, scenario);
@@ -22,6 +22,7 @@ pub(super) fn draw(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
         2 => short_beginnings(dice, scenario, edges),
         3 => half_closes(dice, scenario, edges),
         4 => unread_ends(dice, scenario, edges),
+        5..=6 => slow_readers(dice, scenario, edges),
         _ => {}
     }
 }
@@ -51,6 +52,30 @@ fn one_unread_stream(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
         let other = if dice.one_in(3) { RequestKind::Fast } else { RequestKind::Bytes(2_000) };
         scenario.clients.push(Client::new(at_ms, RequestKind::Bytes(bytes), traffic).then(other));
     }
+}
+
+/// Clients of HTTP/2 that take longer for a response than a timeout, and make progress all the time:
+/// while the host serves, or with the last bytes of a response across the drain.
+fn slow_readers(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
+    if !is_calm(scenario) {
+        return;
+    }
+    let may_be_short = scenario.clients.iter().all(|client| client.traffic.is_simple());
+    if may_be_short && dice.one_in(2) {
+        let timeout = *scenario.limits.send_timeout.get_or_insert(dice.pick(&[200, 350, 700]));
+        let traffic = Traffic::Http2Slowly { window: 16_384, every_ms: timeout * 3 / 5 };
+        let at_ms = dice.below(edges.stop);
+        stop_after(scenario, edges, at_ms + timeout * 9);
+        scenario.clients.push(Client::new(at_ms, RequestKind::Bytes(200_000), traffic));
+        return;
+    }
+    // A window is extended when a half of it was read.
+    let every_ms = dice.pick(&[700, 1_200, 2_000]);
+    let traffic = Traffic::Http2Slowly { window: 65_535, every_ms };
+    let before = dice.pick(&[20, every_ms, every_ms * 3]);
+    let at_ms = dice.pick(&[edges.stop, edges.drain]).saturating_sub(before);
+    let bytes = dice.pick(&[66_000, 70_000, 81_000]);
+    scenario.clients.push(Client::new(at_ms, RequestKind::Bytes(bytes), traffic));
 }
 
 /// Pipelines in which a body fails after long responses, which are still on their way then.

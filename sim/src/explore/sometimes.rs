@@ -214,10 +214,11 @@ fn edges(all: &mut Vec<Sometimes>) {
 type Is = fn(&Traffic) -> bool;
 
 fn clients(all: &mut Vec<Sometimes>) {
-    let kinds: [(&str, Is); 19] = [
+    let kinds: [(&str, Is); 20] = [
         ("one request", |traffic| *traffic == Traffic::Once(Pacing::Prompt)),
         ("a head in two parts", |traffic| matches!(traffic, Traffic::Once(Pacing::HeadPause(_)))),
         ("a slow upload", |traffic| matches!(traffic, Traffic::Once(Pacing::SlowUpload(..)))),
+        ("a slow reader over HTTP/2", |traffic| matches!(traffic, Traffic::Http2Slowly { .. })),
         ("a slow upload over HTTP/2", |traffic| matches!(traffic, Traffic::Http2Upload { .. })),
         ("streams that are reset unread", |traffic| matches!(traffic, Traffic::Http2Resets { .. })),
         ("half a frame of HTTP/2", |traffic| matches!(traffic, Traffic::Http2HalfFrame { .. })),

@@ -167,6 +167,7 @@ fn of_client(client: &Client) -> String {
         | Traffic::Http2Resets { .. }
         | Traffic::Http2HalfFrame { .. }
         | Traffic::Http2Upload { .. }
+        | Traffic::Http2Slowly { .. }
         | Traffic::Http2Stalls { .. }
         | Traffic::Stalls { .. }
         | Traffic::InternalHalfHead

@@ -68,6 +68,7 @@ const fn in_sequence(traffic: Traffic) -> Traffic {
         | Traffic::Http2Resets { .. }
         | Traffic::Http2HalfFrame { .. }
         | Traffic::Http2Upload { .. }
+        | Traffic::Http2Slowly { .. }
         | Traffic::Http2Stalls { .. }
         | Traffic::Stalls { .. }
         | Traffic::Pipelined { .. }

@@ -77,6 +77,7 @@ pub(super) fn silent_connections_have_their_grace(history: &RunHistory<'_>) -> R
             | Traffic::Http2Resets { .. }
             | Traffic::Http2HalfFrame { .. }
             | Traffic::Http2Upload { .. }
+            | Traffic::Http2Slowly { .. }
             | Traffic::Http2Stalls { .. }
             | Traffic::Stalls { .. }
             | Traffic::InternalHalfHead

@@ -33,6 +33,7 @@ pub(super) fn contained(history: &RunHistory<'_>) -> Judgement {
         judged += half_frames_are_given_up(history)?;
         judged += unread::unread_requests_are_held(history)?;
         judged += unread::one_unread_stream_is_reset(history)?;
+        judged += unread::slow_readers_are_served(history)?;
     }
     judged += places::limits_of_connections(history)?;
     judged += unread::resets_are_bounded(history)?;

@@ -183,6 +183,7 @@ fn silent_clients_are_bounded(history: &RunHistory<'_>, span: Duration) -> Resul
         | Traffic::Http2Resets { .. }
         | Traffic::Http2HalfFrame { .. }
         | Traffic::Http2Upload { .. }
+        | Traffic::Http2Slowly { .. }
         | Traffic::Http2Stalls { .. }
         | Traffic::Stalls { .. }
         | Traffic::SlowHttp2 { .. }

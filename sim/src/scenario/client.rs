@@ -7,9 +7,9 @@ use super::{
 use crate::client::{
     ClientId, Connect, ExchangePacing, First, FramePart, Http1Client, RequestSpec, Retry, Stall,
     Step, abandoned, byte_less, connection_per_request, given_up, half_framed, head_in_pieces,
-    keep_alive, multiplexed, one_request, one_unread, pause, pipelined, raw, resetting, sends_on,
-    session, silent_first, silent_http2, slow_hello, slow_http2, stalled, stalled_http2, strangers,
-    upgraded, uploading, windowless, windowless_request,
+    keep_alive, multiplexed, one_request, one_unread, pause, pipelined, raw, read_slowly,
+    resetting, sends_on, session, silent_first, silent_http2, slow_hello, slow_http2, stalled,
+    stalled_http2, strangers, upgraded, uploading, windowless, windowless_request,
 };
 use serde::{Deserialize, Serialize};
 use std::{iter, time::Duration};
@@ -183,6 +183,10 @@ impl Client {
             Traffic::Http2Windowless { requests } => {
                 let asks: Vec<RequestSpec> = many(requests, 0).map(|(_, ask)| ask).collect();
                 windowless(client_id, route, &asks).await;
+            }
+            Traffic::Http2Slowly { window, every_ms } => {
+                let every = Duration::from_millis(every_ms);
+                read_slowly(client_id, route, &ask, window, every).await;
             }
             Traffic::Http2Upload { bytes, every_ms } => {
                 let every = Duration::from_millis(every_ms);

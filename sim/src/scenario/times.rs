@@ -182,6 +182,7 @@ fn times_of_client<'a>(client: &'a mut Client, times: &mut Vec<Time<'a>>) {
         | Traffic::Http2 { every_ms: ms, .. }
         | Traffic::Http2Leaves { after_ms: ms, .. }
         | Traffic::Http2Upload { every_ms: ms, .. }
+        | Traffic::Http2Slowly { every_ms: ms, .. }
         | Traffic::Upgraded { every_ms: ms, .. }
         | Traffic::SlowHttp2 { every_ms: ms, .. }
         | Traffic::SlowHello { every_ms: ms, .. }

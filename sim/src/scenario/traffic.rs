@@ -76,6 +76,13 @@ pub enum Traffic {
         /// Pause before each piece.
         every_ms: u64,
     },
+    /// One request on one HTTP/2 connection. The client pauses after each part of the response.
+    Http2Slowly {
+        /// Bytes that the server may send before they are read.
+        window: u32,
+        /// The pause.
+        every_ms: u64,
+    },
     /// One request on one HTTP/1 connection. The client reads some bytes of the response, then
     /// nothing for a while, then the rest.
     Stalls {
@@ -286,6 +293,7 @@ impl Traffic {
                 | Self::Http2Resets { .. }
                 | Self::Http2HalfFrame { .. }
                 | Self::Http2Stalls { .. }
+                | Self::Http2Slowly { .. }
                 | Self::Http2Upload { .. }
         )
     }
@@ -317,6 +325,7 @@ impl Traffic {
             | Self::Http2Resets { .. }
             | Self::Http2HalfFrame { .. }
             | Self::Http2Upload { .. }
+            | Self::Http2Slowly { .. }
             | Self::Http2Stalls { .. }
             | Self::Stalls { .. }
             | Self::Leaves { .. }
@@ -346,6 +355,7 @@ impl Traffic {
                 | Self::Http2Resets { .. }
                 | Self::Http2HalfFrame { .. }
                 | Self::Http2Stalls { .. }
+                | Self::Http2Slowly { .. }
                 | Self::Stalls { .. }
                 | Self::Once(Pacing::SlowReader(..))
         )
@@ -387,6 +397,7 @@ impl Traffic {
             Self::Stalls { .. }
                 | Self::Http2Stalls { .. }
                 | Self::Http2Upload { .. }
+                | Self::Http2Slowly { .. }
                 | Self::InPieces(_)
                 | Self::SendsOn(_)
                 | Self::Once(

@@ -223,6 +223,7 @@ const fn name(traffic: &Traffic) -> &'static str {
         Traffic::Http2Resets { .. } => "HTTP/2, resets",
         Traffic::Http2HalfFrame { .. } => "HTTP/2, half a frame",
         Traffic::Http2Upload { .. } => "HTTP/2, slow upload",
+        Traffic::Http2Slowly { .. } => "HTTP/2, slow reader",
         Traffic::Stalls { .. } => "stops reading",
         Traffic::Http2Stalls { .. } => "HTTP/2, stops reading",
         Traffic::InternalStrangers { .. } => "strangers, internal",
