@@ -54,8 +54,8 @@ fn one_unread_stream(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
     }
 }
 
-/// Clients of HTTP/2 that take longer for a response than a timeout, and make progress all the time:
-/// while the host serves, or with the last bytes of a response across the drain.
+/// Clients of HTTP/2 that take longer for a response than a timeout, and make progress all the
+/// time: while the host serves, or with the last bytes of a response across the drain.
 fn slow_readers(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
     if !is_calm(scenario) {
         return;
@@ -71,10 +71,11 @@ fn slow_readers(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
     }
     // A window is extended when a half of it was read.
     let every_ms = dice.pick(&[700, 1_200, 2_000]);
-    let traffic = Traffic::Http2Slowly { window: 65_535, every_ms };
+    let traffic = Traffic::Http2Slowly { window: 60_000, every_ms };
     let before = dice.pick(&[20, every_ms, every_ms * 3]);
     let at_ms = dice.pick(&[edges.stop, edges.drain]).saturating_sub(before);
-    let bytes = dice.pick(&[66_000, 70_000, 81_000]);
+    // The last frame begins within the window, or after it.
+    let bytes = dice.pick(&[61_000, 65_000, 70_000, 81_000]);
     scenario.clients.push(Client::new(at_ms, RequestKind::Bytes(bytes), traffic));
 }
 

@@ -106,8 +106,8 @@ impl Client {
         self.kinds().any(has_failing_body)
     }
 
-    /// Sends all at once if a request asks for the close. A client must not go on after it (RFC 9112
-    /// §9.6), and what it sends later would reset the connection, with its response.
+    /// Sends all at once if a request asks for the close. A client must not go on after it (RFC
+    /// 9112 §9.6): what it sends later would reset the connection, with its response.
     #[must_use]
     pub(crate) fn without_more_after_a_close(mut self) -> Self {
         if let Traffic::Pipelined { every_ms, .. } = &mut self.traffic

@@ -55,8 +55,8 @@ async fn the_time_to_receive_a_response_does_not_begin_with_an_earlier_one() {
     }
 }
 
-// A byte of a frame came in the moment in which the frame had to be complete, and the runtime did not
-// know of it yet. The time of the frame began again (P15).
+// A byte of a frame came in the moment in which the frame had to be complete, and the runtime did
+// not know of it yet. The time of the frame began again (P15).
 #[tokio::test]
 async fn a_byte_at_the_end_of_the_time_of_a_frame_does_not_begin_it_again() {
     let limits = Limits::default().header_timeout(Duration::from_secs(2));
