@@ -69,13 +69,13 @@ fn slow_readers(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
         scenario.clients.push(Client::new(at_ms, RequestKind::Bytes(200_000), traffic));
         return;
     }
-    // A window is extended when a half of it was read.
-    let every_ms = dice.pick(&[700, 1_200, 2_000]);
+    // What waits for the next read waits for longer than the PONG after a GOAWAY may.
+    let every_ms = dice.pick(&[1_200, 2_200, 2_200]);
     let traffic = Traffic::Http2Slowly { window: 60_000, every_ms };
-    let before = dice.pick(&[20, every_ms, every_ms * 3]);
+    let before = dice.pick(&[20, 20, every_ms]);
     let at_ms = dice.pick(&[edges.stop, edges.drain]).saturating_sub(before);
-    // The last frame begins within the window, or after it.
-    let bytes = dice.pick(&[61_000, 65_000, 70_000, 81_000]);
+    // The first frame is read at once. Then a part of the last one has no window, or all of it.
+    let bytes = dice.pick(&[78_000, 81_000, 90_000]);
     scenario.clients.push(Client::new(at_ms, RequestKind::Bytes(bytes), traffic));
 }
 

@@ -9,8 +9,6 @@ use std::time::Duration;
 
 /// Rounds of requests that are read from a client of HTTP/2 while it reads nothing.
 const UNREAD_ROUNDS: u32 = 4;
-/// The least window of a client that reads slowly.
-const WINDOW_OF_ONE_FRAME: u32 = 16_384;
 /// How long a client may make no progress in the drain.
 const STALLED_IN_THE_DRAIN: Duration = Duration::from_secs(5);
 /// The most requests that a client of HTTP/2 sends at once, unless it resets them.
@@ -83,10 +81,8 @@ pub(super) fn slow_readers_are_served(history: &RunHistory<'_>) -> Result<usize,
     let mut judged = 0;
     for observed in history.requests.iter().filter(|observed| observed.head.is_some()) {
         let traffic = history.client(observed).map(|client| client.traffic);
-        let Some(Traffic::Http2Slowly { window, every_ms }) = traffic else { continue };
-        // The smallest window is extended after each frame.
-        let pauses = if window > WINDOW_OF_ONE_FRAME { 2 } else { 1 };
-        let progress = Duration::from_millis(every_ms * pauses) + history.under_way() * 4 + MOMENT;
+        let Some(Traffic::Http2Slowly { every_ms, .. }) = traffic else { continue };
+        let progress = Duration::from_millis(every_ms) + history.under_way() * 4 + MOMENT;
         let timeout = send_timeout(history).unwrap_or(Duration::MAX);
         let timeout = timeout.min(history.world(STALLED_IN_THE_DRAIN));
         let is_judged = progress + history.rounding() + history.tolerance() < timeout;
