@@ -44,7 +44,7 @@ use hyper_util::rt::TokioIo;
 use std::{
     pin::Pin,
     sync::{Arc, PoisonError},
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
@@ -202,8 +202,7 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
         since + wait
     }
 
-    /// Closes a connection whose client takes too long for a head or a frame. Nothing can follow an
-    /// incomplete frame on HTTP/2.
+    /// Closes a connection whose client takes too long for a head or a frame.
     fn give_up(&mut self) -> Transition<T, S> {
         let goaway = if self.connection.io.is_write_blocked() {
             Bytes::new()
@@ -437,7 +436,6 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
         }
     }
 
-    /// Handles the end of the connection, by hyper or by us.
     fn end(&mut self, worker: &WorkerContext<S>, clean: bool) -> Transition<T, S> {
         drop(self.hyper.take());
         let has_discarded = self.unflushed.has_discarded();
@@ -449,6 +447,8 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
         if has_discarded || self.is_any_cut() {
             io.mark_cut();
         }
+        // Before the last look for input: what arrives after that must not replace the FIN.
+        let _ = Pin::new(&mut io).poll_shutdown(&mut Context::from_waker(Waker::noop()));
         io.read_ahead();
         if self.seen_request == SeenRequest::No {
             return Transition::linger(Lingering::brief(io));

@@ -125,3 +125,22 @@ async fn a_response_whose_rest_is_thrown_away_is_cut() {
         assert!(world.wire().is_cut && world.has_ended());
     }
 }
+
+// The FIN of an HTTP/2 connection came with the close of its socket. Bytes that its client had sent
+// in between replaced it by a reset, which may discard a response (RFC 9112 §9.6).
+#[tokio::test]
+async fn an_http2_connection_sends_its_fin_before_it_is_closed() {
+    // The payload is that of hyper's PING after a GOAWAY.
+    const PONG: &[u8] = b"\x00\x00\x08\x06\x01\x00\x00\x00\x00\x0b\x7b\xa2\xf0\x8b\x9b\xfe\x54";
+    for pong in [PONG, &[]] {
+        let mut world = World::new();
+        world.start().await;
+        world.send(&[PREFACE, HTTP2_FIRST].concat()).await;
+        world.enter(Stage::Draining).await;
+        world.send(pong).await;
+        if pong.is_empty() {
+            world.wait(2).await;
+        }
+        assert!(world.has_ended() && world.wire().shut);
+    }
+}
