@@ -69,6 +69,9 @@ fn slow_readers(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
         scenario.clients.push(Client::new(at_ms, RequestKind::Bytes(200_000), traffic));
         return;
     }
+    if scenario.limits.send_timeout.is_some() {
+        return;
+    }
     // What waits for the next read waits for longer than the PONG after a GOAWAY may.
     let every_ms = dice.pick(&[1_200, 2_200, 2_200]);
     let traffic = Traffic::Http2Slowly { window: 60_000, every_ms };
