@@ -26,6 +26,7 @@ use std::{
     io::{self, IsTerminal, Write},
     path::{Path, PathBuf},
     process::ExitCode,
+    sync::OnceLock,
     thread,
     time::Duration,
 };
@@ -161,11 +162,18 @@ pub fn main() -> ExitCode {
         Action::Compare(args) => compare(&args),
     };
     process::kill_all();
+    if let Some(code) = ENDED_BY_A_SIGNAL.get() {
+        // Its servers were killed, and what failed for that is no result.
+        return ExitCode::from(*code);
+    }
     result.unwrap_or_else(|error| {
         eprintln!("error: {error}");
         ExitCode::from(2)
     })
 }
+
+/// The exit code of this process, once a signal ends it.
+static ENDED_BY_A_SIGNAL: OnceLock<u8> = OnceLock::new();
 
 /// Kills the servers when this process is ended by a signal.
 fn kill_on_signals() -> io::Result<()> {
@@ -174,8 +182,9 @@ fn kill_on_signals() -> io::Result<()> {
     let mut signals = Signals::new(TERM_SIGNALS.iter().chain(hangup))?;
     thread::Builder::new().name("signals".into()).spawn(move || {
         if let Some(signal) = signals.forever().next() {
+            let code = *ENDED_BY_A_SIGNAL.get_or_init(|| u8::try_from(128 + signal).unwrap_or(2));
             process::kill_all();
-            std::process::exit(128 + signal);
+            std::process::exit(code.into());
         }
     })?;
     Ok(())
