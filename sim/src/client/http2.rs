@@ -215,7 +215,7 @@ pub async fn uploading<C: Connect>(
     let request = client_id.asks(ask, link.connection, 0);
     let mut sender = link.sender.clone();
     let named = in_http2_with(&ask.named(&client_id.name_of(request)), body);
-    let asked = async { answer_to(client_id, request, &mut sender, named?).await };
+    let asked = async { answer_to(client_id, request, &mut sender, named?, Duration::ZERO).await };
     let end = tokio::select! {
         biased;
         end = asked => end,
@@ -355,20 +355,22 @@ pub(super) async fn answer(
     ask: &RequestSpec,
 ) -> Result<ResponseSummary, RequestFailure> {
     let named = in_http2(&ask.named(&client_id.name_of(request)))?;
-    answer_to(client_id, request, sender, named).await
+    answer_to(client_id, request, sender, named, Duration::ZERO).await
 }
 
-async fn answer_to(
+/// Sends a request and reads its response, with a pause after each frame of the body.
+pub(super) async fn answer_to(
     client_id: &ClientId,
     request: u64,
     sender: &mut SendRequest<RequestBody>,
     named: http::Request<RequestBody>,
+    pause: Duration,
 ) -> Result<ResponseSummary, RequestFailure> {
     let response = sender.send_request(named).await;
     if let Ok(response) = &response {
         client_id.head(request, &Head::of_http2(response));
     }
-    body_of(client_id, request, response, Duration::ZERO).await
+    body_of(client_id, request, response, pause).await
 }
 
 /// Reads the body of a response, with a pause after each frame, and records its end.

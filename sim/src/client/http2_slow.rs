@@ -1,8 +1,8 @@
 //! An HTTP/2 client that reads its response slowly, and makes progress all the time.
 
 use super::{
-    ClientId, Connect, Head, How, RequestFailure, RequestSpec,
-    http2::{ClientConnection, body_of, in_http2},
+    ClientId, Connect, How, RequestFailure, RequestSpec,
+    http2::{ClientConnection, answer_to, in_http2},
     hyper_runtime::Tracked,
 };
 use std::time::Duration;
@@ -24,11 +24,7 @@ pub async fn read_slowly<C: Connect>(
     let mut sender = link.sender.clone();
     let reading = async {
         let named = in_http2(&ask.named(&client_id.name_of(request)))?;
-        let response = sender.send_request(named).await;
-        if let Ok(response) = &response {
-            client_id.head(request, &Head::of_http2(response));
-        }
-        body_of(client_id, request, response, every).await
+        answer_to(client_id, request, &mut sender, named, every).await
     };
     let end = tokio::select! {
         biased;

@@ -163,16 +163,11 @@ impl<'a> Delay<'a> {
     fn is_late(&self, connection: &Connection<'_>) -> bool {
         let client = connection.requests.first().and_then(|first| self.history.client(first));
         let header = client.and_then(|client| client.header).map(ProxyHeader::lasts);
-        let stalls = self.history.scenario.faults.iter().filter_map(|fault| match fault {
-            Fault::Stall { for_ms, .. } => Some(Duration::from_millis(*for_ms)),
-            Fault::Hold { .. }
-            | Fault::PartialIo { .. }
-            | Fault::NoDescriptors { .. }
-            | Fault::AcceptAborted
-            | Fault::ResetAll { .. }
-            | Fault::Downstream { .. } => None,
-        });
-        let stalled: Duration = stalls.sum();
+        let stall = |fault: &Fault| {
+            if let Fault::Stall { for_ms, .. } = fault { *for_ms } else { 0 }
+        };
+        let stalled = self.history.scenario.faults.iter().map(stall).sum();
+        let stalled = Duration::from_millis(stalled);
         let slack = self.history.under_way() * 2 + self.history.tolerance() + stalled;
         connection.opened > self.stop + header.unwrap_or_default() + slack
     }
