@@ -1,13 +1,16 @@
 //! The service manager's end of `NOTIFY_SOCKET`.
 
-use crate::support::{aside, now, scratch_path, until};
+use crate::support::{aside, now, scratch_path, until, until_holds};
 use std::{
     os::{
         linux::net::SocketAddrExt,
         unix::net::{SocketAddr, UnixDatagram},
     },
     path::PathBuf,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering::SeqCst},
+    },
     time::Instant,
 };
 
@@ -16,6 +19,9 @@ pub(crate) struct Manager {
     /// The value of `NOTIFY_SOCKET`.
     pub(crate) address: String,
     heard: Arc<Mutex<Vec<Notification>>>,
+    /// The empty messages that were received. Only [`Manager::heard`] sends them.
+    empty: Arc<AtomicU64>,
+    bound_to: SocketAddr,
     path: Option<PathBuf>,
 }
 
@@ -43,7 +49,9 @@ impl Manager {
 
     fn hearing(socket: UnixDatagram, address: String) -> Self {
         let heard = Arc::new(Mutex::new(Vec::new()));
-        let told = heard.clone();
+        let empty = Arc::new(AtomicU64::new(0));
+        let bound_to = socket.local_addr().unwrap();
+        let (told, ends) = (heard.clone(), empty.clone());
         // This thread ends with the process of the test.
         aside(move || {
             let mut buffer = [0; 4096];
@@ -53,13 +61,20 @@ impl Manager {
                 told.lock()
                     .unwrap()
                     .extend(message.lines().map(|line| Notification { at, line: line.to_owned() }));
+                if length == 0 {
+                    ends.fetch_add(1, SeqCst);
+                }
             }
         });
-        Self { address, heard, path: None }
+        Self { address, heard, empty, bound_to, path: None }
     }
 
-    /// Returns all lines until now.
+    /// Returns all lines that were sent until now. The socket keeps their order, so that they have
+    /// been received once an empty message after them has.
     pub(crate) fn heard(&self) -> Vec<Notification> {
+        let before = self.empty.load(SeqCst);
+        UnixDatagram::unbound().unwrap().send_to_addr(&[], &self.bound_to).unwrap();
+        until_holds("all notifications", || self.empty.load(SeqCst) > before);
         self.heard.lock().unwrap().clone()
     }
 
