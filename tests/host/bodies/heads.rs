@@ -154,13 +154,14 @@ fn a_status_without_content_has_no_body_and_no_wrong_length() {
         )
     });
     let app = App::start(builder().serve_hyper(service));
-    let mut client = Client::connect(app.main);
     let mut http2 = Http2::connect(app.main);
     let mut count = 0;
     for status in [204, 205, 304] {
         for query in ["", "?content", "?length"] {
             for method in ["GET", "HEAD", "OPTIONS"] {
-                count += 1;
+                count += 2;
+                // The first request of a connection may take the fast path.
+                let mut client = Client::connect(app.main);
                 client.send(format!("{method} /{status}{query} HTTP/1.1\r\nhost: t\r\n\r\n"));
                 let head = client.head().unwrap();
                 assert_eq!(head.status, status);
@@ -175,6 +176,7 @@ fn a_status_without_content_has_no_body_and_no_wrong_length() {
                     head.header("transfer-encoding").is_none(),
                     "{method} {status}{query}: {head:?}"
                 );
+                assert_eq!(client.get("/200?content").body(), "content", "the next is in step");
             }
             let path = format!("/{status}{query}");
             for stream in [http2.get(&path), http2.ask_head(&path)] {
@@ -191,9 +193,8 @@ fn a_status_without_content_has_no_body_and_no_wrong_length() {
             }
         }
     }
-    assert_eq!(client.get("/200?content").body(), "content", "and the next response is in step");
     let report = app.end();
-    assert_eq!(outcomes(&report), ([count + 1, 0, 0, 0], 0), "{report:?}");
+    assert_eq!(outcomes(&report), ([count, 0, 0, 0], 0), "{report:?}");
 }
 
 // A proxy returned the response of its client library, with version 0.9 or 3. hyper panicked, and
