@@ -325,6 +325,8 @@ impl<S: HttpService> Host<Arc<S>> {
             discard(self.config);
             return Report::failed_to_start(refusal, worst_case);
         }
+        // The certificate is read in the time of the start (P7).
+        let begin = runtime.clock.now();
         #[cfg(feature = "tls")]
         let tls = match self.config.take_tls(&*runtime.clock, &mut runtime.signals).await {
             Ok(tls) => tls,
@@ -343,19 +345,19 @@ impl<S: HttpService> Host<Arc<S>> {
             let wrap = |reservation, header| {
                 TlsReservation::new(ProxyReservation::new(reservation, header), tls.clone())
             };
-            return Box::pin(driver::run(service, config, runtime, wrap)).await;
+            return Box::pin(driver::run(service, config, runtime, begin, wrap)).await;
         }
         #[cfg(all(feature = "proxy-protocol", not(feature = "tls")))]
         if has_headers {
             let wrap = ProxyReservation::new;
-            return Box::pin(driver::run(service, config, runtime, wrap)).await;
+            return Box::pin(driver::run(service, config, runtime, begin, wrap)).await;
         }
         #[cfg(all(feature = "tls", not(feature = "proxy-protocol")))]
         if tls.is_some() {
             let wrap = |reservation, _| TlsReservation::new(reservation, tls.clone());
-            return Box::pin(driver::run(service, config, runtime, wrap)).await;
+            return Box::pin(driver::run(service, config, runtime, begin, wrap)).await;
         }
-        driver::run(service, config, runtime, |reservation, _| reservation).await
+        driver::run(service, config, runtime, begin, |reservation, _| reservation).await
     }
 }
 

@@ -9,8 +9,8 @@ use crate::{
     http::BoxError,
     os::{
         CurrentRuntime, OsNetwork, ReusePort, SocketOptions, SpareFds, ThreadPerWorker, TokioClock,
-        UnixSignals, block_signals, cores, descriptors_max, preflight, reached_limit,
-        stdio::write_stderr_line, with_limit,
+        UnixSignals, block_signals, connections_max, connections_max_beside, cores,
+        descriptors_max, preflight, reached_limit, stdio::write_stderr_line, with_limit,
     },
     runtime::{Clock, Runtime, Seed, Spawner},
     unwind::{catch, discard},
@@ -92,7 +92,7 @@ impl<S: HttpService> Host<S> {
         };
         let clock: Arc<dyn Clock> = Arc::new(TokioClock::new());
         let spawner = CurrentRuntime::new(Handle::current());
-        let network = match network(&mut self.config) {
+        let network = match network(&mut self.config, spawner.workers()) {
             Ok(network) => network,
             Err(error) => return self.not_started(error),
         };
@@ -334,11 +334,11 @@ where
             host_of(build).map_err(not_built)?
         };
         let clock: Arc<dyn Clock> = Arc::new(TokioClock::unpausable());
-        let network = match network(&mut host.config) {
+        let workers = host.config.settings.workers.unwrap_or_else(cores);
+        let network = match network(&mut host.config, workers) {
             Ok(network) => network,
             Err(error) => return Ok(host.not_started(error)),
         };
-        let workers = host.config.settings.workers.unwrap_or_else(cores);
         let spawner = ThreadPerWorker::new(clock.clone(), workers)
             .with_user_runtime(control.handle().clone());
         let seed = seed(&*clock);
@@ -406,8 +406,14 @@ fn one_line(text: &str) -> String {
 const SPARE_DESCRIPTORS: usize = 4;
 
 /// The system's network, with the sockets that the service manager hands over.
-fn network(config: &mut HostConfig) -> Result<OsNetwork, HostError> {
-    let settings = &config.settings;
+fn network(config: &mut HostConfig, workers: NonZeroUsize) -> Result<OsNetwork, HostError> {
+    let settings = &mut config.settings;
+    // The default does not know the workers, whose own descriptors are no connection's.
+    if settings.limits.connections_max == connections_max() {
+        let addresses =
+            settings.main_addresses_or_default().len() + settings.proxy_protocol_addresses.len();
+        settings.limits.connections_max = connections_max_beside(workers.get(), addresses);
+    }
     if let Some(most) = descriptors_max()
         && settings.limits.connections_max > most
     {

@@ -36,7 +36,9 @@ struct FindReport(Option<Value>);
 impl Visit for FindReport {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         if field.name() == "report" {
-            self.0 = serde_json::from_str(&format!("{value:?}")).ok();
+            // An app may have a field of that name, too.
+            let is_ours = |report: &Value| report["exit_code"].is_u64();
+            self.0 = serde_json::from_str(&format!("{value:?}")).ok().filter(is_ours);
         }
     }
 
@@ -79,4 +81,46 @@ fn sentence(report: &Value) -> String {
         told += &format!("; error: {error}");
     }
     told
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Readable;
+    use std::{
+        io::{self, Write},
+        sync::{Arc, Mutex},
+    };
+
+    #[derive(Clone, Default)]
+    struct Written(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Written {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    // A line of the app lost its message and its fields, if it had a field `report`.
+    #[test]
+    fn a_field_of_the_app_with_the_name_of_the_report_is_a_field() {
+        let written = Written::default();
+        let writer = written.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .fmt_fields(Readable::default())
+            .with_ansi(false)
+            .with_writer(move || writer.clone())
+            .finish();
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::info!(report = 5, "stored");
+            tracing::info!(report = %r#"{"exit_code": 0, "verdict": "clean"}"#, "over");
+        });
+        let written = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
+        let lines: Vec<_> = written.lines().collect();
+        assert!(lines[0].contains("stored report=5"), "{written}");
+        assert!(lines[1].contains("report: exit code 0 (clean)"), "{written}");
+    }
 }

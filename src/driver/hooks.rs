@@ -5,6 +5,7 @@ use crate::{
     hook::{HookEnd, HookState, run_start, run_stop},
     host_error::{HostError, HostErrorKind, TaskError},
     http::HttpService,
+    internal::HookRunning,
     lifecycle::{Event, HookIndex, HookResult, HookVerdict, Moment},
     runtime::{Reservation, SignalSource, Spawner},
     unwind::unwind,
@@ -98,7 +99,12 @@ impl<S: HttpService, M: Reservation, G: SignalSource, R: Spawner> Driver<S, M, G
 
     pub(super) fn run_hook(&mut self, hook: HookIndex, stage: HookStage, now: Moment) {
         let Some(slot) = self.hooks.get_mut(hook.0) else { return };
-        self.status.record_hook_running(&slot.name, stage.name(), now);
+        self.status.record_hook_running(HookRunning {
+            pair: hook.0,
+            name: slot.name.clone(),
+            stage: stage.name(),
+            since: now,
+        });
         match std::mem::replace(&mut slot.state, HookState::Running) {
             HookState::Waiting(start) if stage == HookStage::Start => {
                 self.spawn_hook(hook, stage, run_start(start));

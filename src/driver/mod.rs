@@ -35,12 +35,13 @@ use std::{
 };
 use tokio::sync::{mpsc, oneshot};
 
-/// Runs a host from start to report, on the given runtime. The main server has what `wrap` makes of
-/// each of its addresses.
+/// Runs a host from start to report, on the given runtime. Its start began at `begin`. The main
+/// server has what `wrap` makes of each of its addresses.
 pub(crate) async fn run<S, N, M, G, R>(
     service: Arc<S>,
     mut config: HostConfig,
     runtime: Runtime<N, G, R>,
+    begin: Moment,
     wrap: impl Fn(N::Reservation, ProxyHeader) -> M + Send,
 ) -> Report
 where
@@ -51,7 +52,7 @@ where
     R: Spawner,
 {
     let worst_case = config.settings.plan.worst_case();
-    match Driver::new(service, &mut config, runtime, wrap).await {
+    match Driver::new(service, &mut config, runtime, begin, wrap).await {
         Ok(driver) => driver.run().await,
         Err(error) => {
             // A panic in a destructor of the app must not take the report with it (P13).

@@ -14,7 +14,7 @@ use crate::{
         WorkerCommand, WorkerContext, WorkerRuntime, run,
     },
     internal::{AllowedHosts, Heartbeats, HostStatus, InternalService, watch},
-    lifecycle::{HookBudget, Lifecycle, Phase},
+    lifecycle::{HookBudget, Lifecycle, Moment, Phase},
     runtime::{
         Clock, Listener, Network, ProxyHeader, Reservation, Runtime, Seed, ServerRole,
         SignalSource, Spawner,
@@ -69,10 +69,11 @@ impl<S: HttpService, M: Reservation, G: SignalSource, R: Spawner> Driver<S, M, G
         service: Arc<S>,
         config: &mut HostConfig,
         runtime: Runtime<N, G, R>,
+        begin: Moment,
         wrap: impl Fn(N::Reservation, ProxyHeader) -> M,
     ) -> Result<Self, HostError> {
         let budgets: Vec<HookBudget> = config.hooks.iter().map(|hook| hook.budget).collect();
-        let lifecycle = Lifecycle::new(config.settings.plan, &budgets, runtime.clock.now())
+        let lifecycle = Lifecycle::new(config.settings.plan, &budgets, begin)
             .map_err(|error| config.settings.explain(error))?;
         let reserved = reserve(config, &runtime, wrap)?;
         let Runtime { clock, network: _, signals, spawner, seed } = runtime;

@@ -36,7 +36,7 @@ pub(crate) use metrics::{AppMetrics, Metrics};
 #[cfg(feature = "profiles")]
 pub(crate) use profiles::Profiles;
 pub(crate) use routes::{InternalRoute, InternalService, route};
-pub(crate) use status::HostStatus;
 #[cfg(feature = "metrics")]
 use status::connections_by_state;
+pub(crate) use status::{HookRunning, HostStatus};
 pub(crate) use wedge::{Heartbeats, watch};

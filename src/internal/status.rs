@@ -55,8 +55,9 @@ struct Timeline {
     phases: Vec<(Phase, Moment)>,
     /// When the process must have exited.
     deadline: Option<Moment>,
-    /// The ended stages of all hook pairs, as the report will list them.
-    hooks: Vec<HookReport>,
+    /// The ended stages of all hook pairs, as the report will list them, and the number of each
+    /// pair.
+    hooks: Vec<(usize, HookReport)>,
     /// The running hook stage.
     hook_running: Option<HookRunning>,
 }
@@ -64,6 +65,8 @@ struct Timeline {
 /// A running stage of a hook pair, and when it started.
 #[derive(Clone, Debug)]
 pub(crate) struct HookRunning {
+    /// The number of the pair, from 0.
+    pub(crate) pair: usize,
     pub(crate) name: String,
     pub(crate) stage: &'static str,
     pub(crate) since: Moment,
@@ -168,8 +171,8 @@ impl HostStatus {
         [begun.load(Ordering::Acquire), ended]
     }
 
-    pub(crate) fn record_hook_running(&self, name: &str, stage: &'static str, since: Moment) {
-        self.timeline().hook_running = Some(HookRunning { name: name.to_owned(), stage, since });
+    pub(crate) fn record_hook_running(&self, hook: HookRunning) {
+        self.timeline().hook_running = Some(hook);
     }
 
     /// Records that the running stage of a hook pair ended at `now`.
@@ -181,14 +184,22 @@ impl HostStatus {
         now: Moment,
     ) {
         let mut timeline = self.timeline();
-        let took =
-            timeline.hook_running.take().map_or(Duration::ZERO, |running| now.since(running.since));
-        timeline.hooks.push(HookReport { name, verdict, took, error });
+        // Nothing ends that did not run.
+        let Some(running) = timeline.hook_running.take() else { return };
+        let took = now.since(running.since);
+        timeline.hooks.push((running.pair, HookReport { name, verdict, took, error }));
     }
 
     /// The ended stages of all hook pairs, in the order in which they ended.
     pub(crate) fn hooks(&self) -> Vec<HookReport> {
-        self.timeline().hooks.clone()
+        self.timeline().hooks.iter().map(|(_, ended)| ended.clone()).collect()
+    }
+
+    /// The same with the numbers of the pairs, and the stage that runs.
+    #[cfg(feature = "metrics")]
+    pub(crate) fn hook_stages(&self) -> (Vec<(usize, HookReport)>, Option<HookRunning>) {
+        let timeline = self.timeline();
+        (timeline.hooks.clone(), timeline.hook_running.clone())
     }
 
     fn timeline(&self) -> MutexGuard<'_, Timeline> {
@@ -226,10 +237,18 @@ impl HostStatus {
     }
 
     fn failing_checks(&self) -> impl Iterator<Item = String> {
-        let now = self.clock.now();
+        let now = self.checked_at();
         self.checks.iter().filter_map(move |check| {
             check.failure(now).map(|reason| format!("check {} fails: {reason}", check.name))
         })
+    }
+
+    /// The moment for which the results of the checks hold: now, or the begin of the drain, in
+    /// which checks no longer run.
+    pub(crate) fn checked_at(&self) -> Moment {
+        let drained = |(phase, at): &(Phase, Moment)| (*phase >= Phase::Draining).then_some(*at);
+        let drained = self.timeline().phases.iter().find_map(drained);
+        drained.unwrap_or_else(|| self.clock.now())
     }
 
     /// Reasons why new requests get no response, or soon will not (P2b); empty if they do.
@@ -256,8 +275,9 @@ impl HostStatus {
         }
     }
 
+    /// Whether the start succeeded. After one that failed, the phases go on all the same.
     pub(crate) fn is_started(&self) -> bool {
-        self.main.phase() >= Phase::Serving
+        self.serving.is_cancelled()
     }
 
     /// The running stage of a hook pair.
@@ -288,11 +308,12 @@ impl HostStatus {
                 .collect();
         let (ready, serving) = (self.readiness_failures_in(phase), self.serving_failures_in(phase));
         let live: Vec<String> = self.liveness_failure_in(phase).into_iter().collect();
+        let checked_at = self.checked_at();
         let checks: Vec<Value> = self
             .checks
             .iter()
             .map(|check| {
-                let failure = check.failure(now);
+                let failure = check.failure(checked_at);
                 json!({"name": check.name, "passes": failure.is_none(), "reason": failure})
             })
             .collect();

@@ -4,9 +4,13 @@ use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
 use rustix::io::Errno;
 use std::{io, num::NonZeroUsize};
 
-/// Descriptors that connections never get. They are for standard streams, listeners, the runtimes,
-/// log files, a few outgoing connections of handlers, and the internal server (P16).
+/// Descriptors that connections never get. They are for standard streams, the runtimes that every
+/// process has, log files, a few outgoing connections of handlers, and the internal server (P16).
 const DESCRIPTORS_RESERVED: usize = 64;
+/// Descriptors of each worker: its runtime and its epoll of idle connections.
+const DESCRIPTORS_PER_WORKER: usize = 6;
+/// Descriptors of a worker for each address: the listener, and the spare one for its shutdown.
+const DESCRIPTORS_PER_LISTENER: usize = 2;
 /// Below this, the connection limit itself would be a denial of service.
 const CONNECTIONS_AT_LEAST: usize = 16;
 /// Above this, the descriptor limit says nothing about what the machine can bear.
@@ -27,11 +31,19 @@ pub fn descriptors_max() -> Option<usize> {
     }
 }
 
-/// Returns the default limit of concurrent connections: the limit on descriptors, less 64 that
-/// connections never get; at least 16, at most a million.
+/// Returns the default limit of concurrent connections, for a process whose number of workers is
+/// not known yet: the limit on descriptors, less 64 that connections never get; at least 16, at
+/// most a million.
 #[must_use]
 pub fn connections_max() -> usize {
-    within(descriptors_max())
+    within(descriptors_max(), 0)
+}
+
+/// Returns the same, less the descriptors of so many workers, each of which listens on so many
+/// addresses.
+pub(crate) fn connections_max_beside(workers: usize, addresses: usize) -> usize {
+    let of_worker = DESCRIPTORS_PER_WORKER + DESCRIPTORS_PER_LISTENER * addresses;
+    within(descriptors_max(), workers * of_worker)
 }
 
 /// Returns how many cores this process may use, or 1 if that is unknown. Its affinity and, on
@@ -67,10 +79,10 @@ pub(crate) fn reached_limit(error: &io::Error) -> Option<String> {
     }
 }
 
-fn within(descriptors: Option<usize>) -> usize {
+fn within(descriptors: Option<usize>, of_workers: usize) -> usize {
     descriptors
         .unwrap_or(usize::MAX)
-        .saturating_sub(DESCRIPTORS_RESERVED)
+        .saturating_sub(DESCRIPTORS_RESERVED + of_workers)
         .clamp(CONNECTIONS_AT_LEAST, CONNECTIONS_AT_MOST)
 }
 
@@ -80,13 +92,14 @@ mod tests {
 
     #[test]
     fn connections_leave_a_reserve_of_descriptors() {
-        assert_eq!(within(Some(1024)), 960);
+        assert_eq!(within(Some(1024), 0), 960);
+        assert_eq!(within(Some(1024), 16 * 8), 832);
     }
 
     #[test]
     fn a_tiny_limit_still_admits_some_and_none_is_not_endless() {
-        assert_eq!(within(Some(20)), 16);
-        assert_eq!(within(None), 1_000_000);
+        assert_eq!(within(Some(20), 8), 16);
+        assert_eq!(within(None, 8), 1_000_000);
     }
 
     #[test]

@@ -85,7 +85,7 @@ pub use transport::Socket;
 #[doc(hidden)]
 pub use watchdog::WATCHDOG_EXIT_CODE;
 
-pub(crate) use limits::{reached_limit, with_limit};
+pub(crate) use limits::{connections_max_beside, reached_limit, with_limit};
 #[cfg(all(feature = "systemd", target_os = "linux"))]
 pub(crate) use notify::{NotifySocket, monotonic_usec};
 #[cfg(all(feature = "metrics", target_os = "linux"))]

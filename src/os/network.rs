@@ -189,7 +189,13 @@ impl OsReservation {
                 share(first, listeners)?
             }
             (Ownership::Tcp(_), Address::Tcp(address)) => {
-                listen_tcp(first, *address, listeners, &options)?
+                // Another process that started at the same time may have bound the port for itself
+                // since it was reserved here. Before, so that no connection is lost; after, since
+                // that process may be between its bind and its lock.
+                options.refuse_exclusive_port(*address)?;
+                let sockets = listen_tcp(first, *address, listeners, &options)?;
+                options.refuse_exclusive_port(*address)?;
+                sockets
             }
             (Ownership::Tcp(_), Address::Unix(_)) => return Err(io::ErrorKind::InvalidInput.into()),
             (Ownership::Inherited, _) => share(first, listeners)?,
@@ -234,6 +240,24 @@ fn listen_tcp(
         return Ok(vec![first]);
     }
     join(first, local, listeners, options)
+}
+
+impl SocketOptions {
+    /// Refuses a shared port that another process of this user has for itself (P14).
+    #[cfg(target_os = "linux")]
+    fn refuse_exclusive_port(&self, local: SocketAddr) -> io::Result<()> {
+        if self.reuse_port == ReusePort::Yes && PortLock::covers(local) {
+            return Err(Errno::ADDRINUSE.into());
+        }
+        Ok(())
+    }
+
+    /// On this system an exclusive port never has `SO_REUSEPORT`.
+    #[cfg(not(target_os = "linux"))]
+    #[expect(clippy::unused_self, clippy::unnecessary_wraps, reason = "as on Linux")]
+    fn refuse_exclusive_port(&self, _: SocketAddr) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Opens one queue per listener. The kernel spreads connections over them by their hash.
@@ -335,11 +359,10 @@ impl OsNetwork {
         }
         let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
         shared.retain(|(_, held)| held.strong_count() > 0);
-        if shared.iter().any(|(ours, _)| super::port_lock::overlap(*ours, local))
-            || PortLock::covers(local)
-        {
+        if shared.iter().any(|(ours, _)| super::port_lock::overlap(*ours, local)) {
             return Err(Errno::ADDRINUSE.into());
         }
+        self.options.refuse_exclusive_port(local)?;
         let claim = Arc::new(PortLock::none());
         shared.push((local, Arc::downgrade(&claim)));
         Ok(Some(claim))

@@ -37,25 +37,19 @@ fn stop_signals() -> SigSet {
 /// these four would have no effect and a second Ctrl-C would do nothing. A signal that arrives
 /// twice before it is received counts once, as usual for signals. Of several pending signals,
 /// SIGINT and SIGQUIT are reported first. The order of arrival is unknown, and as the first signal
-/// they do the least harm: as further ones they would end a wait (P12). So a first SIGTERM or
-/// SIGHUP is reported only after 2 ms.
+/// they do the least harm: as further ones they would end a wait (P12). So a SIGTERM or SIGHUP is
+/// reported only after 2 ms.
 pub struct UnixSignals {
     /// SIGINT and SIGQUIT come first: as further signals they end a wait.
     streams: Vec<(Signal, unix::Signal)>,
-    first: FirstSignal,
+    /// A SIGTERM or SIGHUP that is held back for an interrupt that was sent with it, and the end of
+    /// that. Any runtime of the process may pass a signal on, so two signals can arrive in either
+    /// order.
+    held: Option<(Signal, Pin<Box<dyn Sleep>>)>,
 }
 
-/// State of the first signal. A first SIGTERM or SIGHUP is held back for an interrupt that was sent
-/// with it. Any runtime of the process may pass a signal on, so two signals can arrive in either
-/// order.
-enum FirstSignal {
-    Awaited,
-    Held(Signal, Pin<Box<dyn Sleep>>),
-    Reported,
-}
-
-/// How long the first signal is held: the time that the kernel and the runtimes may need to pass on
-/// signals sent together.
+/// How long a signal is held: the time that the kernel and the runtimes may need to pass on signals
+/// sent together.
 const COALESCE_WINDOW: Duration = Duration::from_millis(2);
 
 impl UnixSignals {
@@ -85,33 +79,28 @@ impl UnixSignals {
         // `block_signals` or the parent process may have blocked them. A blocked signal is
         // inherited, and would never arrive.
         stop_signals().thread_unblock()?;
-        Ok(Self { streams, first: FirstSignal::Awaited })
+        Ok(Self { streams, held: None })
     }
 
     fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Signal> {
         for (signal, stream) in &mut self.streams {
             // A held signal is reported before other SIGTERMs and SIGHUPs, and after interrupts.
-            if !signal.is_impatient() && matches!(self.first, FirstSignal::Held(..)) {
+            if !signal.is_impatient() && self.held.is_some() {
                 break;
             }
             // A stream that ended receives nothing more; the others still do.
             if let Poll::Ready(Some(())) = stream.poll_recv(cx) {
-                if signal.is_impatient() && matches!(self.first, FirstSignal::Awaited) {
-                    self.first = FirstSignal::Reported;
-                }
-                // A signal that is still held is reported later, as a further one.
-                if signal.is_impatient() || matches!(self.first, FirstSignal::Reported) {
+                if signal.is_impatient() {
                     return Poll::Ready(*signal);
                 }
                 let clock = TokioClock::new();
-                self.first =
-                    FirstSignal::Held(*signal, clock.sleep_until(clock.now() + COALESCE_WINDOW));
+                self.held = Some((*signal, clock.sleep_until(clock.now() + COALESCE_WINDOW)));
             }
         }
-        let FirstSignal::Held(signal, wait) = &mut self.first else { return Poll::Pending };
+        let Some((signal, wait)) = &mut self.held else { return Poll::Pending };
         let signal = *signal;
         ready!(wait.as_mut().poll(cx));
-        self.first = FirstSignal::Reported;
+        self.held = None;
         Poll::Ready(signal)
     }
 }

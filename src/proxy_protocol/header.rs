@@ -22,6 +22,10 @@ const HEADER_MAX: usize = 4 * 1024;
 /// The part of a header of version 2 that precedes its addresses, with its length at the end.
 const FIXED_V2: usize = 16;
 
+/// Version 2 and the command LOCAL: the proxy itself connects. It is accepted whatever its family
+/// is (The PROXY protocol, §2.2).
+const LOCAL_V2: u8 = 0x20;
+
 const SIGNATURE_V1: &[u8] = b"PROXY ";
 const SIGNATURE_V2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 
@@ -105,6 +109,10 @@ impl HeaderReader {
         }
         let config = ParseConfig { include_tlvs: false, ..ParseConfig::default() };
         let end = self.0.len() + self.missing();
+        let is_local = || self.0.get(SIGNATURE_V2.len()) == Some(&LOCAL_V2);
+        if begins_like(SIGNATURE_V2) && is_local() && end <= HEADER_MAX {
+            return Ok((end == self.0.len()).then_some(Announced::Unknown));
+        }
         match ProxyHeader::parse(&self.0, config) {
             Ok((header, _)) => Ok(Some(match header.proxied_address() {
                 Some(address) => Announced::Client(Address::Tcp(address.source)),
@@ -172,6 +180,10 @@ mod tests {
             (version_2(1, 0x31, &unix), Announced::Unknown),
             (version_2(0, 0x00, &[]), Announced::Unknown),
             (version_2(0, 0x11, &v4), Announced::Unknown),
+            // The health checks of a balancer failed that sent a family without its addresses.
+            (version_2(0, 0x11, &[]), Announced::Unknown),
+            (version_2(0, 0x01, &[]), Announced::Unknown),
+            (version_2(0, 0xff, &[7; 3]), Announced::Unknown),
         ];
         for (header, announced) in cases {
             let bytes = [&header[..], b"GET / HTTP/1.1\r\n\r\n"].concat();

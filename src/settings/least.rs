@@ -13,6 +13,8 @@ pub(super) const HEADER_BYTES_MIN: usize = 8 * 1024;
 
 /// The kernel counts in seconds.
 pub(super) const TCP_KEEPALIVE_MIN: Duration = Duration::from_secs(1);
+/// Linux accepts no longer one: `MAX_TCP_KEEPIDLE`, some nine hours.
+pub(super) const TCP_KEEPALIVE_MAX: Duration = Duration::from_secs(32_767);
 
 impl Settings {
     /// Treats a zero that was set in code as the environment does: an optional time of zero is
@@ -66,13 +68,13 @@ impl Settings {
             }
         }
         if let Some(silence) = self.tcp_keepalive
-            && silence < TCP_KEEPALIVE_MIN
+            && !(TCP_KEEPALIVE_MIN..=TCP_KEEPALIVE_MAX).contains(&silence)
         {
             return Err(self.refused(
                 "tcp-keepalive",
                 "tcp_keepalive",
                 format!("{silence:?}"),
-                "must be at least 1s",
+                "must be at least 1s and at most 32767s",
             ));
         }
         for name in &self.internal_hosts {

@@ -2,7 +2,7 @@
 
 use super::{
     Settings,
-    least::{HEADER_BYTES_MIN, TCP_KEEPALIVE_MIN},
+    least::{HEADER_BYTES_MIN, TCP_KEEPALIVE_MAX, TCP_KEEPALIVE_MIN},
     parse::{
         parse_address, parse_count, parse_half_close, parse_host_name, parse_mode, parse_port,
         parse_positive_duration, parse_signals, parse_span, parse_switch,
@@ -249,7 +249,7 @@ pub const SETTINGS: &[Setting] = &[
         flag: "connections-max",
         variable: "APP_CONNECTIONS_MAX",
         value: "COUNT",
-        default: "the descriptor limit minus 64",
+        default: "the descriptor limit minus 64, and 8 per worker",
         help: "Maximum number of open connections; at the limit, idle ones are closed for new \
                ones, or new ones wait",
         apply: |settings, value| {
@@ -404,11 +404,14 @@ pub const SETTINGS: &[Setting] = &[
         value: "DURATION",
         default: "60s",
         help: "Idle time before the kernel sends keep-alive probes: four, at intervals of a \
-               quarter of it; then the connection is closed; at least 1s, 0s disables the probes",
+               quarter of it; then the connection is closed; 1s to 32767s, 0s disables the probes",
         apply: |settings, value| {
             let silence = parse_span(value)?;
             if !silence.is_zero() && silence < TCP_KEEPALIVE_MIN {
                 return Err("shorter than 1s".to_owned());
+            }
+            if silence > TCP_KEEPALIVE_MAX {
+                return Err("longer than 32767s".to_owned());
             }
             settings.tcp_keepalive = (!silence.is_zero()).then_some(silence);
             Ok(())

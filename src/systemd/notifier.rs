@@ -14,8 +14,8 @@
 //! phase, because the manager restarts its timer when its own state changes.
 //!
 //! The notifier reads the host's status on the internal server's thread, and touches nothing that
-//! requests use. READY, STOPPING and EXTEND are resent until the manager has received them. A lost
-//! STATUS or WATCHDOG is followed by the next one. A manager that does not receive costs one line
+//! requests use. READY, STOPPING, EXTEND and WATCHDOG are resent until the manager has received
+//! them. A lost STATUS is followed by the next one. A manager that does not receive costs one line
 //! in the log.
 
 use crate::{
@@ -55,28 +55,37 @@ impl Notifier {
 
     /// Sends notifications for as long as it is polled.
     pub(super) async fn observe(mut self, status: Arc<HostStatus>) {
-        let mut fed = None;
+        let mut fed: Option<Moment> = None;
         loop {
             let now = status.clock.now();
             let snapshot = StatusSnapshot::of(&status, now);
-            let feeding =
-                self.feed_every.filter(|every| fed.is_none_or(|fed: Moment| now >= fed + *every));
-            if feeding.is_some() && snapshot.phase >= Phase::Serving {
-                fed = Some(now);
-            }
-            if let Some(message) = self.pending.next(&snapshot, feeding.is_some()) {
+            let next_feed = fed.zip(self.feed_every).map(|(fed, every)| fed + every);
+            let is_due = self.feed_every.is_some()
+                && snapshot.phase >= Phase::Serving
+                && next_feed.is_none_or(|next| now >= next);
+            let feeds = is_due && snapshot.wedged.is_none();
+            if let Some(message) = self.pending.next(&snapshot, feeds) {
                 let sent = self.socket.send(&message);
                 let was_sent = sent.is_ok();
                 self.note(sent);
+                if feeds && was_sent {
+                    fed = Some(now);
+                }
                 // The end of a reload is a separate message.
                 if was_sent && self.pending.reloads != snapshot.reloads {
                     continue;
                 }
             }
+            // A watchdog's message that is due and was not sent is tried again soon.
+            let next_feed = if is_due && fed != Some(now) {
+                self.feed_every.map(|every| now + RETRY_DELAY.min(every))
+            } else {
+                self.feed_every.zip(fed).map(|(every, fed)| fed + every)
+            };
             let wake = [
                 (!self.pending.unacked.is_empty()).then(|| now + RETRY_DELAY),
                 (snapshot.phase >= Phase::LameDuck).then(|| now + STATUS_INTERVAL),
-                self.feed_every.zip(fed).map(|(every, fed)| fed + every),
+                next_feed,
             ];
             let wake = wake.into_iter().flatten().min().unwrap_or(Moment::NEVER);
             let mut sleep = status.clock.sleep_until(wake);
@@ -160,7 +169,7 @@ struct PendingMessages {
 
 impl PendingMessages {
     /// Returns the next datagram, if there is something to send.
-    fn next(&mut self, snapshot: &StatusSnapshot, feeding: bool) -> Option<String> {
+    fn next(&mut self, snapshot: &StatusSnapshot, feeds: bool) -> Option<String> {
         if snapshot.phase == Phase::Starting {
             return None;
         }
@@ -178,7 +187,7 @@ impl PendingMessages {
             lines.push(format!("STATUS={status}"));
             self.status = status;
         }
-        if feeding && snapshot.wedged.is_none() {
+        if feeds {
             lines.push("WATCHDOG=1".to_owned());
         }
         (!lines.is_empty()).then(|| lines.join("\n") + "\n")
@@ -236,9 +245,9 @@ mod tests {
     fn deliver_next(
         pending: &mut PendingMessages,
         snapshot: &StatusSnapshot,
-        feeding: bool,
+        feeds: bool,
     ) -> Option<String> {
-        let message = pending.next(snapshot, feeding);
+        let message = pending.next(snapshot, feeds);
         pending.unacked.clear();
         message
     }
@@ -303,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wedged_worker_is_named_and_stops_the_watchdog_messages() {
+    fn a_wedged_worker_is_named_until_it_recovers() {
         let mut pending = PendingMessages::default();
         deliver_next(&mut pending, &snapshot(Phase::Serving, None), true);
         let wedged = StatusSnapshot {
@@ -311,10 +320,10 @@ mod tests {
             ..snapshot(Phase::Serving, None)
         };
         assert_eq!(
-            deliver_next(&mut pending, &wedged, true).unwrap(),
+            deliver_next(&mut pending, &wedged, false).unwrap(),
             "STATUS=serving: worker 0 has not run\n"
         );
-        assert_eq!(deliver_next(&mut pending, &wedged, true), None);
+        assert_eq!(deliver_next(&mut pending, &wedged, false), None);
         assert_eq!(
             deliver_next(&mut pending, &snapshot(Phase::Serving, None), true).unwrap(),
             "STATUS=serving\nWATCHDOG=1\n"

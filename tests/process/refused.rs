@@ -17,7 +17,8 @@ const REFUSED: &str = "LAMEDUCK_TEST_REFUSED";
 const FLAGS: &str = "LAMEDUCK_TEST_FLAGS";
 const BINARY: &str = "LAMEDUCK_TEST_BINARY";
 
-/// Returns a command for the service with these flags, in a process with the restriction `refused`.
+/// Returns a command for the service with these flags, which override the usual ones, in a process
+/// with the restriction `refused`.
 pub(crate) fn service_without(refused: &str, flags: &[&str]) -> Command {
     let mut restricted = Command::new(std::env::current_exe().unwrap());
     restricted.args(["--exact", "refused::restricted", "--nocapture", "--test-threads=1"]);
@@ -27,7 +28,9 @@ pub(crate) fn service_without(refused: &str, flags: &[&str]) -> Command {
             None => restricted.env_remove(name),
         };
     }
-    let flags: Vec<_> = ANYWHERE.iter().chain(flags).copied().collect();
+    let name = |flag: &str| flag.split('=').next().map(str::to_owned);
+    let usual = ANYWHERE.iter().filter(|usual| flags.iter().all(|own| name(own) != name(usual)));
+    let flags: Vec<_> = usual.chain(flags).copied().collect();
     restricted
         .env(REFUSED, refused)
         .env(FLAGS, flags.join("\n"))

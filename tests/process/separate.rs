@@ -5,10 +5,11 @@ mod serving;
 mod strangers;
 
 use crate::support::{
-    App, Client, Service, app::Workers, builder, now, quick_plan, settings, until_holds, wire,
+    App, Client, Service, app::Workers, block, builder, now, pause, quick_plan, settings,
+    until_holds, wire,
 };
 use axum::{Router, routing::get};
-use lameduck::{Host, ReadinessCheck};
+use lameduck::{Hook, Host, ReadinessCheck};
 use std::{
     io,
     sync::{
@@ -17,6 +18,7 @@ use std::{
     },
     time::Duration,
 };
+use tokio::sync::Notify;
 
 fn request(address: std::net::SocketAddr, method: &str, path: &str) -> wire::Answer {
     wire::request(
@@ -125,6 +127,52 @@ fn a_failing_check_makes_it_unready_is_named_in_the_body_and_recovers() {
     assert_eq!(app.end().code(), 0);
 }
 
+// `/startupz` was 200 during the clean-up after a start that failed.
+#[test]
+fn a_start_that_failed_is_never_reported_as_complete() {
+    let released = Arc::new(Notify::new());
+    let waits = released.clone();
+    let slow = Hook::on_stop("slow", move || async move {
+        waits.notified().await;
+        Ok::<(), io::Error>(())
+    });
+    let broken = Hook::on_start("broken", || async { Err::<(), _>(io::Error::other("no")) });
+    let host = builder().hook(slow).hook(broken).serve(Router::new());
+    let app = App::spawn(host, Workers::Task);
+    app.wait_for_phase("cleaning_up");
+    assert_eq!(app.probe("/startupz").status, 503);
+    released.notify_one();
+    assert_eq!(app.report().code(), 1);
+}
+
+// Checks end with the drain. Their last results became stale in it, and an operator read that the
+// main runtime was stuck and a dependency down, in a process that only finished its requests.
+#[test]
+fn the_last_result_of_a_check_holds_through_the_drain() {
+    let check = ReadinessCheck::new("database", || async { Ok::<(), io::Error>(()) })
+        .interval(Duration::from_millis(20))
+        .timeout(Duration::from_millis(20));
+    let wait = get(|| async { pause(2_000).await });
+    let settings = settings().plan(quick_plan().drain(Duration::from_secs(5)));
+    let builder = Host::builder(settings).readiness_check(check);
+    let app = App::start(builder.serve(Router::new().route("/wait", wait)));
+    until_holds("readiness", || app.probe("/readiness").status == 200);
+    let mut waiting = Client::connect(app.main);
+    waiting.send_get("/wait");
+    until_holds("the request", || app.status()["in_flight"] == 1);
+    app.stop();
+    app.wait_for_phase("draining");
+    // A result is stale after 1.08 s.
+    block(Duration::from_millis(1_300));
+    let status = app.status();
+    assert_eq!(
+        (&status["phase"], &status["checks"][0]["passes"]),
+        (&"draining".into(), &true.into())
+    );
+    assert_eq!(waiting.answer().status, 200);
+    assert_eq!(app.report().code(), 0);
+}
+
 #[test]
 fn checks_see_what_the_start_hooks_opened_as_soon_as_the_service_serves() {
     // The first run of a check was before the hooks, and the next a whole interval later. A pool
@@ -134,7 +182,7 @@ fn checks_see_what_the_start_hooks_opened_as_soon_as_the_service_serves() {
     let is_open = Arc::new(AtomicBool::new(false));
     let (opened, asked, waited) = (is_open.clone(), is_open.clone(), is_open.clone());
     let open = move || async move {
-        crate::support::pause(300).await;
+        pause(300).await;
         opened.store(true, Relaxed);
         Ok::<(), io::Error>(())
     };
@@ -148,7 +196,7 @@ fn checks_see_what_the_start_hooks_opened_as_soon_as_the_service_serves() {
     });
     let app = App::start(
         builder()
-            .hook(lameduck::Hook::on_start("pool", open))
+            .hook(Hook::on_start("pool", open))
             .readiness_check(fails)
             .readiness_check(hangs.timeout(Duration::from_secs(60)).interval(Duration::MAX))
             .serve(Router::new()),
@@ -195,7 +243,7 @@ fn probes_respond_while_every_worker_is_blocked_and_liveness_fails_until_they_re
         let released = released.clone();
         async move {
             while !released.load(Relaxed) {
-                crate::support::block(Duration::from_millis(10));
+                block(Duration::from_millis(10));
             }
             "blocked no more"
         }
@@ -243,10 +291,8 @@ fn probes_respond_while_every_worker_is_blocked_and_liveness_fails_until_they_re
 fn a_stop_with_every_worker_blocked_ends_in_time_and_counts_the_cut_requests() {
     // A handler that blocks its worker can be neither cancelled nor dropped. The exit must cut it
     // in time, and the report must count it (P7, P13).
-    let host = builder().serve(
-        Router::new()
-            .route("/block", get(|| async { crate::support::block(Duration::from_secs(30)) })),
-    );
+    let host = builder()
+        .serve(Router::new().route("/block", get(|| async { block(Duration::from_secs(30)) })));
     let app = App::start_on(host, Workers::Threads(1));
     let mut client = Client::connect(app.main);
     client.send_get("/block");

@@ -114,6 +114,8 @@ fn a_bad_value_exits_with_2_and_names_setting_and_value() {
         ("--backlog=0", ["--backlog", "1000000"]),
         ("--tcp-nodelay=yes", ["--tcp-nodelay", "on or off"]),
         ("--tcp-keepalive=10ms", ["--tcp-keepalive", "1s"]),
+        // Linux refused it at the first bind, and the error named an address.
+        ("--tcp-keepalive=10h", ["--tcp-keepalive", "32767s"]),
         ("--app-version=a\nb", ["--app-version=a\\nb:", "visible"]),
         ("--grace-period=3s", ["--grace-period", "3s"]),
     ] {

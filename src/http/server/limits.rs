@@ -9,8 +9,9 @@ use std::time::Duration;
 pub struct Limits {
     /// Connections at one time. At the limit idle connections make room, first those that never
     /// sent a byte, then the longest idle. If there is none, nothing more is accepted: the kernel's
-    /// queue is the back-pressure. Default: the process's limit on descriptors less 64, at least
-    /// 16, at most a million.
+    /// queue is the back-pressure. Default: the process's limit on descriptors less 64, and
+    /// less 8 for each worker and 2 for each of its further addresses; at least 16, at most a
+    /// million.
     pub connections_max: usize,
     /// Bytes of a request head. A longer one gets a 431. Default 32 KiB, minimum 8 KiB.
     pub header_bytes_max: usize,

@@ -26,10 +26,25 @@ pub(super) fn translate(page: &str) -> String {
             }
             translated.extend(["# TYPE ", name, suffix, " ", kind, "\n"]);
         } else if !line.starts_with('#') {
-            translated.extend([line, "\n"]);
+            translated.extend([without_exemplar(line), "\n"]);
         }
     }
     translated
+}
+
+/// Returns a sample without its exemplar, which follows ` # `. This format has none, and a reader
+/// refuses the whole page for one.
+fn without_exemplar(sample: &str) -> &str {
+    let (mut is_quoted, mut is_escaped) = (false, false);
+    for (at, char) in sample.char_indices() {
+        match char {
+            '#' if !is_quoted => return sample[..at].trim_end(),
+            '"' if !is_escaped => is_quoted = !is_quoted,
+            _ => {}
+        }
+        is_escaped = char == '\\' && !is_escaped;
+    }
+    sample
 }
 
 #[cfg(test)]
@@ -46,6 +61,17 @@ mod tests {
                         a_seconds_total{b=\"# c\"} 1\n\
                         # HELP d_info What.\n# TYPE d_info gauge\nd_info{e=\"f\"} 1\n\
                         # HELP g Now.\n# TYPE g gauge\ng 2\n";
+        assert_eq!(translate(page), expected);
+    }
+
+    // The exemplar of an app's counter was copied, and no scraper of this format could read any
+    // metric of the process.
+    #[test]
+    fn exemplars_are_left_out() {
+        let page = "# TYPE a counter\na_total{b=\"# {\\\"# \"} 1 # {trace=\"c # d\"} 1.0\n\
+                    # TYPE e histogram\ne_bucket{le=\"1.0\"} 2 # {f=\"g\"} 0.5 1.2\ne_sum 3\n# EOF\n";
+        let expected = "# TYPE a_total counter\na_total{b=\"# {\\\"# \"} 1\n\
+                        # TYPE e histogram\ne_bucket{le=\"1.0\"} 2\ne_sum 3\n";
         assert_eq!(translate(page), expected);
     }
 }

@@ -77,11 +77,12 @@ fn phases(page: &mut Page<'_>, status: &HostStatus, now: Moment) -> Result {
     page.gauge(things("serving", "1 if /serving returns 200"), serving)?;
     let live = flag(status.liveness_failure_in(current).is_none());
     page.gauge(things("live", "1 if /liveness returns 200"), live)?;
-    let names: Vec<_> = status.checks.iter().map(|check| (check.name.as_str(), "")).collect();
+    let names: Vec<_> = status.checks.iter().map(|check| check.name.as_str()).collect();
     let names = make_unique(&names);
-    let checks = status.checks.iter().zip(&names);
-    let checks = checks
-        .map(|(check, name)| ([("check", name.as_str())], flag(check.failure(now).is_none())));
+    let checked_at = status.checked_at();
+    let checks = status.checks.iter().zip(&names).map(|(check, name)| {
+        ([("check", name.as_str())], flag(check.failure(checked_at).is_none()))
+    });
     page.gauges(things("check_passing", "1 if the last run of the readiness check passed"), checks)
 }
 
@@ -256,7 +257,7 @@ fn waiting(page: &mut Page<'_>, main: &ServerState) -> Result {
         ages,
     )?;
     let tasks = Outstanding::tasks_of(main);
-    let names: Vec<_> = tasks.iter().map(|(name, _)| (name.as_str(), "")).collect();
+    let names: Vec<_> = tasks.iter().map(|(name, _)| name.as_str()).collect();
     let names = make_unique(&names);
     let tasks = tasks
         .iter()
@@ -269,18 +270,26 @@ fn waiting(page: &mut Page<'_>, main: &ServerState) -> Result {
 }
 
 fn hooks(page: &mut Page<'_>, status: &HostStatus, now: Moment) -> Result {
-    let (ended, running) = (status.hooks(), status.hook_running());
-    let ended = ended.iter().map(|hook| {
+    let (ended, running) = status.hook_stages();
+    let ended = ended.iter().map(|(pair, hook)| {
         let (stage, outcome) = stage_and_outcome(hook.verdict);
-        (hook.name.as_str(), stage, outcome, hook.took)
+        (*pair, hook.name.as_str(), stage, outcome, hook.took)
     });
     let running = running
         .iter()
-        .map(|hook| (hook.name.as_str(), hook.stage, "running", now.since(hook.since)));
+        .map(|hook| (hook.pair, hook.name.as_str(), hook.stage, "running", now.since(hook.since)));
     let stages: Vec<_> = ended.chain(running).collect();
-    let names: Vec<_> = stages.iter().map(|(name, stage, ..)| (*name, *stage)).collect();
-    let names = make_unique(&names);
-    let rows = stages.iter().zip(&names).map(|((_, stage, outcome, took), name)| {
+    // Both stages of a pair have its number. Stop hooks run in the reverse order, after the start
+    // of each earlier pair.
+    let number = |pair: usize, name: &str| {
+        let is_before = |(other, its_name, stage, ..): &&(usize, &str, &str, &str, Duration)| {
+            *other < pair && *its_name == name && *stage == "start"
+        };
+        stages.iter().filter(is_before).count() + 1
+    };
+    let names = stages.iter().map(|(pair, name, ..)| numbered(name, number(*pair, name)));
+    let names: Vec<_> = names.collect();
+    let rows = stages.iter().zip(&names).map(|((_, _, stage, outcome, took), name)| {
         ([("hook", name.as_str()), ("stage", *stage), ("outcome", *outcome)], took.as_secs_f64())
     });
     page.gauges(
@@ -291,16 +300,13 @@ fn hooks(page: &mut Page<'_>, status: &HostStatus, now: Moment) -> Result {
 
 /// Makes the names of rows unique. Names come from users, and two may be equal: the second `db`
 /// becomes `db#2`.
-fn make_unique(names: &[(&str, &str)]) -> Vec<String> {
+fn make_unique(names: &[&str]) -> Vec<String> {
     let before = |n: usize| names[..n].iter().filter(|earlier| **earlier == names[n]).count();
-    let numbered = names.iter().enumerate().map(|(n, (name, _))| (name, before(n)));
-    numbered
-        .map(
-            |(name, before)| {
-                if before == 0 { (*name).to_owned() } else { format!("{name}#{}", before + 1) }
-            },
-        )
-        .collect()
+    names.iter().enumerate().map(|(n, name)| numbered(name, before(n) + 1)).collect()
+}
+
+fn numbered(name: &str, number: usize) -> String {
+    if number == 1 { name.to_owned() } else { format!("{name}#{number}") }
 }
 
 const fn stage_and_outcome(verdict: HookVerdict) -> (&'static str, &'static str) {

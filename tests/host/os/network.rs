@@ -266,6 +266,19 @@ async fn an_exclusive_port_on_one_address_cannot_be_shared_on_all_addresses() {
     }
 }
 
+/// An instance with `--reuse-port` checked for an exclusive one when it bound its port, and
+/// listened later, once its start hooks were done. One without the flag that had started in between
+/// got only a part of its clients, and neither had an error (P14).
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_port_that_became_exclusive_before_it_was_listened_on_is_not_shared() {
+    let shared = sharing().reserve(&any_port(), ServerRole::Main, 2).unwrap();
+    let address = same(&shared.local());
+    let exclusive = OsNetwork::default().reserve(&address, ServerRole::Main, 2).unwrap();
+    let _exclusive = exclusive.listen().await.unwrap();
+    assert_eq!(shared.listen().await.unwrap_err().kind(), ErrorKind::AddrInUse);
+}
+
 /// Any user may bind the abstract name that marked a port as exclusive. A start with `--reuse-port`
 /// then failed. A name of another user must not prevent the start (P14).
 #[cfg(target_os = "linux")]

@@ -5,7 +5,7 @@ use super::{
     page::{CLASSIC, OPENMETRICS, Page},
     tools::{openmetrics_parser, promtool},
 };
-use crate::support::{App, builder, pause, until_holds};
+use crate::support::{App, builder, pause, until, until_holds};
 use axum::Router;
 use lameduck::{Hook, ReadinessCheck};
 use std::{io, sync::Arc};
@@ -53,6 +53,29 @@ fn a_slow_stop_hook_is_visible_while_it_runs() {
     let queue =
         report.hooks.iter().rfind(|hook| hook.name == "queue").expect("its stop stage is reported");
     assert!(queue.took.as_millis() >= 20, "the report has what the page had: {queue:?}");
+}
+
+// Stop hooks run in the reverse order, and were numbered in the order in which they ended: the stop
+// of the second pair had the name of the first.
+#[test]
+fn both_stages_of_a_pair_have_its_number() {
+    let released = Arc::new(Notify::new());
+    let waits = released.clone();
+    let first = Hook::on_stop("pool", move || async move {
+        waits.notified().await;
+        Done::Ok(())
+    });
+    let second = Hook::on_stop("pool", || async { Done::Ok(()) });
+    let app = App::start(builder().hook(first).hook(second).serve(Router::new()));
+    app.stop();
+    app.wait_for_phase("cleaning_up");
+    let page = until("the first pair's stop", || {
+        let page = Page::scrape(app.internal, CLASSIC);
+        page.try_sample(&format!("lameduck_{}", row("pool", "stop", "running"))).map(|_| page)
+    });
+    assert!(page.of_host(&row("pool#2", "stop", "done")) < 1.0);
+    released.notify_one();
+    assert_eq!(app.report().code(), 0);
 }
 
 #[test]

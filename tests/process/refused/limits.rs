@@ -1,7 +1,7 @@
 //! Limits on threads and descriptors.
 
 use super::service_without;
-use crate::support::{Service, block, now, until};
+use crate::support::{Client, Service, block, now, until};
 use crate::tls::Files;
 use rustix::process::{Pid, Resource, Rlimit, Signal, geteuid, getrlimit, prlimit, setrlimit};
 use std::{
@@ -120,6 +120,23 @@ fn with_too_few_descriptors_for_its_certificate_the_start_names_the_limit() {
     let said = sweep(12, |most| service_without(&format!("descriptors={most}"), &flags));
     assert!(said.iter().any(|line| line.contains("cannot speak TLS")), "{said:#?}");
     assert!(said.iter().all(|line| line.contains("ulimit -n")), "{said:#?}");
+}
+
+/// The default connection limit left nothing for the descriptors of further workers. Idle clients
+/// used up all of them before it was reached. So none was closed for a new client, and nobody was
+/// served (P15).
+#[test]
+fn with_many_workers_an_idle_client_still_makes_room_for_the_next_one() {
+    let flags = ["--workers=8", "--lame-duck=0s"];
+    let mut service = Service::watch(&mut service_without("descriptors=256", &flags));
+    service.wait_for_phase("serving");
+    let idle: Vec<_> = (0..230).map(|_| Client::connect(service.main)).collect();
+    for _ in 0..4 {
+        assert_eq!(service.get("/").status, 200);
+    }
+    drop(idle);
+    service.signal(Signal::TERM);
+    assert_eq!(service.exit_code(), 0);
 }
 
 /// A limit of three threads made the start hang for ever, even after SIGTERM. tokio had panicked

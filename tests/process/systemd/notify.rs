@@ -191,6 +191,36 @@ fn a_manager_that_cannot_be_reached_costs_one_line_in_the_log() {
     }
 }
 
+/// A message for the watchdog that the manager had no room for was followed by the next one only
+/// after half of its time, when that time was over: systemd ended a healthy process.
+#[test]
+fn a_message_for_the_watchdog_that_was_not_received_is_sent_again_soon() {
+    let path = scratch_path("busy");
+    let manager = UnixDatagram::bind(&path).unwrap();
+    let filler = UnixDatagram::unbound().unwrap();
+    filler.set_nonblocking(true).unwrap();
+    let next = || {
+        let mut buffer = [0; 4096];
+        let length = manager.recv(&mut buffer).unwrap();
+        String::from_utf8_lossy(&buffer[..length]).into_owned()
+    };
+    let variables = [("NOTIFY_SOCKET", path.to_str().unwrap()), ("WATCHDOG_USEC", "6000000")];
+    let mut service = start(&variables);
+    assert!(next().contains("WATCHDOG=1"));
+    let fed = now();
+    while filler.send_to(b"noise", &path).is_ok() {}
+    service.wait_for_line("cannot reach the service manager");
+    while !next().contains("WATCHDOG=1") {}
+    assert!(
+        fed.elapsed() < Duration::from_secs(5),
+        "after 3 s, and not after 6: {:?}",
+        fed.elapsed()
+    );
+    service.signal(Signal::TERM);
+    assert_eq!(service.exit_code(), 0);
+    std::fs::remove_file(&path).unwrap();
+}
+
 #[test]
 fn a_manager_that_does_not_read_delays_nothing_and_receives_ready_once_it_does() {
     let path = scratch_path("deaf");
