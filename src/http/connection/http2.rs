@@ -64,8 +64,9 @@ pub(super) struct Http2<T: Transport, S: HttpService> {
     responded: bool,
     goaway: Goaway,
     since: Moment,
-    /// When the last stream ended, or the connection began; `None` while the connection is busy.
-    idle_since: Option<Moment>,
+    /// When the last stream ended, or the connection began, and the bytes written until then;
+    /// `None` while the connection is busy.
+    idle_since: Option<(Moment, u64)>,
     seen_request: SeenRequest,
     /// The incomplete frame or header block: its kind, its identity, and when it was first seen
     /// incomplete.
@@ -160,7 +161,7 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
             if self.connection.take_called() {
                 self.seen_request = SeenRequest::Yes;
             }
-            if self.goaway == Goaway::NotYet && now >= self.goaway_moment(worker) {
+            if now >= self.goaway_moment(worker) {
                 self.start_goaway(now);
                 // Poll again, so that the GOAWAY is written.
                 continue;
@@ -238,11 +239,7 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
             self.idle_since = None;
             self.delivery = Delivery::default();
             self.delivery_queried = false;
-            let goaway = if self.goaway == Goaway::NotYet {
-                self.goaway_moment(worker)
-            } else {
-                Moment::NEVER
-            };
+            let goaway = self.goaway_moment(worker);
             let (since, until) = self.stalled(worker, now);
             if now >= until {
                 return self.cut_stalled(worker, slot, since, now);
@@ -259,7 +256,8 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
             );
             return Transition::Wait;
         }
-        let idle_since = *self.idle_since.get_or_insert(now);
+        let written = self.connection.io.written();
+        let (idle_since, written_before) = *self.idle_since.get_or_insert((now, written));
         let idle = match self.seen_request {
             SeenRequest::Yes => Idle { awaited: Awaited::NextRequest, since: idle_since },
             SeenRequest::No => Idle { awaited: Awaited::FirstByte, since: self.since },
@@ -285,11 +283,7 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
             if self.goaway == Goaway::NotYet {
                 slot.set_idle(idle);
             }
-            let goaway = if self.goaway == Goaway::NotYet {
-                self.goaway_moment(worker)
-            } else {
-                Moment::NEVER
-            };
+            let goaway = self.goaway_moment(worker);
             let timeout = worker.server().config.limits.send_timeout;
             if now >= self.delivery.next_check(idle_since, timeout) {
                 if !std::mem::replace(&mut self.delivery_queried, true) {
@@ -298,7 +292,10 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
                     return Transition::Wait;
                 }
                 self.delivery_queried = false;
-                if self.delivery.expired(self.connection.io.unacknowledged(), now) {
+                // What was written since, such as the response to a PING, is acknowledged last.
+                let newer = written.saturating_sub(written_before);
+                let of_responses = self.connection.io.unacknowledged().saturating_sub(newer);
+                if self.delivery.expired(of_responses, now) {
                     return self.cut_stalled(worker, slot, idle_since, now);
                 }
             }
@@ -411,9 +408,12 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
         Transition::Reset
     }
 
-    /// Returns when this connection sends its GOAWAY; `NEVER` before a stop, unless it has an age
-    /// limit.
+    /// Returns when this connection sends its GOAWAY; `NEVER` if it has sent it, or before a stop,
+    /// unless it has an age limit.
     fn goaway_moment(&self, worker: &WorkerContext<S>) -> Moment {
+        if self.goaway != Goaway::NotYet {
+            return Moment::NEVER;
+        }
         let server = &worker.server();
         match server.phase() {
             Phase::Starting | Phase::Serving => self.announcement.aged_at(),

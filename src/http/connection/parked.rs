@@ -199,15 +199,15 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
                             self.since = began.or_else(|| Some(worker.server().clock.now()));
                             self.keep(bytes);
                         }
-                        // A part of the preface, then the end of the input. HTTP/1's parser refuses
-                        // it.
-                        Sniffed::Undecided | Sniffed::Http1 => {
+                        // Or a part of the preface, then the end of the input. HTTP/1's parser
+                        // refuses it, unless HTTP/2 was agreed on.
+                        Sniffed::Undecided | Sniffed::Http1 if negotiated != Negotiated::Http2 => {
                             match self.serve(cx, bytes, worker, slot, &mut requests_left) {
                                 Ok(now) => last_sent = Some(now),
                                 Err(next) => return next,
                             }
                         }
-                        Sniffed::Http2 => {
+                        Sniffed::Undecided | Sniffed::Http1 | Sniffed::Http2 => {
                             let bytes = Bytes::copy_from_slice(bytes);
                             return self
                                 .io

@@ -47,6 +47,10 @@ pub(crate) fn sniff_as(negotiated: Negotiated, bytes: &[u8]) -> Sniffed {
         Negotiated::Unknown => sniff(bytes),
         Negotiated::Http1 if is_blank(bytes) => Sniffed::Undecided,
         Negotiated::Http1 => Sniffed::Http1,
+        // hyper, once it has the connection, does not tell when its preface is incomplete.
+        Negotiated::Http2 if bytes.len() < PREFACE.len() && PREFACE.starts_with(bytes) => {
+            Sniffed::Undecided
+        }
         Negotiated::Http2 => Sniffed::Http2,
     }
 }
@@ -70,7 +74,10 @@ mod tests {
     fn every_prefix_of_the_preface_is_undecided_and_the_whole_is_http2() {
         for end in 0..PREFACE.len() {
             assert_eq!(sniff(&PREFACE[..end]), Sniffed::Undecided, "{end} bytes");
+            let agreed = sniff_as(Negotiated::Http2, &PREFACE[..end]);
+            assert_eq!(agreed, Sniffed::Undecided, "{end} bytes");
         }
+        assert_eq!(sniff_as(Negotiated::Http2, PREFACE), Sniffed::Http2);
         assert_eq!(sniff(PREFACE), Sniffed::Http2);
     }
 

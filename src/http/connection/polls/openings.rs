@@ -1,16 +1,16 @@
 //! Connections before their first request.
 
 use super::{
-    GET,
+    GET, HTTP2_FIRST, PREFACE,
     clock::ManualClock,
     routes::Routes,
     script::End,
-    world::{World, worker_with},
+    world::{Stage, World, worker_with},
 };
 use crate::{
     http::server::{idle_policy::EvictionGrace, limits::Limits},
     lifecycle::{Moment, Phase},
-    runtime::Clock,
+    runtime::{Clock, Negotiated},
 };
 use std::{sync::Arc, time::Duration};
 
@@ -33,6 +33,46 @@ async fn a_header_that_has_arrived_at_its_deadline_is_read() {
         world.wait(1).await;
         assert_eq!(world.requests().finished, u64::from(is_served), "{late_reads} late reads");
     }
+}
+
+// A client that had agreed on HTTP/2 and sent a part of its preface held the drain for five seconds,
+// and counted as one that does not receive a response. It has the second of every incomplete head
+// (P6).
+#[tokio::test]
+async fn half_a_preface_has_the_time_of_half_a_head() {
+    for negotiated in [Negotiated::Unknown, Negotiated::Http2] {
+        let mut world = World::new();
+        world.wire().negotiated = negotiated;
+        world.start().await;
+        world.send(&PREFACE[..5]).await;
+        world.enter(Stage::Draining).await;
+        assert_eq!(world.wire().how_it_ended(), End::Open);
+        world.wait(1).await;
+        assert_eq!(world.wire().how_it_ended(), End::Fin, "{negotiated:?}");
+        assert!(world.wire().written.is_empty(), "no response of another protocol");
+        world.wait(1).await;
+        assert!(world.has_ended());
+        assert_eq!(world.connections().send_timeouts, 0);
+    }
+}
+
+// Two parts of a preface, or one and the end.
+#[tokio::test]
+async fn a_preface_that_was_agreed_on_may_come_in_parts() {
+    let mut world = World::new();
+    world.wire().negotiated = Negotiated::Http2;
+    world.start().await;
+    world.send(&PREFACE[..5]).await;
+    world.send(&[&PREFACE[5..], HTTP2_FIRST].concat()).await;
+    assert_eq!(world.requests().finished, 1);
+    let mut world = World::new();
+    world.wire().negotiated = Negotiated::Http2;
+    world.start().await;
+    world.send(&PREFACE[..5]).await;
+    world.wire().end();
+    world.settle().await;
+    assert!(world.has_ended());
+    assert!(!world.wire().written.starts_with(b"HTTP/1"), "{:?}", world.wire().written);
 }
 
 // A worker accepts before Serving is published. Without an age limit a connection that was accepted

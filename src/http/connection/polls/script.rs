@@ -1,6 +1,6 @@
 //! A transport whose every read and write is decided by the test.
 
-use crate::runtime::{Address, Opening, Peek, Peer, Transport};
+use crate::runtime::{Address, Negotiated, Opening, Peek, Peer, Transport};
 use std::{
     collections::VecDeque,
     io,
@@ -41,8 +41,10 @@ pub(super) struct Wire {
     pub(super) written: Vec<u8>,
     /// The length of `written` after each write.
     pub(super) writes: Vec<usize>,
+    /// The protocol that the peers agreed on, as over TLS.
+    pub(super) negotiated: Negotiated,
     /// Bytes of `written` that the peer has acknowledged: all, if `None`.
-    acknowledged: Option<usize>,
+    pub(super) acknowledged: Option<usize>,
     pub(super) shut: bool,
     reset: bool,
     /// The end of the connection cuts a response.
@@ -86,6 +88,7 @@ pub(super) fn script() -> (Script, Arc<Mutex<Wire>>) {
         room: usize::MAX,
         written: Vec::new(),
         writes: Vec::new(),
+        negotiated: Negotiated::Unknown,
         acknowledged: None,
         shut: false,
         reset: false,
@@ -322,6 +325,10 @@ impl Transport for Script {
         }
         wire.reader = Some(cx.waker().clone());
         Poll::Pending
+    }
+
+    fn negotiated(&self) -> Negotiated {
+        self.wire().negotiated
     }
 
     fn unacknowledged(&self) -> Option<usize> {

@@ -55,6 +55,28 @@ async fn the_time_to_receive_a_response_does_not_begin_with_an_earlier_one() {
     }
 }
 
+// The PINGs of an idle client came in the moments in which the delivery of the last response was
+// checked, and the responses to them were not acknowledged yet. They were taken for a response that
+// the client did not read, and its connection was reset (P5b).
+#[tokio::test]
+async fn the_response_to_a_ping_is_none_that_its_client_does_not_read() {
+    const PING: &[u8] = b"\x00\x00\x08\x06\x00\x00\x00\x00\x00pingping";
+    for (unread, ends) in [(0, End::Open), (10, End::Reset)] {
+        let mut world = World::with_limits(Limits::default());
+        world.start().await;
+        world.send(&[PREFACE, HTTP2_FIRST].concat()).await;
+        assert_eq!(world.requests().finished, 1);
+        let of_response = world.wire().written.len();
+        for _ in 0..4 {
+            let written = world.wire().written.len();
+            let read = if unread == 0 { written } else { of_response - unread };
+            world.wire().acknowledged = Some(read);
+            world.send_after(Duration::from_secs(30), PING).await;
+        }
+        assert_eq!(world.wire().how_it_ended(), ends);
+    }
+}
+
 // A byte of a frame came in the moment in which the frame had to be complete, and the runtime did
 // not know of it yet. The time of the frame began again (P15).
 #[tokio::test]

@@ -162,6 +162,12 @@ impl World {
         self.settle().await;
     }
 
+    /// Time passes, and the client sends bytes before the worker sweeps.
+    pub(super) async fn send_after(&mut self, span: Duration, bytes: &[u8]) {
+        self.clock.advance(span);
+        self.send(bytes).await;
+    }
+
     pub(super) fn release_handler(&self) {
         self.routes.release();
     }
