@@ -64,8 +64,7 @@ pub(super) struct Http2<T: Transport, S: HttpService> {
     responded: bool,
     goaway: Goaway,
     since: Moment,
-    /// When the last stream ended, or the connection began, and the bytes written until then;
-    /// `None` while the connection is busy.
+    /// When the last stream ended, or the connection began, and the bytes written; `None` if busy.
     idle_since: Option<(Moment, u64)>,
     seen_request: SeenRequest,
     /// The incomplete frame or header block: its kind, its identity, and when it was first seen
@@ -314,6 +313,7 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
             self.start_goaway(now);
             slot.set_busy();
             if evicted {
+                slot.make_room();
                 worker.server().metrics.evicted.add_one();
             }
             worker.wake_at(slot, now + PONG_WAIT);

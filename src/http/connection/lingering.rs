@@ -205,7 +205,7 @@ impl<T: Transport> Lingering<T> {
             worker.wake_at(slot, until);
             return Lingered::Wait;
         }
-        match self.acknowledgement(worker.server(), now) {
+        match self.acknowledgement(worker.server(), slot, now) {
             Acknowledgement::Awaited => {}
             Acknowledgement::Done => return self.end,
             Acknowledgement::Missing => {
@@ -222,10 +222,19 @@ impl<T: Transport> Lingering<T> {
 
     /// Whether the client is still receiving the response. While serving it has the send timeout;
     /// then the connection is reset, because the kernel would keep the rest for minutes. In the
-    /// drain it has less time, but the kernel continues to send after the close.
-    fn acknowledgement(&mut self, server: &ServerState, now: Moment) -> Acknowledgement {
+    /// drain it has less time, but the kernel continues to send after the close. It also does for a
+    /// connection that makes room: those that wait for it must not wait for its client.
+    fn acknowledgement(
+        &mut self,
+        server: &ServerState,
+        slot: &ConnectionSlot,
+        now: Moment,
+    ) -> Acknowledgement {
         let unacknowledged = self.io.unacknowledged().unwrap_or(0);
         if unacknowledged <= FIN_BYTES || self.response == Owed::No {
+            return Acknowledgement::Done;
+        }
+        if slot.makes_room() && self.end == Lingered::Close {
             return Acknowledgement::Done;
         }
         let sample = ProgressSample { moved: [0, 0], unacknowledged: Some(unacknowledged as u64) };

@@ -267,6 +267,9 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
             worker.wake_at(slot, again);
             return Transition::Wait;
         }
+        if evicted {
+            slot.make_room();
+        }
         let next = self.close(cx, worker, slot, idle.awaited);
         if self.io.is_none() && !draining {
             match idle.awaited {

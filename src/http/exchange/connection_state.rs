@@ -230,7 +230,7 @@ impl ConnectionState {
     pub(super) fn on_body_awaited(&self) {
         self.bodies.body_awaited.store(true, Relaxed);
         if self.protocol == Protocol::Http2 && self.bodies.bodies_held.load(Relaxed) == 1 {
-            self.bodies.window_open_at.store(self.io.read(), Relaxed);
+            self.bodies.window_open_at.store(self.io.inflow.data(), Relaxed);
             self.bodies.body_bytes_read.store(0, Relaxed);
         }
     }
@@ -246,8 +246,9 @@ impl ConnectionState {
     /// Whether bodies that no handler reads may have used up the connection's receive window. The
     /// client could then send no other body either.
     pub(super) fn may_body_window_be_closed(&self) -> bool {
-        let read = self.io.read().saturating_sub(self.bodies.window_open_at.load(Relaxed));
-        let unread = read.saturating_sub(self.bodies.body_bytes_read.load(Relaxed));
+        let window_open_at = self.bodies.window_open_at.load(Relaxed);
+        let arrived = self.io.inflow.data().saturating_sub(window_open_at);
+        let unread = arrived.saturating_sub(self.bodies.body_bytes_read.load(Relaxed));
         self.protocol == Protocol::Http2
             && unread >= self.server().caps().http2_receive_window.get_u64() / 2
     }

@@ -74,6 +74,9 @@ impl RequestContext {
     /// Sets the timeout of this request, counted from its complete head; `None` removes the
     /// deadline. A gRPC call never outlasts the timeout that its client has set. For a whole route
     /// in axum or tower see [`RouteTimeout`](crate::RouteTimeout).
+    ///
+    /// Set it in the future of the handler itself. A shorter timeout that another task sets while
+    /// the handler waits holds from the next poll of the handler on.
     pub fn set_timeout(&self, timeout: Option<Duration>) {
         self.0.set_deadline(timeout.map_or(Moment::NEVER, |timeout| self.0.arrived + timeout));
     }

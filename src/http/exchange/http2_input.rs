@@ -44,6 +44,8 @@ struct Scanned {
     whole: u32,
     /// Requests that they begin.
     requests: u32,
+    /// Bytes of the payloads of DATA frames.
+    data: usize,
     /// Bytes that were scanned.
     len: usize,
 }
@@ -78,6 +80,7 @@ impl FrameScanner {
     fn scan(&mut self, read: &[u8], requests_left: u32) -> Scanned {
         // The request at which the last scan stopped comes first.
         let (mut whole, mut requests) = (0, u32::from(mem::take(&mut self.is_stopped)));
+        let mut data = 0;
         let mut bytes = read;
         let preface = self.preface_left.min(bytes.len());
         self.preface_left -= preface;
@@ -107,6 +110,9 @@ impl FrameScanner {
             let part = self.payload_left.min(bytes.len());
             self.payload_left -= part;
             bytes = &bytes[part..];
+            if self.head[3] == DATA {
+                data += part;
+            }
             if self.payload_left == 0 {
                 self.head_len = 0;
                 self.preface_done = true;
@@ -117,7 +123,7 @@ impl FrameScanner {
                 whole += u32::from(!self.in_block);
             }
         }
-        Scanned { whole, requests, len: read.len() - bytes.len() }
+        Scanned { whole, requests, data, len: read.len() - bytes.len() }
     }
 
     const fn partial(&self) -> Partial {
@@ -142,6 +148,8 @@ impl FrameScanner {
 pub(crate) struct Inflow {
     /// Completed units. A unit is a frame, or a header block of several frames.
     whole: AtomicU64,
+    /// Bytes of the payloads of DATA frames, which use up the receive window.
+    data: AtomicU64,
     partial: AtomicU8,
     /// Requests that were read since hyper's write buffer was last empty.
     requests_unflushed: AtomicU32,
@@ -176,10 +184,11 @@ impl Inflow {
         bytes: &[u8],
         requests_left: u32,
     ) -> usize {
-        let Scanned { whole, requests, len } = scanner.scan(bytes, requests_left);
+        let Scanned { whole, requests, data, len } = scanner.scan(bytes, requests_left);
         self.is_stopped.store(scanner.is_stopped, Relaxed);
         self.requests_in_poll.store(self.requests_in_poll().saturating_add(requests), Relaxed);
         self.whole.store(self.whole().wrapping_add(u64::from(whole)), Relaxed);
+        self.data.store(self.data().wrapping_add(data as u64), Relaxed);
         self.partial.store(scanner.partial() as u8, Relaxed);
         self.requests_unflushed.store(self.requests_unflushed().saturating_add(requests), Relaxed);
         self.last_stream.store(u32::from_be_bytes(scanner.last_stream), Relaxed);
@@ -251,6 +260,10 @@ impl Inflow {
         self.whole.load(Relaxed)
     }
 
+    pub(super) fn data(&self) -> u64 {
+        self.data.load(Relaxed)
+    }
+
     /// Whether the client has begun a DATA frame and not completed it. No other stream's bytes can
     /// arrive before its end.
     pub(super) fn is_in_data(&self) -> bool {
@@ -310,11 +323,12 @@ mod tests {
             let mut scanner = FrameScanner::new();
             let bytes = units().into_iter().flat_map(|(unit, _)| unit).collect::<Vec<_>>();
             let counted = bytes.chunks(size).map(|chunk| scanner.scan(chunk, u32::MAX));
-            let (whole, requests) =
-                counted.fold((0, 0), |sum, one| (sum.0 + one.whole, sum.1 + one.requests));
+            let (whole, requests, data) = counted.fold((0, 0, 0), |sum, one| {
+                (sum.0 + one.whole, sum.1 + one.requests, sum.2 + one.data)
+            });
             assert_eq!(
-                (whole, requests, scanner.partial()),
-                (6, 2, Partial::None),
+                (whole, requests, data, scanner.partial()),
+                (6, 2, 4, Partial::None),
                 "{size} bytes at a time"
             );
             assert_eq!(scanner.last_stream, [0, 0, 0, 1]);
@@ -343,12 +357,12 @@ mod tests {
         let mut scanner = FrameScanner::new();
         let scanned = scanner.scan(&bytes, 2);
         let before = preface.len() + 2 * request.len() + ping.len();
-        assert_eq!(scanned, Scanned { whole: 4, requests: 2, len: before + FRAME_HEAD });
+        assert_eq!(scanned, Scanned { whole: 4, requests: 2, data: 0, len: before + FRAME_HEAD });
         assert!(scanner.is_stopped);
         let scanned = scanner.scan(&bytes[scanned.len..], 1);
         assert_eq!(
             scanned,
-            Scanned { whole: 2, requests: 1, len: bytes.len() - before - FRAME_HEAD }
+            Scanned { whole: 2, requests: 1, data: 0, len: bytes.len() - before - FRAME_HEAD }
         );
         assert!(!scanner.is_stopped);
     }

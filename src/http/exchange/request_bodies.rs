@@ -9,7 +9,8 @@ pub(crate) struct RequestBodies {
     pub(super) bodies_held: AtomicU32,
     /// A handler waits for more bytes of a request body.
     pub(super) body_awaited: AtomicBool,
-    /// HTTP/2: the value of `read` when the receive windows were last known to be open.
+    /// HTTP/2: the bytes of data that had arrived when the receive windows were last known to be
+    /// open.
     pub(super) window_open_at: AtomicU64,
     /// HTTP/2: body bytes that handlers have read since then.
     pub(super) body_bytes_read: AtomicU64,

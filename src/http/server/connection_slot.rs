@@ -35,6 +35,8 @@ pub(crate) struct ConnectionSlot {
     /// What a busy connection waits for, and since when. Set by [`Self::set_busy_awaiting`].
     busy_awaits: AtomicU64,
     evicted: AtomicBool,
+    /// Set by [`Self::make_room`].
+    makes_room: AtomicBool,
     closed: AtomicBool,
     sends_large: AtomicBool,
 }
@@ -72,6 +74,7 @@ impl ConnectionSlot {
             idle: AtomicU64::new(BUSY),
             busy_awaits: AtomicU64::new(BUSY),
             evicted: AtomicBool::new(false),
+            makes_room: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             sends_large: AtomicBool::new(false),
         }
@@ -176,6 +179,15 @@ impl ConnectionSlot {
     /// polled stays.
     pub(crate) fn take_evicted(&self) -> bool {
         self.is_evicted() && self.evicted.swap(false, Relaxed)
+    }
+
+    /// Records that the connection is being closed because it was chosen to make room.
+    pub(crate) fn make_room(&self) {
+        self.makes_room.store(true, Relaxed);
+    }
+
+    pub(crate) fn makes_room(&self) -> bool {
+        self.makes_room.load(Relaxed)
     }
 
     /// Switches to vectored writes, because the responses on this connection have proved to be

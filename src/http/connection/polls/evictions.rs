@@ -26,6 +26,27 @@ async fn a_request_keeps_a_connection_that_was_chosen_to_make_room() {
     }
 }
 
+// A connection that was to make room waited for a client that did not receive its last response,
+// for 30 s. With eight of those nothing was accepted, whatever other idle connections there were
+// (P15).
+#[tokio::test]
+async fn a_connection_makes_room_without_a_wait_for_its_client() {
+    let http2 = [PREFACE, HTTP2_FIRST].concat();
+    for request in [GET, &http2] {
+        let mut world = World::new();
+        world.start().await;
+        world.wire().acknowledged = Some(0);
+        world.send(request).await;
+        assert_eq!(world.requests().finished, 1);
+        world.evict();
+        world.settle().await;
+        world.wait(2).await;
+        assert!(world.has_ended());
+        assert_eq!(world.wire().how_it_ended(), End::Fin, "the kernel sends the rest");
+        assert_eq!(world.connections().send_timeouts, 0);
+    }
+}
+
 // On the internal server a connection makes room in the middle of its response, too. What is cut by
 // that must not look complete, and what is not ends with a FIN (P5d, P15).
 #[tokio::test]

@@ -28,6 +28,27 @@ async fn a_client_that_stops_within_a_frame_has_its_time_once() {
     assert_eq!(world.wire().how_it_ended(), End::Open);
 }
 
+// What a client sent besides its bodies counted for them. After half a megabyte of it, no handler
+// gave up the wait for a body, since the receive window might have been closed (P15).
+#[tokio::test]
+async fn frames_without_data_do_not_close_the_receive_window() {
+    const HEADS: [&[u8]; 2] = [
+        b"\x00\x00\x0d\x01\x04\x00\x00\x00\x01\x83\x86\x04\x06/reads\x01\x01a",
+        b"\x00\x00\x0d\x01\x04\x00\x00\x00\x03\x83\x86\x04\x06/reads\x01\x01a",
+    ];
+    // Of a kind that RFC 9113 does not know.
+    let unknown = [&b"\x00\x40\x00\x20\x00\x00\x00\x00\x00"[..], &[0; 0x4000]].concat();
+    let limits = Limits::default().body_timeout(Duration::from_secs(1));
+    let mut world = World::with_limits(limits);
+    world.start().await;
+    world.send(&[&[PREFACE][..], &HEADS].concat().concat()).await;
+    for _ in 0..33 {
+        world.send(&unknown).await;
+    }
+    world.wait(4).await;
+    assert_eq!((world.requests().timed_out, world.requests().gone), (2, 0));
+}
+
 // A client had all of a response after a wait. When the next one, more than a timeout later, could
 // not be sent at once, the connection was reset in the same moment: the time since the first wait
 // counted (P15).
