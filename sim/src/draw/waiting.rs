@@ -107,6 +107,13 @@ fn after_an_idle_time(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) -
         _ => RequestKind::Rare(late),
     };
     stop_after(scenario, edges, at_ms + (every_ms + ms) * 2 + 1_500);
+    if dice.one_in(3) {
+        // Several come at once after it.
+        let requests = dice.between(2, 4);
+        let idle_ms = Some(every_ms);
+        let traffic = Traffic::Stalls { reads: 0, for_ms: 1, idle_ms, requests, between_ms: None };
+        return Client::new(at_ms, kind, traffic).then(RequestKind::Fast);
+    }
     let traffic = Traffic::KeepAlive { requests: 4, every_ms, retries: false };
     Client::new(at_ms, kind, traffic)
 }
