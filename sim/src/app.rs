@@ -24,11 +24,13 @@
 //! Every handler records `handler begins` (with the phase, by the host's clock the time until the
 //! deadline, and the client's address if a PROXY header announces it), `handler cancelled` (with
 //! the cause, if a handler can know it), and `handler ends` (when the handler and its body are
-//! dropped). Any other [`HttpService`](lameduck::HttpService) can replace this app: see
+//! dropped). One that is polled later than it was woken records `handler woken late`. Any other
+//! [`HttpService`](lameduck::HttpService) can replace this app: see
 //! [`Actor`].
 
 mod grpc;
 mod upgrades;
+mod waits;
 
 use crate::{
     client,
@@ -199,7 +201,7 @@ async fn respond(
             let bytes = parameter(&query, "n").and_then(|n| n.parse().ok()).unwrap_or(0);
             drill::text(StatusCode::OK, vec![b'b'; bytes])
         }
-        "/late" => late(request, &query).await,
+        "/late" => late(request, &query, &guard).await,
         "/events" => {
             if let Some(ms) = number(&query, "work") {
                 leave_work(&request, ms, Cooperation::Ignores, &guard);
@@ -216,7 +218,7 @@ async fn respond(
                 }
                 None => {}
             }
-            ignores(request, &query).await
+            ignores(request, &query, &guard).await
         }
         "/padded" => padded(&query),
         "/work" => work(&request, &query, &guard),
@@ -331,7 +333,7 @@ fn padded(query: &str) -> DrillResponse {
 }
 
 /// Sets the timeout of its request, and then ignores everything.
-async fn ignores(mut request: Request<Body>, query: &str) -> DrillResponse {
+async fn ignores(mut request: Request<Body>, query: &str, guard: &HandlerGuard) -> DrillResponse {
     let context = request.body().context().clone();
     let panics = PanicsIfDropped(parameter(query, "drop") == Some("panics"));
     if parameter(query, "route").is_some() {
@@ -341,17 +343,17 @@ async fn ignores(mut request: Request<Body>, query: &str) -> DrillResponse {
         let _ = timeout.layer(Taken).call(request).await;
     }
     if let Some(after) = number(query, "after") {
-        client::pause(Duration::from_millis(after)).await;
+        guard.pause(Duration::from_millis(after)).await;
         context.set_timeout(number(query, "timeout").map(Duration::from_millis));
     }
-    client::pause(Duration::from_millis(number(query, "ms").unwrap_or(60_000))).await;
+    guard.pause(Duration::from_millis(number(query, "ms").unwrap_or(60_000))).await;
     panics.disarm();
     drill::text(StatusCode::OK, SLOW_DONE)
 }
 
 /// Waits, reads the whole request body, and responds with as many bytes as the query says.
-async fn late(request: Request<Body>, query: &str) -> DrillResponse {
-    client::pause(Duration::from_millis(number(query, "ms").unwrap_or(0))).await;
+async fn late(request: Request<Body>, query: &str, guard: &HandlerGuard) -> DrillResponse {
+    guard.pause(Duration::from_millis(number(query, "ms").unwrap_or(0))).await;
     let body = request.into_body().collect().await;
     if body.is_ok_and(|body| Some(body.to_bytes().len() as u64) == number(query, "body")) {
         let bytes = vec![b'l'; parameter(query, "n").and_then(|n| n.parse().ok()).unwrap_or(0)];

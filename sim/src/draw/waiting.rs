@@ -108,10 +108,12 @@ fn after_an_idle_time(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) -
     };
     stop_after(scenario, edges, at_ms + (every_ms + ms) * 2 + 1_500);
     if dice.one_in(3) {
-        // Several come at once after it.
-        let requests = dice.between(2, 4);
+        // Several come at once after it, or the last one, whose handler needs no wait.
+        let requests = dice.between(1, 4);
         let idle_ms = Some(every_ms);
         let traffic = Traffic::Stalls { reads: 0, for_ms: 1, idle_ms, requests, between_ms: None };
+        let last = RareRequest::Late { ms: 0, body: 0, bytes: 5, closes: true, chunked: false };
+        let kind = if requests == 1 { RequestKind::Rare(last) } else { kind };
         return Client::new(at_ms, kind, traffic).then(RequestKind::Fast);
     }
     let traffic = Traffic::KeepAlive { requests: 4, every_ms, retries: false };

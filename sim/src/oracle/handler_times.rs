@@ -58,6 +58,18 @@ pub(super) fn contexts_are_true(history: &RunHistory<'_>) -> Result<(), String> 
     Ok(())
 }
 
+/// Checks that a handler is polled when what it waits for has come, unless its thread is stalled.
+pub(super) fn handlers_are_polled_when_woken(history: &RunHistory<'_>) -> Result<(), String> {
+    for record in history.server("handler woken late") {
+        let late = Duration::from_micros(record.number("late_us").unwrap_or(0));
+        let due = record.at.saturating_sub(late);
+        if late > history.tolerance() && !history.is_disturbed((due, record.at)) {
+            return Err(format!("a handler was woken at {due:?}, and polled {late:?} later"));
+        }
+    }
+    Ok(())
+}
+
 /// Checks that a deadline cancels the context, for all holders of it.
 pub(super) fn cancelled_at_the_deadline(history: &RunHistory<'_>) -> Result<(), String> {
     let exit = history.exit().map_or(Duration::MAX, |(at, _)| at);

@@ -73,6 +73,7 @@ pub(super) fn a_deadline_per_request(history: &RunHistory<'_>) -> Judgement {
     }
     handlers_have_their_time(history, timeout, cancelling)?;
     handler_times::contexts_are_true(history)?;
+    handler_times::handlers_are_polled_when_woken(history)?;
     handler_times::cancelled_at_the_deadline(history)?;
     handler_times::contexts_end_with_their_handlers(history)?;
     handler_times::the_deadline_goes_first(history)?;
