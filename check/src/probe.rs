@@ -271,13 +271,14 @@ impl Probe<'_> {
             let failed = |_| End::Malformed;
             let mut client =
                 http2::Client::connect(self.server.address, HTTP2_PATIENCE).map_err(failed)?;
+            client.read_everything().map_err(failed)?;
             let first = client.next_frame()?;
             if first.kind != http2::SETTINGS {
                 return Err(End::Malformed);
             }
             let stream = client.request("GET", "localhost", path).map_err(failed)?;
             client.find(|frame| frame.stream == stream && frame.ends_stream())?;
-            Ok(())
+            (client.status(stream) == Some(200)).then_some(()).ok_or(End::Malformed)
         };
         request().is_ok()
     }

@@ -239,6 +239,7 @@ impl<'a> Trial<'a> {
         let address = self.server()?.address;
         let mut client = http2::Client::connect_tracked(address, MAX_WAIT, track)?;
         client.connection().set_deadline(self.last_moment());
+        client.read_everything()?;
         let path = self.target.paths.plain.clone();
         let stream = client.request("GET", "localhost", &path)?;
         client
