@@ -84,12 +84,14 @@ fn a_server_that_speaks_tls_passes_or_fails_what_it_does_wrong() {
 /// Grades the little server with this fault.
 fn graded(fault: &str, options: &[&str]) -> Report {
     let this = std::env::current_exe().unwrap().display().to_string();
-    let check = ["lameduck-check", "run", "--grace=4s", "--lame-duck=170ms"];
+    let check = ["lameduck-check", "run", "--lame-duck=170ms"];
+    let has_grace = options.iter().any(|option| option.starts_with("--grace="));
+    let grace = (!has_grace).then_some("--grace=4s");
     let probes =
         ["--ready=http://127.0.0.1:{port2}/", "--live=http://127.0.0.1:{port2}/live", "--"];
     let role = ["--exact", "--nocapture", "server_role", "port={port}", "probes={port2}"];
     let fault = format!("fault={fault}");
-    let arguments = check.into_iter().chain(options.iter().copied()).chain(probes);
+    let arguments = check.into_iter().chain(grace).chain(options.iter().copied()).chain(probes);
     grade_by(arguments.chain([this.as_str()]).chain(role).chain([fault.as_str()])).unwrap()
 }
 
@@ -112,6 +114,15 @@ fn a_server_that_loses_nothing_passes_everything() {
             && !graded.scenario.needs.contains(&Need::Tls)
     };
     assert_eq!(report.graded.iter().find(skipped).map(|graded| graded.scenario.name), None);
+}
+
+// A server that still served when the check stopped its load was blamed for the responses that the
+// SIGKILL of the check had cut.
+#[test]
+fn the_kill_at_the_end_of_a_load_loses_nothing() {
+    let _turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let report = graded("none", &["--grace=100ms", "--only=load/latency", "--repeat=3"]);
+    assert_eq!(report.exit_code(true), 0, "{}", format(&report, Format::Human, true));
 }
 
 /// Scenarios that a fault fails besides its own, since they see the same loss.
