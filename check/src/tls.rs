@@ -71,8 +71,24 @@ impl Client {
     /// How the connection ended before the response was complete.
     pub fn request(&mut self, bytes: &str) -> Result<Response, End> {
         self.send(bytes)?;
+        self.response()
+    }
+
+    /// Parses what was received and not consumed. A `close_notify` completes a response without a
+    /// length, and a FIN alone does not.
+    #[must_use]
+    pub fn parsed(&self) -> Parsed {
+        let parse = if self.has_close_notify { http1::parse_at_close } else { http1::parse };
+        parse(&self.plain)
+    }
+
+    /// Returns the next response.
+    ///
+    /// # Errors
+    /// How the connection ended before the response was complete.
+    pub fn response(&mut self) -> Result<Response, End> {
         loop {
-            match http1::parse(&self.plain) {
+            match self.parsed() {
                 Parsed::Complete(response, length) => {
                     self.plain.drain(..length);
                     return Ok(response);

@@ -9,7 +9,7 @@ use super::{
     totals::Totals,
     wire::{Line, Wire},
 };
-use lameduck_wire::http1::{Parsed, Response, parse};
+use lameduck_wire::http1::{Framing, Parsed, Response, parse, parse_at_close};
 use std::{
     io,
     pin::Pin,
@@ -178,7 +178,8 @@ pub async fn run(load: Arc<Load>, habit: Habit) {
                         ask.method, ask.target, answer.status
                     ));
                 }
-                if !answer.says_close() && habit == Habit::KeepAlive {
+                let is_kept = answer.framing() != Some(Framing::Close) && !answer.says_close();
+                if is_kept && habit == Habit::KeepAlive {
                     kept = Some(stream);
                 }
             }
@@ -215,7 +216,7 @@ pub struct Failure {
     pub answer_bytes: usize,
 }
 
-/// Sends a request and reads its response, which must have a length or be chunked.
+/// Sends a request and reads its response. One without a length ends with a FIN.
 ///
 /// # Errors
 /// [`Failure`] if no complete response arrives.
@@ -243,11 +244,59 @@ async fn exchange_bytes(
         }
         match stream.read(&mut buffer).await {
             Ok(0) => {
+                if let Parsed::Complete(response, _) = parse_at_close(&received) {
+                    return Ok(response);
+                }
                 let error = written.err().unwrap_or_else(|| io::ErrorKind::UnexpectedEof.into());
                 return Err(fail(error, &received));
             }
             Ok(read) => received.extend_from_slice(&buffer[..read]),
             Err(error) => return Err(fail(error, &received)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::exchange;
+    use crate::load::Wire;
+    use socket2::SockRef;
+    use std::{
+        io::{self, Read, Write},
+        net::TcpListener,
+        thread,
+        time::Duration,
+    };
+
+    /// Returns the body of a response without a length, over a wire with this latency. The server
+    /// ends the connection by a FIN, or by a reset.
+    fn body(latency: Duration, is_reset: bool) -> Result<String, io::ErrorKind> {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let wire = Wire::new(listener.local_addr().unwrap(), latency..=latency);
+        let server = thread::spawn(move || {
+            let mut stream = listener.accept().unwrap().0;
+            let _ = stream.read(&mut [0; 1024]).unwrap();
+            stream.write_all(b"HTTP/1.0 200 OK\r\n\r\nhello").unwrap();
+            thread::sleep(Duration::from_millis(50));
+            if is_reset {
+                SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
+            }
+        });
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let response = runtime.block_on(async {
+            let mut line = wire.connect().await.unwrap();
+            exchange(&mut line, "GET / HTTP/1.0\r\n\r\n").await
+        });
+        server.join().unwrap();
+        response.map(|response| response.body()).map_err(|failure| failure.error.kind())
+    }
+
+    // A server of HTTP/1.0 lost every request, since its responses end with the connection.
+    #[test]
+    fn a_response_without_a_length_ends_with_a_fin() {
+        for latency in [Duration::ZERO, Duration::from_millis(2)] {
+            assert_eq!(body(latency, false), Ok("hello".to_owned()), "{latency:?}");
+            assert_eq!(body(latency, true), Err(io::ErrorKind::ConnectionReset), "{latency:?}");
         }
     }
 }
