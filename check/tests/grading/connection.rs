@@ -249,14 +249,18 @@ impl Connection<'_> {
         let mut pieces = 0;
         while begin.elapsed() < span {
             if begin.elapsed() >= 50 * pieces * MS {
-                self.write(b"5\r\npiece\r\n")?;
+                // A server that sends less after the stop was blamed for a body of fewer bytes.
+                if !self.server.is_stopping() || pieces % 2 == 0 {
+                    self.write(b"5\r\npiece\r\n")?;
+                }
                 pieces += 1;
             }
             thread::sleep(TICK);
             if self.server.is_stopping() && self.has("request/stream") {
                 return Err(Ended);
             }
-            if self.server.since_stop() + 20 * MS >= DRAIN && self.has("cut/stream") {
+            let is_over = self.server.since_stop() + 20 * MS >= DRAIN && self.has("cut/stream");
+            if is_over || (self.server.is_stopping() && self.has("request/stream short")) {
                 break;
             }
         }

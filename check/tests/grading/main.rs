@@ -144,6 +144,8 @@ fn also(fault: &str) -> &'static [&'static str] {
         // The probes are gone, whatever they ask.
         "ready/responds" => &["ready/alive"],
         "http2/in-flight" => &["drain/http2"],
+        // The body looks complete.
+        "request/stream short" => &["cut/stream"],
         // The listener closes at the same moment.
         "drain/backlog" => &["accept/at-close", "load/latency"],
         "drain/idle-request" => &["load/latency", "lame-duck/announced-close"],
@@ -153,7 +155,7 @@ fn also(fault: &str) -> &'static [&'static str] {
 }
 
 /// Other faults that a scenario must see.
-const MORE_FAULTS: [&str; 1] = ["ready/fails-first at-close"];
+const MORE_FAULTS: [&str; 2] = ["ready/fails-first at-close", "request/stream short"];
 
 #[test]
 fn each_fault_fails_its_scenario_and_no_other() {
