@@ -81,6 +81,16 @@ fn a_server_that_speaks_tls_passes_or_fails_what_it_does_wrong() {
     }
 }
 
+// A server that responds to every path in the same way was taken for one with `--stream`, and
+// blamed for a body that it had never cut.
+#[test]
+fn a_server_that_responds_to_every_path_over_tls_has_no_stream() {
+    let report = graded_over_tls("each path is the same", "--repeat=1");
+    let cut = report.graded.iter().find(|graded| graded.scenario.name == "tls/cut").unwrap();
+    assert_eq!(cut.verdict, Verdict::Skip(Need::Stream.missing().to_owned()));
+    assert!(failed(&report).is_empty(), "{}", format(&report, Format::Human, true));
+}
+
 /// Grades the little server with this fault.
 fn graded(fault: &str, options: &[&str]) -> Report {
     let this = std::env::current_exe().unwrap().display().to_string();
