@@ -190,13 +190,14 @@ pub struct Soaked {
 }
 
 impl Soaked {
-    /// Returns whether nothing was lost, every exit was clean, and nothing was refused if
-    /// something always listened.
+    /// Returns whether every response had status 200, nothing was lost, every exit was clean, and
+    /// no connection was refused if something always listened.
     #[must_use]
     pub fn is_perfect(&self) -> bool {
         let totals: &Totals = &self.load.totals;
+        let failed = totals.lost() + totals.refused_by_status.load(Relaxed);
         let refused = totals.refused.load(Relaxed);
-        totals.lost() == 0 && self.unclean.is_empty() && (self.may_refuse || refused == 0)
+        failed == 0 && self.unclean.is_empty() && (self.may_refuse || refused == 0)
     }
 }
 
@@ -258,4 +259,21 @@ pub fn describe(ended: &Ended) -> String {
 /// If there can be no runtime.
 pub fn block_on<T>(work: impl Future<Output = T>) -> io::Result<T> {
     Ok(tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(work))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Soaked;
+    use crate::load::{Load, Wire};
+    use std::sync::{Arc, atomic::Ordering::Relaxed};
+
+    // A server that responded 503 during each restart was perfect.
+    #[test]
+    fn a_soak_with_a_refusal_is_not_perfect() {
+        let load = Arc::new(Load::new(Wire::direct(([127, 0, 0, 1], 1).into()), "/"));
+        let soaked = Soaked { load, unclean: Vec::new(), may_refuse: true };
+        assert!(soaked.is_perfect());
+        soaked.load.totals.refused_by_status.store(1, Relaxed);
+        assert!(!soaked.is_perfect());
+    }
 }

@@ -344,7 +344,7 @@ impl<'a> Trial<'a> {
         self.findings.times.push((what, time));
     }
 
-    /// Expects a complete response that is not a refusal.
+    /// Expects a complete response with status 200, as the route had it before the stop.
     pub fn expect_response(&mut self, label: &str, response: &Result<Response, End>) {
         self.expect(is_served(response), || format!("{label}: {}", outcome(response)));
     }
@@ -391,10 +391,11 @@ impl<'a> Trial<'a> {
     }
 }
 
-/// Returns whether a response is complete and no refusal.
+/// Returns whether a response is complete and has the status 200, which every route had before the
+/// stop.
 #[must_use]
 pub fn is_served(response: &Result<Response, End>) -> bool {
-    response.as_ref().is_ok_and(|response| response.status < 500)
+    response.as_ref().is_ok_and(|response| response.status == 200)
 }
 
 /// Describes the outcome of a request.

@@ -44,19 +44,19 @@ pub struct RequestSpec {
 }
 
 impl RequestSpec {
-    /// `GET target`; accepts any response below 500.
+    /// `GET target`; accepts a 200 with any body.
     #[must_use]
     pub fn get(target: &str) -> Self {
         Self { method: "GET", target: target.to_owned(), body: Vec::new(), expected: None }
     }
 
-    /// `POST target` with this body; accepts any response below 500.
+    /// `POST target` with this body; accepts a 200 with any body.
     #[must_use]
     pub fn post(target: &str, body: Vec<u8>) -> Self {
         Self { method: "POST", target: target.to_owned(), body, expected: None }
     }
 
-    /// Accepts only a 200 with this body.
+    /// Accepts only this body.
     #[must_use]
     pub fn expecting(mut self, body: &[u8]) -> Self {
         self.expected = Some(body.to_vec());
@@ -83,9 +83,7 @@ impl RequestSpec {
     }
 
     fn is_answered_by(&self, answer: &Response) -> bool {
-        self.expected
-            .as_ref()
-            .is_none_or(|expected| answer.status == 200 && answer.bytes == *expected)
+        self.expected.as_ref().is_none_or(|expected| answer.bytes == *expected)
     }
 }
 
@@ -164,7 +162,7 @@ pub async fn run(load: Arc<Load>, habit: Habit) {
             };
         match answered {
             Ok(answer) => {
-                if answer.status >= 500 {
+                if answer.status != 200 {
                     load.totals.refused_by_status.fetch_add(1, Relaxed);
                     load.totals.tell(format!(
                         "{habit:?} {} {}: {}",

@@ -2,7 +2,7 @@
 
 use crate::{
     scenario::{Grade, Need, Scenario, Weight},
-    trial::{Abort, Trial, get, outcome, route},
+    trial::{Abort, Trial, get, is_served, outcome, route},
 };
 use lameduck_wire::{
     End,
@@ -210,17 +210,17 @@ fn pipelined(trial: &mut Trial<'_>) -> Result<(), Abort> {
     let mut served = 0;
     let end = loop {
         match client.response() {
-            Ok(response) => {
+            Ok(response) if response.status == 200 => {
                 served += 1;
                 if served == PIPELINED || response.says_close() {
                     break None;
                 }
             }
-            Err(end) => break Some(end),
+            other => break Some(other),
         }
     };
     trial.expect(end.is_none(), || {
-        let end = outcome(&Err(end.unwrap_or(End::Closed)));
+        let end = end.as_ref().map(outcome).unwrap_or_default();
         format!("after {served} of {PIPELINED} responses, none of which announced it: {end}")
     });
     Ok(())
@@ -263,7 +263,10 @@ fn expect_continue(trial: &mut Trial<'_>) -> Result<(), Abort> {
     if response.as_ref().is_ok_and(|response| response.status == 100) {
         response = client.response();
     }
-    trial.expect_response("expects 100", &response);
+    // RFC 9110 §10.1.1: a server may refuse the expectation.
+    let is_refusal = response.as_ref().is_ok_and(|response| response.status == 417);
+    let holds = is_refusal || is_served(&response);
+    trial.expect(holds, || format!("expects 100: {}", outcome(&response)));
     Ok(())
 }
 
@@ -301,7 +304,7 @@ fn stream(trial: &mut Trial<'_>) -> Result<(), Abort> {
 /// Returns whether a response has the body that is sent for 600 ms. Its length is not judged: one
 /// that ends by a deadline has a different number of parts each time.
 fn is_whole_stream(response: &Result<Response, End>, took: Duration) -> bool {
-    response.as_ref().is_ok_and(|response| response.status == 200) && took >= ms(500)
+    is_served(response) && took >= ms(500)
 }
 
 const BIG: u64 = 16_000_000;

@@ -164,6 +164,9 @@ impl Connection<'_> {
         let (path, query) = head.path.split_once('?').unwrap_or((&head.path, ""));
         let number = query.split_once('=').and_then(|(_, value)| value.parse().ok()).unwrap_or(0);
         match (head.method.as_str(), path) {
+            _ if self.has("404 after the stop") && self.server.is_stopping() => {
+                self.text(head, "404 Not Found", "not found")
+            }
             ("GET", "/") => self.pipelined(head),
             ("GET", "/slow") => self.slow(head, Duration::from_millis(number)),
             ("POST", "/echo") => self.echo(head),

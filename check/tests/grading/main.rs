@@ -135,6 +135,27 @@ fn the_kill_at_the_end_of_a_load_loses_nothing() {
     assert_eq!(report.exit_code(true), 0, "{}", format(&report, Format::Human, true));
 }
 
+// A server that responds 404 to everything after SIGTERM lost nothing: every status below 500
+// counted as served.
+#[test]
+fn a_route_that_is_gone_after_the_stop_is_a_loss() {
+    let _turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let names = [
+        "accept/at-close",
+        "accept/backlog",
+        "drain/idle-request",
+        "lame-duck/kept-connection",
+        "lame-duck/new-connection",
+        "load/latency",
+        "request/first-byte",
+        "request/pipelined",
+    ];
+    let only: Vec<String> = names.iter().map(|name| format!("--only={name}")).collect();
+    let mut options: Vec<&str> = only.iter().map(String::as_str).collect();
+    options.push("--repeat=2");
+    assert_eq!(failed(&graded("404 after the stop", &options)), BTreeSet::from(names));
+}
+
 /// Scenarios that a fault fails besides its own, since they see the same loss.
 fn also(fault: &str) -> &'static [&'static str] {
     match fault {
