@@ -2,7 +2,7 @@
 
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, kill_process_group, waitpgid};
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, VecDeque},
     fmt,
     io::{self, ErrorKind, Read},
     os::unix::process::{CommandExt, ExitStatusExt},
@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Bytes of a process's output that are kept.
+/// Bytes at the end of a process's output that are kept.
 const OUTPUT_MAX: usize = 256 * 1024;
 
 /// The process groups that this program has started.
@@ -84,7 +84,7 @@ pub enum Output {
 pub struct Process {
     child: Child,
     group: Pid,
-    output: Arc<Mutex<Vec<u8>>>,
+    output: Arc<Mutex<VecDeque<u8>>>,
     reader: Option<thread::JoinHandle<()>>,
     exited: Option<(Exit, Instant)>,
     /// The group was killed and waited for.
@@ -148,7 +148,7 @@ impl Process {
         // The command holds the write ends of the pipe, which would hide the end of the output.
         command.stdout(Stdio::null()).stderr(Stdio::null());
         let group = Pid::from_child(&child);
-        let kept = Arc::new(Mutex::new(Vec::new()));
+        let kept = Arc::new(Mutex::new(VecDeque::new()));
         let output = kept.clone();
         let mut process = Self { child, group, output, reader: None, exited: None, is_gone: false };
         if let Some(reader) = reader {
@@ -263,11 +263,11 @@ impl Process {
         }
     }
 
-    /// Returns the output until now, at most 256 KiB.
+    /// Returns the output until now, at most its last 256 KiB.
     #[must_use]
     pub fn output(&self) -> String {
-        let output = self.output.lock().unwrap_or_else(PoisonError::into_inner);
-        String::from_utf8_lossy(&output).into_owned()
+        let mut output = self.output.lock().unwrap_or_else(PoisonError::into_inner);
+        String::from_utf8_lossy(output.make_contiguous()).into_owned()
     }
 }
 
@@ -357,26 +357,38 @@ mod orphans {
     pub(super) const fn kill() {}
 }
 
-fn keep(mut reader: io::PipeReader, kept: &Mutex<Vec<u8>>) {
+/// Reads until the end, and keeps the last bytes.
+fn keep(mut reader: impl Read, kept: &Mutex<VecDeque<u8>>) {
     let mut buffer = [0; 8192];
     while let Ok(read @ 1..) = reader.read(&mut buffer) {
         let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let room = OUTPUT_MAX.saturating_sub(kept.len());
-        kept.extend_from_slice(&buffer[..read.min(room)]);
+        kept.extend(&buffer[..read]);
+        let excess = kept.len().saturating_sub(OUTPUT_MAX);
+        kept.drain(..excess);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Groups, Output, Process};
+    use super::{Groups, OUTPUT_MAX, Output, Process, keep};
     use std::{
+        collections::VecDeque,
         io::ErrorKind,
         os::unix::process::ExitStatusExt,
         process::Command,
-        sync::Barrier,
+        sync::{Barrier, Mutex},
         thread,
         time::{Duration, Instant},
     };
+
+    // A server that had logged 256 KiB before it failed was reported without its error.
+    #[test]
+    fn the_end_of_a_long_output_is_kept() {
+        let kept = Mutex::new(VecDeque::new());
+        let output = [vec![b'x'; OUTPUT_MAX], b"the error".to_vec()].concat();
+        keep(&output[..], &kept);
+        assert!(kept.into_inner().unwrap().iter().eq(&output[b"the error".len()..]));
+    }
 
     // A server with worker processes left one zombie for each at every stop, until the check ended:
     // thousands in a soak.
