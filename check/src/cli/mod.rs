@@ -85,7 +85,7 @@ struct RunArgs {
     profile: Profile,
     #[command(flatten)]
     selection: Selection,
-    /// Repetitions of each scenario
+    /// Repetitions of each scenario. One that fails after more than 8 s is not repeated
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
     repeat: u32,
     /// Decides the drawn moments

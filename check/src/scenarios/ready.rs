@@ -39,9 +39,10 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         needs: &[Need::Live, Need::Slow],
         does: "Requests a response that takes 800 ms longer than --lame-duck, then the stop, and \
                probes the liveness until the response has arrived.",
-        why: "What restarts a process that is not alive also ends one that drains, and with it \
-              the requests that it still serves.",
-        rule: "Kubernetes: a failed liveness probe kills the container",
+        why: "A supervisor that restarts a process that is not alive also ends one that drains, \
+              and with it the requests that it still serves.",
+        rule: "Supervisors that probe a stopping process, and restart it. The kubelet probes only \
+               while the pod stays: it does not probe one that terminates",
         repair: "Respond 200 to the liveness probe for as long as the process runs.",
         play: alive,
     },
