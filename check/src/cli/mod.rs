@@ -381,7 +381,10 @@ mod tests {
             let error = match Cli::try_parse_from(words).unwrap().command {
                 Action::Soak(args) => restart_under_load(&args),
                 Action::Rollout(args) => roll_out(&args),
-                other => panic!("{other:?}"),
+                other @ (Action::Run(_)
+                | Action::List(_)
+                | Action::Explain { .. }
+                | Action::Compare(_)) => panic!("{other:?}"),
             };
             assert!(error.unwrap_err().starts_with("--tls: "), "{command}");
         }
