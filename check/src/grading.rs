@@ -87,23 +87,39 @@ impl Graded {
     fn add(&mut self, played: Result<(), Abort>, findings: Findings, evidence: Option<Evidence>) {
         let failed = findings.failures > 0;
         match played {
-            Err(Abort::Skip(why)) if !failed => self.verdict = Verdict::Skip(why),
-            Err(Abort::Broken(why)) if !failed => self.broken.push(why),
-            Ok(()) | Err(_) => self.played += 1,
-        }
-        if failed {
-            self.verdict = Verdict::Fail;
+            Err(Abort::Skip(why)) if !failed => {
+                if self.played == 0 && self.verdict != Verdict::Fail {
+                    self.verdict = Verdict::Skip(why);
+                }
+            }
+            Err(Abort::Broken(why)) if !failed => {
+                self.broken.push(why);
+                self.judge();
+            }
+            Ok(()) | Err(_) => {
+                self.played += 1;
+                self.judge();
+            }
         }
         // A failure that was seen is one, whatever could not be tried.
-        if matches!(self.verdict, Verdict::Pass | Verdict::Broken(_)) {
-            let is_broken = self.broken.len() > usize::try_from(self.played).unwrap_or(usize::MAX);
-            let why = self.broken.first().filter(|_| is_broken);
-            self.verdict = why.cloned().map_or(Verdict::Pass, Verdict::Broken);
+        if failed {
+            self.verdict = Verdict::Fail;
         }
         self.findings.add(findings);
         if self.evidence.is_none() {
             self.evidence = evidence;
         }
+    }
+
+    /// Derives the verdict from the counts, unless a repetition has failed, or all were skipped.
+    fn judge(&mut self) {
+        let is_skipped = self.played == 0 && matches!(self.verdict, Verdict::Skip(_));
+        if is_skipped || self.verdict == Verdict::Fail {
+            return;
+        }
+        let is_broken = self.broken.len() > usize::try_from(self.played).unwrap_or(usize::MAX);
+        let why = self.broken.first().filter(|_| is_broken);
+        self.verdict = why.cloned().map_or(Verdict::Pass, Verdict::Broken);
     }
 
     /// Returns the median of each measured time, in the order of their first measurement.
@@ -319,6 +335,22 @@ mod tests {
         assert_eq!((later.verdict, later.broken.len()), (Verdict::Fail, 2));
         let cut = graded(&[passed, (broken("a").0, 1)]);
         assert_eq!((cut.verdict, cut.played, cut.broken.len()), (Verdict::Fail, 2, 0));
+    }
+
+    // A server that lost requests in one repetition was reported as skipped, with exit code 0 even
+    // with --strict, because a later repetition did not apply.
+    #[test]
+    fn a_repetition_that_does_not_apply_hides_no_other() {
+        let skipped = (Err(Abort::Skip("late".to_owned())), 0);
+        let (passed, failed) = ((Ok(()), 0), (Ok(()), 1));
+        assert_eq!(graded(&[failed.clone(), skipped.clone()]).verdict, Verdict::Fail);
+        assert_eq!(graded(&[skipped.clone(), failed]).verdict, Verdict::Fail);
+        assert_eq!(graded(&[passed.clone(), skipped.clone()]).verdict, Verdict::Pass);
+        assert_eq!(graded(&[skipped.clone(), passed]).verdict, Verdict::Pass);
+        let broken = (Err(Abort::Broken("a".to_owned())), 0);
+        let verdict = Verdict::Skip("late".to_owned());
+        assert_eq!(graded(&[broken.clone(), skipped.clone()]).verdict, verdict);
+        assert_eq!(graded(&[skipped, broken]).verdict, verdict);
     }
 
     #[test]

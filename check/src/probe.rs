@@ -80,7 +80,8 @@ fn examine_started(
     if target.tls {
         let paths = &mut target.paths;
         probe.over_tls(&paths.plain)?;
-        paths.stream = probe.route(&routes.stream, "--stream", Need::Stream, Probe::over_tls)?;
+        paths.stream =
+            probe.route(&routes.stream, "--stream", Need::Stream, Probe::streams_over_tls)?;
         let present = [Need::Tls, Need::StopSignal];
         let is_signal = matches!(target.stop, Stop::Signal(_));
         probe.present.extend(present.into_iter().take(if is_signal { 2 } else { 1 }));
@@ -232,11 +233,7 @@ impl Probe<'_> {
         is_200(&head)?;
         let begin = Instant::now();
         client.body(&head).map_err(|end| end.to_string())?;
-        let took = begin.elapsed();
-        if took < Duration::from_millis(200) {
-            return Err(format!("the body took {took:?}, although it should take 500 ms"));
-        }
-        Ok(())
+        is_stream(begin.elapsed())
     }
 
     fn is_big(&self, path: &str) -> Result<(), String> {
@@ -259,11 +256,15 @@ impl Probe<'_> {
         match tls::status_of(self.server.address, &route(path, 100), MAX_WAIT) {
             Ok(200) => Ok(()),
             Ok(status) => Err(format!("GET {path} responded {status} over TLS, expected 200")),
-            Err(error) => {
-                let error = error.unwrap_or_else(|| "the connection was refused".to_owned());
-                Err(format!("GET {path} has no response over TLS: {error}"))
-            }
+            Err(error) => Err(none_over_tls(path, error)),
         }
+    }
+
+    fn streams_over_tls(&self, path: &str) -> Result<(), String> {
+        let (response, took) = tls::timed_body(self.server.address, &route(path, 500), MAX_WAIT)
+            .map_err(|error| none_over_tls(path, error))?;
+        is_200(&response)?;
+        is_stream(took)
     }
 
     fn speaks_http2(&self, path: &str) -> bool {
@@ -271,13 +272,14 @@ impl Probe<'_> {
             let failed = |_| End::Malformed;
             let mut client =
                 http2::Client::connect(self.server.address, HTTP2_PATIENCE).map_err(failed)?;
+            client.read_everything().map_err(failed)?;
             let first = client.next_frame()?;
             if first.kind != http2::SETTINGS {
                 return Err(End::Malformed);
             }
             let stream = client.request("GET", "localhost", path).map_err(failed)?;
             client.find(|frame| frame.stream == stream && frame.ends_stream())?;
-            Ok(())
+            (client.status(stream) == Some(200)).then_some(()).ok_or(End::Malformed)
         };
         request().is_ok()
     }
@@ -290,6 +292,18 @@ pub fn upgrade_request(path: &str) -> String {
         "GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
          sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
     )
+}
+
+fn none_over_tls(path: &str, error: Option<String>) -> String {
+    let error = error.unwrap_or_else(|| "the connection was refused".to_owned());
+    format!("GET {path} has no response over TLS: {error}")
+}
+
+/// Checks how long the body of 500 ms took.
+fn is_stream(took: Duration) -> Result<(), String> {
+    let is_long = took >= Duration::from_millis(200);
+    let why = || format!("the body took {took:?}, although it should take 500 ms");
+    is_long.then_some(()).ok_or_else(why)
 }
 
 fn is_200(response: &Response) -> Result<(), String> {

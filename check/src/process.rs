@@ -1,8 +1,8 @@
 //! The process under test, in a process group that is killed whatever happens.
 
-use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, kill_process_group, waitpgid};
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, VecDeque},
     fmt,
     io::{self, ErrorKind, Read},
     os::unix::process::{CommandExt, ExitStatusExt},
@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Bytes of a process's output that are kept.
+/// Bytes at the end of a process's output that are kept.
 const OUTPUT_MAX: usize = 256 * 1024;
 
 /// The process groups that this program has started.
@@ -84,9 +84,11 @@ pub enum Output {
 pub struct Process {
     child: Child,
     group: Pid,
-    output: Arc<Mutex<Vec<u8>>>,
+    output: Arc<Mutex<VecDeque<u8>>>,
     reader: Option<thread::JoinHandle<()>>,
     exited: Option<(Exit, Instant)>,
+    /// The group was killed and waited for.
+    is_gone: bool,
 }
 
 /// How a process ended.
@@ -146,9 +148,9 @@ impl Process {
         // The command holds the write ends of the pipe, which would hide the end of the output.
         command.stdout(Stdio::null()).stderr(Stdio::null());
         let group = Pid::from_child(&child);
-        let kept = Arc::new(Mutex::new(Vec::new()));
+        let kept = Arc::new(Mutex::new(VecDeque::new()));
         let output = kept.clone();
-        let mut process = Self { child, group, output, reader: None, exited: None };
+        let mut process = Self { child, group, output, reader: None, exited: None, is_gone: false };
         if let Some(reader) = reader {
             let thread = thread::Builder::new().name("output".into());
             process.reader = Some(thread.spawn(move || keep(reader, &kept))?);
@@ -238,9 +240,17 @@ impl Process {
 
     /// Kills the whole group.
     pub fn kill(&mut self) {
+        // The ids of a group that is gone may have been given to another.
+        if self.is_gone {
+            return;
+        }
         // The group still exists if its first process was not waited for, or has descendants.
         let _ = kill_process_group(self.group, Signal::KILL);
-        let _ = self.exit_until(Instant::now() + Duration::from_secs(5));
+        // Waited for first, so that it is not taken for an adopted process.
+        if self.exit_until(Instant::now() + Duration::from_secs(5)).is_some() {
+            reap(self.group);
+            self.is_gone = true;
+        }
         GROUPS.remove(self.group);
     }
 
@@ -253,17 +263,31 @@ impl Process {
         }
     }
 
-    /// Returns the output until now, at most 256 KiB.
+    /// Returns the output until now, at most its last 256 KiB.
     #[must_use]
     pub fn output(&self) -> String {
-        let output = self.output.lock().unwrap_or_else(PoisonError::into_inner);
-        String::from_utf8_lossy(&output).into_owned()
+        let mut output = self.output.lock().unwrap_or_else(PoisonError::into_inner);
+        String::from_utf8_lossy(output.make_contiguous()).into_owned()
     }
 }
 
 impl Drop for Process {
     fn drop(&mut self) {
         self.kill();
+    }
+}
+
+/// Waits for the killed processes of a group that this program has [adopted](adopt_orphans), for a
+/// bounded time. Otherwise they would be zombies until its end.
+fn reap(group: Pid) {
+    let end = Instant::now() + Duration::from_secs(1);
+    loop {
+        match waitpgid(group, WaitOptions::NOHANG) {
+            Ok(Some(_)) => {}
+            Ok(None) if Instant::now() < end => thread::sleep(Duration::from_millis(1)),
+            // None is left, or none of them ends.
+            Ok(None) | Err(_) => return,
+        }
     }
 }
 
@@ -333,21 +357,58 @@ mod orphans {
     pub(super) const fn kill() {}
 }
 
-fn keep(mut reader: io::PipeReader, kept: &Mutex<Vec<u8>>) {
+/// Reads until the end, and keeps the last bytes.
+fn keep(mut reader: impl Read, kept: &Mutex<VecDeque<u8>>) {
     let mut buffer = [0; 8192];
     while let Ok(read @ 1..) = reader.read(&mut buffer) {
         let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let room = OUTPUT_MAX.saturating_sub(kept.len());
-        kept.extend_from_slice(&buffer[..read.min(room)]);
+        kept.extend(&buffer[..read]);
+        let excess = kept.len().saturating_sub(OUTPUT_MAX);
+        kept.drain(..excess);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::Groups;
+    use super::{Groups, OUTPUT_MAX, Output, Process, keep};
     use std::{
-        io::ErrorKind, os::unix::process::ExitStatusExt, process::Command, sync::Barrier, thread,
+        collections::VecDeque,
+        io::ErrorKind,
+        os::unix::process::ExitStatusExt,
+        process::Command,
+        sync::{Barrier, Mutex},
+        thread,
+        time::{Duration, Instant},
     };
+
+    // A server that had logged 256 KiB before it failed was reported without its error.
+    #[test]
+    fn the_end_of_a_long_output_is_kept() {
+        let kept = Mutex::new(VecDeque::new());
+        let output = [vec![b'x'; OUTPUT_MAX], b"the error".to_vec()].concat();
+        keep(&output[..], &kept);
+        assert!(kept.into_inner().unwrap().iter().eq(&output[b"the error".len()..]));
+    }
+
+    // A server with worker processes left one zombie for each at every stop, until the check ended:
+    // thousands in a soak.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn the_orphans_of_a_killed_group_are_no_zombies() {
+        super::adopt_orphans().unwrap();
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "sleep 60 & sleep 60 & sleep 60 & echo $!"]);
+        let mut process = Process::start(&mut shell, Output::Kept).unwrap();
+        let end = Instant::now() + Duration::from_secs(5);
+        assert!(process.exit_until(end).is_some());
+        while process.output().is_empty() && Instant::now() < end {
+            thread::sleep(Duration::from_millis(1));
+        }
+        let orphan = format!("/proc/{}", process.output().trim());
+        assert!(std::fs::exists(&orphan).unwrap(), "{orphan}");
+        process.kill();
+        assert!(!std::fs::exists(&orphan).unwrap(), "{orphan}");
+    }
 
     #[test]
     fn no_group_escapes_the_kill_of_all() {

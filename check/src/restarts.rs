@@ -190,13 +190,14 @@ pub struct Soaked {
 }
 
 impl Soaked {
-    /// Returns whether nothing was lost, every exit was clean, and nothing was refused if
-    /// something always listened.
+    /// Returns whether every response had status 200, nothing was lost, every exit was clean, and
+    /// no connection was refused if something always listened.
     #[must_use]
     pub fn is_perfect(&self) -> bool {
         let totals: &Totals = &self.load.totals;
+        let failed = totals.lost() + totals.refused_by_status.load(Relaxed);
         let refused = totals.refused.load(Relaxed);
-        totals.lost() == 0 && self.unclean.is_empty() && (self.may_refuse || refused == 0)
+        failed == 0 && self.unclean.is_empty() && (self.may_refuse || refused == 0)
     }
 }
 
@@ -248,8 +249,9 @@ pub async fn soak(target: &Target, soak: Soak, progress: &Progress) -> Result<So
 #[must_use]
 pub fn describe(ended: &Ended) -> String {
     let exit = ended.exit.map_or_else(|| "no exit in time".to_owned(), |exit| exit.to_string());
-    let lines: Vec<&str> = ended.output.lines().rev().take(8).collect();
-    format!("{exit}; its output, last line first:\n{}", lines.join("\n"))
+    let lines: Vec<&str> = ended.output.lines().collect();
+    let last = &lines[lines.len().saturating_sub(8)..];
+    format!("{exit}; the last lines of its output:\n{}", last.join("\n"))
 }
 
 /// Runs a future on a new runtime.
@@ -258,4 +260,34 @@ pub fn describe(ended: &Ended) -> String {
 /// If there can be no runtime.
 pub fn block_on<T>(work: impl Future<Output = T>) -> io::Result<T> {
     Ok(tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(work))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Ended, Soaked, describe};
+    use crate::{
+        load::{Load, Wire},
+        process::Exit,
+    };
+    use std::sync::{Arc, atomic::Ordering::Relaxed};
+
+    // The error of a server whose exit was not clean stood above the lines that had led to it.
+    #[test]
+    fn the_last_lines_of_an_output_are_in_order() {
+        let output = (1..=10).map(|line| format!("{line}\n")).collect();
+        let ended = Ended { exit: Some(Exit::Code(3)), output };
+        let described = describe(&ended);
+        assert!(described.starts_with("exit code 3; "), "{described}");
+        assert!(described.ends_with(":\n3\n4\n5\n6\n7\n8\n9\n10"), "{described}");
+    }
+
+    // A server that responded 503 during each restart was perfect.
+    #[test]
+    fn a_soak_with_a_refusal_is_not_perfect() {
+        let load = Arc::new(Load::new(Wire::direct(([127, 0, 0, 1], 1).into()), "/"));
+        let soaked = Soaked { load, unclean: Vec::new(), may_refuse: true };
+        assert!(soaked.is_perfect());
+        soaked.load.totals.refused_by_status.store(1, Relaxed);
+        assert!(!soaked.is_perfect());
+    }
 }

@@ -145,7 +145,8 @@ impl FromStr for Stop {
 pub enum Profile {
     /// Endpoints are withdrawn while the server stops: it must serve new connections for a while.
     Kubernetes,
-    /// A proxy probes the server and keeps connections to it: the same, and announced closes.
+    /// A proxy probes the server and keeps connections to it. The grades are those of
+    /// `kubernetes`.
     Proxy,
     /// Clients connect directly, and nothing announces the stop: refused connections are expected.
     Bare,

@@ -53,12 +53,6 @@ impl Client {
         &mut self.transport
     }
 
-    /// Returns what was received and not consumed.
-    #[must_use]
-    pub fn received(&self) -> &[u8] {
-        &self.plain
-    }
-
     /// Returns whether the server has sent a `close_notify`.
     #[must_use]
     pub const fn has_close_notify(&self) -> bool {
@@ -71,8 +65,37 @@ impl Client {
     /// How the connection ended before the response was complete.
     pub fn request(&mut self, bytes: &str) -> Result<Response, End> {
         self.send(bytes)?;
+        self.response()
+    }
+
+    /// Parses what was received and not consumed. A `close_notify` completes a response without a
+    /// length, and a FIN alone does not.
+    #[must_use]
+    pub fn parsed(&self) -> Parsed {
+        let parse = if self.has_close_notify { http1::parse_at_close } else { http1::parse };
+        parse(&self.plain)
+    }
+
+    /// Waits for the head of the next response, which stays unread.
+    ///
+    /// # Errors
+    /// How the connection ended before the head was complete.
+    pub fn await_head(&mut self) -> Result<(), End> {
+        while !self.plain.windows(4).any(|four| four == b"\r\n\r\n") {
+            if !self.read_more()? {
+                return Err(if self.plain.is_empty() { End::Closed } else { End::ClosedEarly });
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the next response.
+    ///
+    /// # Errors
+    /// How the connection ended before the response was complete.
+    pub fn response(&mut self) -> Result<Response, End> {
         loop {
-            match http1::parse(&self.plain) {
+            match self.parsed() {
                 Parsed::Complete(response, length) => {
                     self.plain.drain(..length);
                     return Ok(response);
@@ -157,11 +180,40 @@ pub fn status_of(
     path: &str,
     max_wait: Duration,
 ) -> Result<u16, Option<String>> {
+    let mut client = connect(address, max_wait)?;
+    let response = client.request(&last_get(path));
+    response.map(|response| response.status).map_err(|end| Some(end.to_string()))
+}
+
+/// Returns the response of one GET request, and the time from its head to its end.
+///
+/// # Errors
+/// `None` if the connection was refused, or what happened after the connect.
+pub fn timed_body(
+    address: SocketAddr,
+    path: &str,
+    max_wait: Duration,
+) -> Result<(Response, Duration), Option<String>> {
+    let mut client = connect(address, max_wait)?;
+    let mut read = || {
+        client.send(&last_get(path))?;
+        client.await_head()?;
+        let begin = Instant::now();
+        Ok((client.response()?, begin.elapsed()))
+    };
+    read().map_err(|end: End| Some(end.to_string()))
+}
+
+/// Connects, and sends the first message of the handshake.
+fn connect(address: SocketAddr, max_wait: Duration) -> Result<Client, Option<String>> {
     let mut transport = http1::Client::connect(address, max_wait).map_err(|_| None)?;
     transport.set_deadline(Instant::now() + max_wait);
-    let mut client = Client::begin(transport).map_err(Some)?;
-    let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
-    client.request(&request).map(|response| response.status).map_err(|end| Some(end.to_string()))
+    Client::begin(transport).map_err(Some)
+}
+
+/// Returns a request after which the connection is closed.
+fn last_get(path: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
 }
 
 /// Accepts any certificate, and verifies the signatures of the handshake.

@@ -18,8 +18,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Longest silence of a server before the client gives up.
-pub const MAX_WAIT: Duration = Duration::from_secs(8);
+/// Longest wait for a connection.
+pub const CONNECT_MAX: Duration = Duration::from_secs(8);
+/// Longest silence of a server after the lame duck delay before a client gives up.
+const SILENCE_MAX: Duration = Duration::from_secs(8);
 
 /// Time between the readiness of the server and the first thing that a scenario does. A start that
 /// goes on after the first response, as that of a supervisor next to its workers, is judged by the
@@ -182,8 +184,9 @@ impl<'a> Trial<'a> {
     pub fn connect(&mut self, label: &str) -> Result<Client, Abort> {
         let track = self.recorder.track(label);
         let address = self.server()?.address;
-        let mut client = Client::connect_tracked(address, MAX_WAIT, track)
+        let mut client = Client::connect_tracked(address, CONNECT_MAX, track)
             .map_err(|error| Abort::Broken(format!("{label}: cannot connect: {error}")))?;
+        client.set_max_wait(self.max_wait());
         client.set_deadline(self.last_moment());
         Ok(client)
     }
@@ -194,8 +197,9 @@ impl<'a> Trial<'a> {
     /// Errors of the system.
     pub fn try_connect(&mut self, track: Track) -> Result<io::Result<Client>, Abort> {
         let address = self.server()?.address;
-        let end = self.last_moment();
-        Ok(Client::connect_tracked(address, MAX_WAIT, track).map(|mut client| {
+        let (max_wait, end) = (self.max_wait(), self.last_moment());
+        Ok(Client::connect_tracked(address, CONNECT_MAX, track).map(|mut client| {
+            client.set_max_wait(max_wait);
             client.set_deadline(end);
             client
         }))
@@ -237,8 +241,10 @@ impl<'a> Trial<'a> {
     pub fn keep_http2(&mut self, label: &str) -> Result<http2::Client, Abort> {
         let track = self.recorder.track(label);
         let address = self.server()?.address;
-        let mut client = http2::Client::connect_tracked(address, MAX_WAIT, track)?;
+        let mut client = http2::Client::connect_tracked(address, CONNECT_MAX, track)?;
+        client.connection().set_max_wait(self.max_wait());
         client.connection().set_deadline(self.last_moment());
+        client.read_everything()?;
         let path = self.target.paths.plain.clone();
         let stream = client.request("GET", "localhost", &path)?;
         client
@@ -247,10 +253,24 @@ impl<'a> Trial<'a> {
         Ok(client)
     }
 
+    /// Returns the longest silence of the server before a client gives up. A response may take
+    /// longer than the lame duck delay.
+    #[must_use]
+    pub const fn max_wait(&self) -> Duration {
+        self.target.lame_duck.saturating_add(SILENCE_MAX)
+    }
+
+    /// Returns the time from the stop to something that a scenario does in the lame duck delay:
+    /// `usual`, or half of a short delay.
+    #[must_use]
+    pub fn early(&self, usual: Duration) -> Duration {
+        usual.min(self.target.lame_duck / 2)
+    }
+
     /// Reads wait at most until this moment: some time after SIGKILL.
     fn last_moment(&self) -> Instant {
         let begin = self.stopped.unwrap_or_else(Instant::now);
-        begin + self.target.grace + MAX_WAIT
+        begin + self.target.grace + SILENCE_MAX
     }
 
     /// Stops the process group with SIGSTOP, as if the machine was busy with something else.
@@ -324,7 +344,7 @@ impl<'a> Trial<'a> {
         self.findings.times.push((what, time));
     }
 
-    /// Expects a complete response that is not a refusal.
+    /// Expects a complete response with status 200, as the route had it before the stop.
     pub fn expect_response(&mut self, label: &str, response: &Result<Response, End>) {
         self.expect(is_served(response), || format!("{label}: {}", outcome(response)));
     }
@@ -371,10 +391,11 @@ impl<'a> Trial<'a> {
     }
 }
 
-/// Returns whether a response is complete and no refusal.
+/// Returns whether a response is complete and has the status 200, which every route had before the
+/// stop.
 #[must_use]
 pub fn is_served(response: &Result<Response, End>) -> bool {
-    response.as_ref().is_ok_and(|response| response.status < 500)
+    response.as_ref().is_ok_and(|response| response.status == 200)
 }
 
 /// Describes the outcome of a request.
@@ -400,4 +421,25 @@ pub fn get(path: &str) -> String {
 #[must_use]
 pub fn route(template: &str, value: u64) -> String {
     template.replace("{ms}", &value.to_string()).replace("{n}", &value.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Trial;
+    use crate::target::Target;
+    use std::time::Duration;
+
+    // With `--lame-duck 10s` a good server was blamed for a response that takes 11 s: its client
+    // waited for 8 s. With `--lame-duck 10ms` it was blamed for connections that it had closed
+    // after the delay, since they were used after 20 ms.
+    #[test]
+    fn times_follow_the_lame_duck_delay() {
+        let mut target = Target::new(vec!["server".to_owned()]);
+        let ms = Duration::from_millis;
+        for (lame_duck, max_wait, early) in [(10_000, 18_000, 20), (10, 8010, 5), (40, 8040, 20)] {
+            target.lame_duck = ms(lame_duck);
+            let trial = Trial::new(&target, 1);
+            assert_eq!((trial.max_wait(), trial.early(ms(20))), (ms(max_wait), ms(early)));
+        }
+    }
 }

@@ -80,15 +80,27 @@ pub enum Parsed {
     Malformed,
 }
 
-/// Reads a response from the beginning of `bytes`.
+/// Reads a response from the beginning of `bytes`, of which more may come.
 #[must_use]
 pub fn parse(bytes: &[u8]) -> Parsed {
+    read(bytes, false)
+}
+
+/// Reads a response from the beginning of `bytes`, after which the connection was closed regularly.
+/// This completes a response without a length (RFC 9112 §6.3).
+#[must_use]
+pub fn parse_at_close(bytes: &[u8]) -> Parsed {
+    read(bytes, true)
+}
+
+fn read(bytes: &[u8], is_closed: bool) -> Parsed {
     let Some(head_end) = find(bytes, b"\r\n\r\n") else { return Parsed::Partial };
     let Some(mut response) = parse_head(&bytes[..head_end]) else { return Parsed::Malformed };
     let body = &bytes[head_end + 4..];
     let (read, length) = match response.framing() {
         None => return Parsed::Malformed,
-        Some(Framing::Close) => return Parsed::Partial,
+        Some(Framing::Close) if !is_closed => return Parsed::Partial,
+        Some(Framing::Close) => (body.to_vec(), body.len()),
         Some(Framing::Empty) => (Vec::new(), 0),
         Some(Framing::Length(length)) if body.len() < length => return Parsed::Partial,
         Some(Framing::Length(length)) => (body[..length].to_vec(), length),
@@ -280,7 +292,7 @@ impl Client {
 
 #[cfg(test)]
 mod tests {
-    use super::{Framing, Parsed, parse};
+    use super::{Framing, Parsed, parse, parse_at_close};
 
     fn complete(bytes: &str) -> (u16, String, usize) {
         match parse(bytes.as_bytes()) {
@@ -317,7 +329,14 @@ mod tests {
 
     #[test]
     fn a_response_without_a_length_ends_with_its_connection() {
-        assert_eq!(parse(b"HTTP/1.0 200 OK\r\n\r\nhello"), Parsed::Partial);
+        let bytes = b"HTTP/1.0 200 OK\r\n\r\nhello";
+        assert_eq!(parse(bytes), Parsed::Partial);
+        let Parsed::Complete(response, length) = parse_at_close(bytes) else { panic!() };
+        assert_eq!((response.bytes, length), (b"hello".to_vec(), bytes.len()));
+        let cut = b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhello";
+        assert_eq!((parse_at_close(cut), parse_at_close(b"HTTP/1")), {
+            (Parsed::Partial, Parsed::Partial)
+        });
         let Some(response) = super::parse_head(b"HTTP/1.0 200 OK") else { panic!() };
         assert_eq!(response.framing(), Some(Framing::Close));
     }

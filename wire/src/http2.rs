@@ -139,6 +139,17 @@ fn huffman_number(bytes: &[u8]) -> Option<u16> {
     Some(number)
 }
 
+/// Bytes of a frame before its payload.
+const FRAME_HEADER: usize = 9;
+
+/// Returns the length of the frame at the beginning of these bytes, with its header.
+fn frame_length(bytes: &[u8]) -> Option<usize> {
+    let length = bytes.get(..FRAME_HEADER)?;
+    let length =
+        usize::from(length[0]) << 16 | usize::from(length[1]) << 8 | usize::from(length[2]);
+    Some(FRAME_HEADER + length)
+}
+
 /// Encodes a frame. A payload of 16 MiB or more does not fit, and its length is truncated.
 #[must_use]
 pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
@@ -238,9 +249,24 @@ impl Client {
     /// If the kernel does not take the bytes.
     pub fn read_nothing(&mut self) -> io::Result<()> {
         self.connection.set_receive_buffer(64 * 1024)?;
+        self.open_windows(&[])
+    }
+
+    /// Grants windows of 1 GiB, so that no response waits for this client, and forbids the dynamic
+    /// table of HPACK, so that every status can be read.
+    ///
+    /// # Errors
+    /// If the kernel does not take the bytes.
+    pub fn read_everything(&mut self) -> io::Result<()> {
+        // RFC 9113 §6.5.2: SETTINGS_HEADER_TABLE_SIZE is 1.
+        self.open_windows(&[0, 1, 0, 0, 0, 0])
+    }
+
+    /// Sends these settings, and windows of 1 GiB for the connection and each stream.
+    fn open_windows(&mut self, settings: &[u8]) -> io::Result<()> {
         let window = (1_u32 << 30).to_be_bytes();
         // RFC 9113 §6.5.2: SETTINGS_INITIAL_WINDOW_SIZE is 4.
-        self.send(SETTINGS, 0, 0, &[&[0, 4], &window[..]].concat())?;
+        self.send(SETTINGS, 0, 0, &[settings, &[0, 4], &window].concat())?;
         self.send(WINDOW_UPDATE, 0, 0, &window)
     }
 
@@ -259,22 +285,24 @@ impl Client {
         self.connection.send(frame(kind, flags, stream, payload))
     }
 
-    /// Returns the next frame.
+    /// Returns the next frame. Part of a frame stays unread.
     ///
     /// # Errors
     /// How the connection ended before: [`End::Closed`] between two frames, [`End::ClosedEarly`]
     /// inside one.
     pub fn next_frame(&mut self) -> Result<Frame, End> {
-        while self.connection.unread().len() < 9 {
+        let length = loop {
+            let unread = self.connection.unread();
+            if let Some(length) = frame_length(unread).filter(|length| unread.len() >= *length) {
+                break length;
+            }
             if self.connection.read_more()? == 0 {
                 let is_between = self.connection.unread().is_empty();
                 return Err(if is_between { End::Closed } else { End::ClosedEarly });
             }
-        }
-        let header = self.connection.consume(9);
-        let length =
-            usize::from(header[0]) << 16 | usize::from(header[1]) << 8 | usize::from(header[2]);
-        let payload = self.connection.exactly(length)?;
+        };
+        let mut header = self.connection.consume(length);
+        let payload = header.split_off(FRAME_HEADER);
         let stream = u32::from_be_bytes([header[5], header[6], header[7], header[8]]) & 0x7fff_ffff;
         let frame = Frame { kind: header[3], flags: header[4], stream, payload };
         if frame.flags & ACK == 0 {
@@ -305,6 +333,15 @@ impl Client {
         }
     }
 
+    /// Returns the status of the response on a stream, or `None` if none was received that can be
+    /// read. Interim responses (1xx) are skipped.
+    #[must_use]
+    pub fn status(&self, stream: u32) -> Option<u16> {
+        let is_head = |frame: &&Frame| frame.stream == stream && frame.kind == HEADERS;
+        let mut statuses = self.seen.iter().filter(is_head).map(Frame::status);
+        statuses.find(|status| !matches!(status, Some(100..200)))?
+    }
+
     /// Returns the data received on a stream until now.
     #[must_use]
     pub fn data(&self, stream: u32) -> Vec<u8> {
@@ -324,7 +361,69 @@ impl Client {
 
 #[cfg(test)]
 mod tests {
-    use super::{END_HEADERS, Frame, HEADERS, request_block, status};
+    use super::{
+        ACK, Client, DATA, END_HEADERS, End, Frame, HEADERS, PREFACE, SETTINGS, WINDOW_UPDATE,
+        frame, request_block, status,
+    };
+    use std::{
+        io::{Read, Write},
+        net::{Shutdown, TcpListener, TcpStream},
+        time::Duration,
+    };
+
+    /// Returns a client that waits for this long, and the server's end of its connection.
+    fn connect(max_wait: Duration) -> (Client, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = Client::connect(listener.local_addr().unwrap(), max_wait).unwrap();
+        (client, listener.accept().unwrap().0)
+    }
+
+    // A server whose frame arrived in two parts, with a pause in between, seemed to send garbage:
+    // the header was consumed although the wait for the payload had ended.
+    #[test]
+    fn part_of_a_frame_stays_unread() {
+        let (mut client, mut server) = connect(Duration::from_millis(20));
+        let bytes = frame(DATA, 0, 1, b"hello");
+        for part in [&bytes[..4], &bytes[4..12]] {
+            server.write_all(part).unwrap();
+            assert_eq!(client.next_frame(), Err(End::Silent));
+        }
+        server.write_all(&bytes[12..]).unwrap();
+        assert_eq!(client.next_frame().map(|frame| frame.payload), Ok(b"hello".to_vec()));
+        server.write_all(&bytes[..12]).unwrap();
+        server.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(client.next_frame(), Err(End::ClosedEarly));
+    }
+
+    // A server was blamed for a response that waited for the window of the client, after 65,535
+    // bytes on its connection.
+    #[test]
+    fn a_client_that_reads_everything_opens_its_windows_and_has_no_table() {
+        let (mut client, mut server) = connect(Duration::from_secs(2));
+        client.read_everything().unwrap();
+        let settings = [0, 1, 0, 0, 0, 0, 0, 4, 0x40, 0, 0, 0];
+        let expected = [
+            PREFACE,
+            &frame(SETTINGS, 0, 0, &[]),
+            &frame(SETTINGS, 0, 0, &settings),
+            &frame(WINDOW_UPDATE, 0, 0, &[0x40, 0, 0, 0]),
+        ];
+        let mut sent = vec![0; expected.concat().len()];
+        server.read_exact(&mut sent).unwrap();
+        assert_eq!(sent, expected.concat());
+    }
+
+    #[test]
+    fn the_status_of_a_stream_is_its_final_one() {
+        let (mut client, mut server) = connect(Duration::from_secs(2));
+        for (stream, block) in [(1, &b"\x08\x03103"[..]), (1, &[0x88]), (3, &[0xbe]), (3, &[0x88])]
+        {
+            server.write_all(&frame(HEADERS, END_HEADERS, stream, block)).unwrap();
+        }
+        server.write_all(&frame(SETTINGS, ACK, 0, &[])).unwrap();
+        client.find(|frame| frame.kind == SETTINGS).unwrap();
+        assert_eq!((client.status(1), client.status(3), client.status(5)), (Some(200), None, None));
+    }
 
     #[test]
     fn a_status_is_read_in_each_encoding() {

@@ -85,7 +85,7 @@ struct RunArgs {
     profile: Profile,
     #[command(flatten)]
     selection: Selection,
-    /// Repetitions of each scenario
+    /// Repetitions of each scenario. One that fails after more than 8 s is not repeated
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
     repeat: u32,
     /// Decides the drawn moments
@@ -326,9 +326,9 @@ fn print(text: &str) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Cli, Selection, grade_by, slow_hint};
+    use super::{Action, Cli, Selection, grade_by, restart_under_load, roll_out, slow_hint};
     use crate::target::Listen;
-    use clap::CommandFactory;
+    use clap::{CommandFactory, Parser};
 
     #[test]
     fn the_command_line_is_consistent() {
@@ -362,6 +362,31 @@ mod tests {
         ] {
             let error = error(arguments);
             assert!(error.contains(words), "{arguments:?}: {error}");
+        }
+    }
+
+    // A soak without a restart succeeded, whatever the server.
+    #[test]
+    fn a_soak_has_a_restart() {
+        let command = ["lameduck-check", "soak", "--restarts", "0", "--", "true"];
+        let error = Cli::try_parse_from(command).unwrap_err();
+        assert!(error.to_string().contains("from 1 on") && error.exit_code() == 2, "{error}");
+    }
+
+    // A server that speaks TLS lost every request: the clients of these commands sent plain text.
+    #[test]
+    fn the_commands_under_load_refuse_tls() {
+        for command in ["soak", "rollout"] {
+            let words = ["lameduck-check", command, "--tls", "--", "/no/such/program"];
+            let error = match Cli::try_parse_from(words).unwrap().command {
+                Action::Soak(args) => restart_under_load(&args),
+                Action::Rollout(args) => roll_out(&args),
+                other @ (Action::Run(_)
+                | Action::List(_)
+                | Action::Explain { .. }
+                | Action::Compare(_)) => panic!("{other:?}"),
+            };
+            assert!(error.unwrap_err().starts_with("--tls: "), "{command}");
         }
     }
 

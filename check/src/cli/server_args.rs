@@ -102,6 +102,15 @@ impl ServerArgs {
         Ok(target)
     }
 
+    /// Checks that the server does not speak TLS, for a command whose clients do not.
+    ///
+    /// # Errors
+    /// If it was said to speak TLS.
+    pub(super) fn expect_plain_text(&self, command: &str) -> Result<(), String> {
+        let why = || format!("--tls: the clients of `{command}` speak no TLS; only `run` has it");
+        (!self.tls).then_some(()).ok_or_else(why)
+    }
+
     /// Returns the target with the routes that the server has.
     pub(super) fn examined(&self) -> Result<Target, String> {
         let mut target = self.target()?;

@@ -18,7 +18,7 @@ pub(super) struct SoakArgs {
     #[command(flatten)]
     server: ServerArgs,
     /// Number of restarts
-    #[arg(long, default_value_t = 20)]
+    #[arg(long, default_value_t = 20, value_parser = parse_restarts)]
     restarts: usize,
     /// Busy clients that keep their connection; the same number opens one for every request
     #[arg(long, default_value_t = 16)]
@@ -59,6 +59,11 @@ pub(super) struct RolloutArgs {
     time: Duration,
 }
 
+fn parse_restarts(text: &str) -> Result<usize, String> {
+    let restarts = text.parse().ok().filter(|restarts| *restarts > 0);
+    restarts.ok_or_else(|| "expected a number from 1 on".to_owned())
+}
+
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
 enum Behind {
     Haproxy,
@@ -67,6 +72,7 @@ enum Behind {
 }
 
 pub(super) fn restart_under_load(args: &SoakArgs) -> Result<ExitCode, String> {
+    args.server.expect_plain_text("soak")?;
     // A socket that is held needs no port.
     let target = match args.hand_over {
         HandOver::Socket => args.server.target()?,
@@ -96,6 +102,7 @@ pub(super) fn restart_under_load(args: &SoakArgs) -> Result<ExitCode, String> {
 }
 
 pub(super) fn roll_out(args: &RolloutArgs) -> Result<ExitCode, String> {
+    args.server.expect_plain_text("rollout")?;
     let target = args.server.examined()?;
     let kinds: &[Kind] = match args.behind {
         Behind::Haproxy => &[Kind::Haproxy],

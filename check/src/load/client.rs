@@ -9,7 +9,7 @@ use super::{
     totals::Totals,
     wire::{Line, Wire},
 };
-use lameduck_wire::http1::{Parsed, Response, parse};
+use lameduck_wire::http1::{Framing, Parsed, Response, parse, parse_at_close};
 use std::{
     io,
     pin::Pin,
@@ -44,19 +44,19 @@ pub struct RequestSpec {
 }
 
 impl RequestSpec {
-    /// `GET target`; accepts any response below 500.
+    /// `GET target`; accepts a 200 with any body.
     #[must_use]
     pub fn get(target: &str) -> Self {
         Self { method: "GET", target: target.to_owned(), body: Vec::new(), expected: None }
     }
 
-    /// `POST target` with this body; accepts any response below 500.
+    /// `POST target` with this body; accepts a 200 with any body.
     #[must_use]
     pub fn post(target: &str, body: Vec<u8>) -> Self {
         Self { method: "POST", target: target.to_owned(), body, expected: None }
     }
 
-    /// Accepts only a 200 with this body.
+    /// Accepts only this body.
     #[must_use]
     pub fn expecting(mut self, body: &[u8]) -> Self {
         self.expected = Some(body.to_vec());
@@ -83,9 +83,7 @@ impl RequestSpec {
     }
 
     fn is_answered_by(&self, answer: &Response) -> bool {
-        self.expected
-            .as_ref()
-            .is_none_or(|expected| answer.status == 200 && answer.bytes == *expected)
+        self.expected.as_ref().is_none_or(|expected| answer.bytes == *expected)
     }
 }
 
@@ -164,7 +162,7 @@ pub async fn run(load: Arc<Load>, habit: Habit) {
             };
         match answered {
             Ok(answer) => {
-                if answer.status >= 500 {
+                if answer.status != 200 {
                     load.totals.refused_by_status.fetch_add(1, Relaxed);
                     load.totals.tell(format!(
                         "{habit:?} {} {}: {}",
@@ -178,7 +176,8 @@ pub async fn run(load: Arc<Load>, habit: Habit) {
                         ask.method, ask.target, answer.status
                     ));
                 }
-                if !answer.says_close() && habit == Habit::KeepAlive {
+                let is_kept = answer.framing() != Some(Framing::Close) && !answer.says_close();
+                if is_kept && habit == Habit::KeepAlive {
                     kept = Some(stream);
                 }
             }
@@ -215,7 +214,7 @@ pub struct Failure {
     pub answer_bytes: usize,
 }
 
-/// Sends a request and reads its response, which must have a length or be chunked.
+/// Sends a request and reads its response. One without a length ends with a FIN.
 ///
 /// # Errors
 /// [`Failure`] if no complete response arrives.
@@ -243,11 +242,59 @@ async fn exchange_bytes(
         }
         match stream.read(&mut buffer).await {
             Ok(0) => {
+                if let Parsed::Complete(response, _) = parse_at_close(&received) {
+                    return Ok(response);
+                }
                 let error = written.err().unwrap_or_else(|| io::ErrorKind::UnexpectedEof.into());
                 return Err(fail(error, &received));
             }
             Ok(read) => received.extend_from_slice(&buffer[..read]),
             Err(error) => return Err(fail(error, &received)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::exchange;
+    use crate::load::Wire;
+    use socket2::SockRef;
+    use std::{
+        io::{self, Read, Write},
+        net::TcpListener,
+        thread,
+        time::Duration,
+    };
+
+    /// Returns the body of a response without a length, over a wire with this latency. The server
+    /// ends the connection by a FIN, or by a reset.
+    fn body(latency: Duration, is_reset: bool) -> Result<String, io::ErrorKind> {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let wire = Wire::new(listener.local_addr().unwrap(), latency..=latency);
+        let server = thread::spawn(move || {
+            let mut stream = listener.accept().unwrap().0;
+            let _ = stream.read(&mut [0; 1024]).unwrap();
+            stream.write_all(b"HTTP/1.0 200 OK\r\n\r\nhello").unwrap();
+            thread::sleep(Duration::from_millis(50));
+            if is_reset {
+                SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
+            }
+        });
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let response = runtime.block_on(async {
+            let mut line = wire.connect().await.unwrap();
+            exchange(&mut line, "GET / HTTP/1.0\r\n\r\n").await
+        });
+        server.join().unwrap();
+        response.map(|response| response.body()).map_err(|failure| failure.error.kind())
+    }
+
+    // A server of HTTP/1.0 lost every request, since its responses end with the connection.
+    #[test]
+    fn a_response_without_a_length_ends_with_a_fin() {
+        for latency in [Duration::ZERO, Duration::from_millis(2)] {
+            assert_eq!(body(latency, false), Ok("hello".to_owned()), "{latency:?}");
+            assert_eq!(body(latency, true), Err(io::ErrorKind::ConnectionReset), "{latency:?}");
         }
     }
 }

@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 /// Counts of all clients together.
 #[derive(Debug, Default)]
 pub struct Totals {
-    /// Requests with a complete response.
+    /// Requests with a complete response of status 200.
     pub answered: AtomicU64,
-    /// Requests with a status that no handler chose, such as 503.
+    /// Requests with another status, such as 503 or 404: each route responds 200.
     pub refused_by_status: AtomicU64,
     /// Requests not sent, because the connect was refused: the client may go elsewhere.
     pub refused: AtomicU64,
@@ -59,7 +59,7 @@ impl Totals {
     pub fn line(&self) -> String {
         format!(
             "{} responses, {} lost, {} close races retried, {} connections refused, {} responses \
-             with 5xx",
+             without 200",
             self.answered.load(Relaxed),
             self.lost.load(Relaxed),
             self.close_races.load(Relaxed),

@@ -8,11 +8,18 @@ use std::{
     io,
     net::SocketAddr,
     ops::RangeInclusive,
-    sync::atomic::{AtomicU32, Ordering::Relaxed},
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
+    },
+    task::{Context, Poll, ready},
     time::Duration,
 };
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, duplex, split},
+    io::{
+        AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf, duplex, split,
+    },
     net::TcpStream,
     sync::mpsc,
     time::{Instant, sleep, sleep_until},
@@ -67,10 +74,16 @@ impl Wire {
         let far = connected?;
         far.set_nodelay(true)?;
         let (near, end) = duplex(CAPACITY);
+        let was_reset = Arc::new(AtomicBool::new(false));
+        let near = Far { near, was_reset: was_reset.clone() };
         tokio::spawn(async move {
             let (far_read, far_write) = far.into_split();
             let (end_read, end_write) = split(end);
-            tokio::join!(carry(far_read, end_write, latency), carry(end_read, far_write, latency));
+            let is_client_reset = AtomicBool::new(false);
+            tokio::join!(
+                carry(far_read, end_write, latency, &was_reset),
+                carry(end_read, far_write, latency, &is_client_reset)
+            );
         });
         Ok(Box::new(near))
     }
@@ -84,17 +97,68 @@ impl Wire {
     }
 }
 
-/// Forwards one direction until its end. A reset is forwarded as end of file: only the bytes before
-/// it matter.
+/// The client's end of a connection with latency.
+#[derive(Debug)]
+struct Far {
+    near: DuplexStream,
+    was_reset: Arc<AtomicBool>,
+}
+
+impl AsyncRead for Far {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut self.near).poll_read(cx, buffer))?;
+        let is_end = buffer.filled().len() == before && buffer.remaining() > 0;
+        Poll::Ready(if is_end && self.was_reset.load(Relaxed) {
+            Err(io::ErrorKind::ConnectionReset.into())
+        } else {
+            Ok(())
+        })
+    }
+}
+
+impl AsyncWrite for Far {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.near).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.near).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.near).poll_shutdown(cx)
+    }
+}
+
+/// Forwards one direction until its end. A reset is forwarded as end of file, after `was_reset` was
+/// set.
 async fn carry(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
     latency: Duration,
+    was_reset: &AtomicBool,
 ) {
     let (send, mut parcels) = mpsc::unbounded_channel::<(Instant, Vec<u8>)>();
     let reading = async move {
         let mut buffer = vec![0; 64 * 1024];
-        while let Ok(read @ 1..) = from.read(&mut buffer).await {
+        loop {
+            let read = match from.read(&mut buffer).await {
+                Ok(0) => break,
+                Ok(read) => read,
+                Err(_) => {
+                    was_reset.store(true, Relaxed);
+                    break;
+                }
+            };
             if send.send((Instant::now() + latency, buffer[..read].to_vec())).is_err() {
                 return;
             }

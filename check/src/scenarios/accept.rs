@@ -2,7 +2,7 @@
 
 use crate::{
     scenario::{Grade, Need, Scenario, Weight},
-    trial::{Abort, MAX_WAIT, Trial, is_served, outcome},
+    trial::{Abort, CONNECT_MAX, Trial, is_served, outcome},
 };
 use lameduck_wire::http1::Client;
 use std::{thread, time::Duration};
@@ -76,6 +76,7 @@ fn at_close(trial: &mut Trial<'_>) -> Result<(), Abort> {
     let recorder = &recorder;
     let warm_up = Duration::from_millis(30 + trial.drawn(1, 20));
     let most = warm_up + trial.target.grace.min(CLOSE_MAX);
+    let max_wait = trial.max_wait();
     let client = |number: usize| {
         let begin = recorder.now();
         let mut lost = Vec::new();
@@ -83,9 +84,11 @@ fn at_close(trial: &mut Trial<'_>) -> Result<(), Abort> {
         while recorder.now() - begin < most {
             let label = format!("client {number}, request {}", served + 1);
             let track = recorder.track_alone(&label);
-            let Ok(mut client) = Client::connect_tracked(address, MAX_WAIT, track.clone()) else {
+            let Ok(mut client) = Client::connect_tracked(address, CONNECT_MAX, track.clone())
+            else {
                 break;
             };
+            client.set_max_wait(max_wait);
             let _ = client.send(&request);
             let response = client.response();
             if is_served(&response) {

@@ -20,7 +20,8 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         does: "Serves a request, requests the stop, and checks the exit code.",
         why: "A restart that loses nothing should not look like a crash. A process without a \
               signal handler is killed by the signal.",
-        rule: "systemd and Kubernetes report any other exit code than 0 as a failure",
+        rule: "Kubernetes reports every end but exit code 0 as an error; systemd accepts SIGTERM, \
+               SIGINT, SIGHUP and SIGPIPE, too, and no other exit code",
         repair: "Handle the signal, and return from main.",
         play: code,
     },

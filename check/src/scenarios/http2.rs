@@ -75,14 +75,24 @@ fn goaway(trial: &mut Trial<'_>) -> Result<(), Abort> {
     trial.stop()?;
     let most = trial.target.grace.min(GOAWAY_MAX);
     for (mut client, label) in clients {
-        client.connection().set_max_wait(most);
-        let found = client.find(|frame| frame.kind == GOAWAY);
-        trial.expect(found.is_ok(), || match found {
+        client.connection().set_max_wait(most.saturating_sub(trial.since_stop()));
+        let found = client.find(|frame| frame.kind == GOAWAY).map(|_| ());
+        let holds = is_warned(found, trial.since_stop(), trial.target.lame_duck);
+        trial.expect(holds, || match found {
             Err(end) => format!("{label}: no GOAWAY, {end}"),
-            Ok(_) => String::new(),
+            Ok(()) => String::new(),
         });
     }
     Ok(())
+}
+
+/// A GOAWAY may come this long after the lame duck delay.
+const GOAWAY_LATE: Duration = Duration::from_secs(1);
+
+/// Returns whether there was a GOAWAY, or one may still come because the connection is open and the
+/// lame duck delay may last. `waited` is the time since the stop.
+fn is_warned(found: Result<(), End>, waited: Duration, lame_duck: Duration) -> bool {
+    found.is_ok() || (found == Err(End::Silent) && waited < lame_duck + GOAWAY_LATE)
 }
 
 fn in_flight(trial: &mut Trial<'_>) -> Result<(), Abort> {
@@ -115,8 +125,10 @@ pub(super) fn expect_streams(
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Served,
-    /// With a status of 500 or more.
+    /// With another status than 200.
     Refused(u16),
+    /// With a status that cannot be read.
+    Unreadable,
     Reset,
     Unresolved(End),
 }
@@ -126,6 +138,7 @@ impl std::fmt::Display for State {
         match self {
             Self::Served => f.write_str("served"),
             Self::Refused(status) => write!(f, "status {status}"),
+            Self::Unreadable => f.write_str("a response whose status cannot be read"),
             Self::Reset => f.write_str("RST_STREAM"),
             Self::Unresolved(end) => write!(f, "no response: the connection was {end}"),
         }
@@ -138,14 +151,11 @@ fn outcome_of(client: &mut Client, stream: u32) -> State {
     match client.find(ends) {
         Err(end) => State::Unresolved(end),
         Ok(frame) if frame.kind == RST_STREAM => State::Reset,
-        Ok(_) => {
-            let mut heads = client.seen.iter();
-            let head = heads.find(|frame| frame.stream == stream && frame.kind == HEADERS);
-            match head.and_then(Frame::status).unwrap_or(200) {
-                status @ 500.. => State::Refused(status),
-                _ => State::Served,
-            }
-        }
+        Ok(_) => match client.status(stream) {
+            Some(200) => State::Served,
+            Some(status) => State::Refused(status),
+            None => State::Unreadable,
+        },
     }
 }
 
@@ -184,7 +194,7 @@ fn last_stream_id(trial: &mut Trial<'_>) -> Result<(), Abort> {
             Err(end) => break Some(end),
         }
     };
-    client.connection().set_max_wait(crate::trial::MAX_WAIT);
+    client.connection().set_max_wait(trial.max_wait());
     if ended.is_none() {
         for stream in &streams {
             outcome_above(&mut client, *stream);
@@ -197,10 +207,11 @@ fn last_stream_id(trial: &mut Trial<'_>) -> Result<(), Abort> {
         let state = outcome_above(&mut client, stream);
         let last = last_id(&client);
         let is_right = match (state, last) {
-            (State::Served | State::Refused(_), Some(last)) => stream <= last,
+            (State::Reset, _) => true,
             (State::Unresolved(_), Some(last)) => stream > last,
-            (State::Served | State::Refused(_) | State::Reset, _) => true,
             (State::Unresolved(_), None) => false,
+            // It has a response.
+            (_, last) => last.is_none_or(|last| stream <= last),
         };
         trial.expect(is_right, || match last {
             Some(last) => format!("stream {stream}, last stream id {last}: {state}"),
@@ -239,4 +250,41 @@ fn requests_unread(trial: &mut Trial<'_>) -> Result<(), Abort> {
         trial.expect(is_above || state == State::Served, || format!("stream {stream}: {state}"));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{State, is_warned, outcome_of};
+    use lameduck_wire::{
+        End,
+        http2::{Client, END_HEADERS, END_STREAM, HEADERS, frame},
+    };
+    use std::{io::Write, net::TcpListener, time::Duration};
+
+    // A server with a lame duck delay of 20 s was blamed after 15 s, although its connections were
+    // open and it would have sent a GOAWAY.
+    #[test]
+    fn a_goaway_may_come_with_the_end_of_the_lame_duck_delay() {
+        let second = Duration::from_secs(1);
+        let is_warned = |found, waited| is_warned(found, waited * second, 20 * second);
+        assert!(is_warned(Err(End::Silent), 15) && is_warned(Ok(()), 21));
+        assert!(!is_warned(Err(End::Silent), 21) && !is_warned(Err(End::Closed), 15));
+    }
+
+    // A server that refused every stream by 503 passed: the second 503 is an entry of the dynamic
+    // table, which was not read and counted as 200.
+    #[test]
+    fn a_status_that_cannot_be_read_is_no_200() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut client = Client::connect(address, Duration::from_secs(2)).unwrap();
+        let mut server = listener.accept().unwrap().0;
+        for (stream, block) in [(1, &[0x88][..]), (3, b"\x48\x03503"), (5, &[0xbe])] {
+            let head = frame(HEADERS, END_HEADERS | END_STREAM, stream, block);
+            server.write_all(&head).unwrap();
+        }
+        assert_eq!(outcome_of(&mut client, 1), State::Served);
+        assert_eq!(outcome_of(&mut client, 3), State::Refused(503));
+        assert_eq!(outcome_of(&mut client, 5), State::Unreadable);
+    }
 }

@@ -25,7 +25,8 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         name: "lame-duck/kept-connection",
         weight: Weight::LameDuck,
         needs: &[Need::KeepAlive],
-        does: "Sends a request on each of several idle connections, 20 ms after the stop.",
+        does: "Sends a request on each of several idle connections, 20 ms after the stop, or after half \
+               of a shorter --lame-duck.",
         why: "A proxy sends the next request on a connection that it keeps. If the server has \
               just closed it, the request is lost, or sent twice.",
         rule: "RFC 9112 §9.5: a client cannot know that the server is closing an idle connection",
@@ -88,7 +89,7 @@ fn kept_connection(trial: &mut Trial<'_>) -> Result<(), Abort> {
     let path = trial.target.paths.plain.clone();
     let mut clients = trial.keep_all(KEPT)?;
     trial.stop()?;
-    trial.wait_until(Duration::from_millis(20));
+    trial.wait_until(trial.early(Duration::from_millis(20)));
     for (client, _) in &mut clients {
         let _ = client.send(get(&path));
     }
@@ -108,8 +109,9 @@ fn announced_close(trial: &mut Trial<'_>) -> Result<(), Abort> {
     let mut clients = trial.keep_all(KEPT)?;
     trial.stop()?;
     let most = trial.target.grace.min(CLOSE_MAX);
+    let pause = Duration::from_millis(25);
+    trial.wait_until(trial.early(pause));
     while !clients.is_empty() && trial.since_stop() < most {
-        thread::sleep(Duration::from_millis(25));
         let mut open = Vec::new();
         for (mut client, label) in clients {
             let _ = client.send(get(&path));
@@ -122,6 +124,7 @@ fn announced_close(trial: &mut Trial<'_>) -> Result<(), Abort> {
             }
         }
         clients = open;
+        thread::sleep(pause);
     }
     // Those that are still open were not closed without an announcement.
     clients.iter().for_each(|_| trial.expect(true, String::new));

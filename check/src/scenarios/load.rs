@@ -57,8 +57,10 @@ fn latency(trial: &mut Trial<'_>) -> Result<(), Abort> {
     let end = Instant::now() + trial.target.grace.min(LOAD_MAX);
     trial.server()?.process.exit_until(end);
     load.over.store(true, Relaxed);
+    // The SIGKILL would cut the last responses. One that takes longer than this is lost.
+    runtime.block_on(join(&mut clients));
     trial.server()?.process.kill();
-    let _ = runtime.block_on(async { timeout(LOAD_MAX, clients.join_all()).await });
+    runtime.block_on(join(&mut clients));
     let totals = &load.totals;
     let refused = totals.refused_by_status.load(Relaxed);
     trial.findings.tries += totals.answered();
@@ -68,4 +70,9 @@ fn latency(trial: &mut Trial<'_>) -> Result<(), Abort> {
         trial.expect(false, || story.unwrap_or_default().to_owned());
     }
     Ok(())
+}
+
+/// Waits for the end of the clients, for a bounded time.
+async fn join(clients: &mut JoinSet<()>) {
+    let _ = timeout(LOAD_MAX, async { while clients.join_next().await.is_some() {} }).await;
 }

@@ -6,6 +6,7 @@ use crate::{
     server::status_of,
     trial::{Abort, Trial, get},
 };
+use lameduck_wire::http1::Client;
 use std::{io::ErrorKind, net::TcpStream, thread, time::Duration};
 
 pub(super) const SCENARIOS: &[Scenario] = &[
@@ -38,9 +39,10 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         needs: &[Need::Live, Need::Slow],
         does: "Requests a response that takes 800 ms longer than --lame-duck, then the stop, and \
                probes the liveness until the response has arrived.",
-        why: "What restarts a process that is not alive also ends one that drains, and with it \
-              the requests that it still serves.",
-        rule: "Kubernetes: a failed liveness probe kills the container",
+        why: "A supervisor that restarts a process that is not alive also ends one that drains, \
+              and with it the requests that it still serves.",
+        rule: "Supervisors that probe a stopping process, and restart it. The kubelet probes only \
+               while the pod stays: it does not probe one that terminates",
         repair: "Respond 200 to the liveness probe for as long as the process runs.",
         play: alive,
     },
@@ -136,7 +138,8 @@ fn alive(trial: &mut Trial<'_>) -> Result<(), Abort> {
     client.send(get(&path))?;
     thread::sleep(Duration::from_millis(50));
     trial.stop()?;
-    while client.is_silent_for(POLL) {
+    let grace = trial.target.grace;
+    while is_awaited(&mut client, trial.since_stop(), grace) {
         let at = trial.since_stop();
         let status = status_of(&url);
         // The last request may have ended, and the process with it, during this probe.
@@ -155,10 +158,27 @@ fn alive(trial: &mut Trial<'_>) -> Result<(), Abort> {
     Ok(())
 }
 
+/// Returns whether the response may still come: within the grace period, on a connection on which
+/// nothing has arrived.
+fn is_awaited(client: &mut Client, since_stop: Duration, grace: Duration) -> bool {
+    since_stop < grace && client.is_silent_for(POLL)
+}
+
 #[cfg(test)]
 mod tests {
-    use super::is_first;
-    use std::time::Duration;
+    use super::{is_awaited, is_first};
+    use lameduck_wire::http1::Client;
+    use std::{net::TcpListener, time::Duration};
+
+    // A server that kept a slow request open and never responded to it was probed without an end.
+    #[test]
+    fn a_response_that_never_comes_is_awaited_for_the_grace_period() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let second = Duration::from_secs(1);
+        let mut client = Client::connect(listener.local_addr().unwrap(), second).unwrap();
+        assert!(is_awaited(&mut client, second, 2 * second));
+        assert!(!is_awaited(&mut client, 2 * second, 2 * second));
+    }
 
     #[test]
     fn the_readiness_fails_clearly_before_connects_are_refused() {

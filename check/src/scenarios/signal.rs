@@ -45,7 +45,8 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         name: "signal/twice",
         weight: Weight::Always(Grade::Should),
         needs: &[Need::Slow, Need::StopSignal],
-        does: "Requests a response that takes 500 ms, and the stop twice, 100 ms apart.",
+        does: "Requests a response that takes 500 ms, and the stop twice, 100 ms apart. It is \
+               skipped if the stop is SIGINT or SIGQUIT.",
         why: "Supervisors, shells and scripts repeat SIGTERM. Many runtimes restore the default \
               action after the first, so that the second kills the process.",
         rule: "signal(7): the default action of SIGTERM ends the process",
@@ -85,6 +86,10 @@ fn at_ready(trial: &mut Trial<'_>) -> Result<(), Abort> {
 }
 
 fn twice(trial: &mut Trial<'_>) -> Result<(), Abort> {
+    if matches!(trial.target.stop, Stop::Signal(Signal::INT | Signal::QUIT)) {
+        let name = trial.target.stop.name();
+        return Err(Abort::Skip(format!("a second {name} requests a shorter stop")));
+    }
     trial.start()?;
     let path = route(trial.target.paths.slow.as_deref().unwrap_or_default(), 500);
     let mut client = trial.connect("slow")?;
@@ -140,5 +145,26 @@ fn child_of(pid: Pid) -> Option<Pid> {
             return None;
         }
         thread::sleep(Duration::from_millis(2));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::twice;
+    use crate::{
+        target::{Stop, Target},
+        trial::{Abort, Trial},
+    };
+    use rustix::process::Signal;
+
+    // A server that a second Ctrl-C stops at once was blamed with `--stop INT`.
+    #[test]
+    fn a_second_interrupt_may_shorten_the_stop() {
+        for signal in [Signal::INT, Signal::QUIT] {
+            let mut target = Target::new(vec!["/no/such/program".to_owned()]);
+            target.stop = Stop::Signal(signal);
+            let played = twice(&mut Trial::new(&target, 1));
+            assert!(matches!(&played, Err(Abort::Skip(_))), "{played:?}");
+        }
     }
 }

@@ -81,15 +81,27 @@ fn a_server_that_speaks_tls_passes_or_fails_what_it_does_wrong() {
     }
 }
 
+// A server that responds to every path in the same way was taken for one with `--stream`, and
+// blamed for a body that it had never cut.
+#[test]
+fn a_server_that_responds_to_every_path_over_tls_has_no_stream() {
+    let report = graded_over_tls("each path is the same", "--repeat=1");
+    let cut = report.graded.iter().find(|graded| graded.scenario.name == "tls/cut").unwrap();
+    assert_eq!(cut.verdict, Verdict::Skip(Need::Stream.missing().to_owned()));
+    assert!(failed(&report).is_empty(), "{}", format(&report, Format::Human, true));
+}
+
 /// Grades the little server with this fault.
 fn graded(fault: &str, options: &[&str]) -> Report {
     let this = std::env::current_exe().unwrap().display().to_string();
-    let check = ["lameduck-check", "run", "--grace=4s", "--lame-duck=170ms"];
+    let check = ["lameduck-check", "run", "--lame-duck=170ms"];
+    let has_grace = options.iter().any(|option| option.starts_with("--grace="));
+    let grace = (!has_grace).then_some("--grace=4s");
     let probes =
         ["--ready=http://127.0.0.1:{port2}/", "--live=http://127.0.0.1:{port2}/live", "--"];
     let role = ["--exact", "--nocapture", "server_role", "port={port}", "probes={port2}"];
     let fault = format!("fault={fault}");
-    let arguments = check.into_iter().chain(options.iter().copied()).chain(probes);
+    let arguments = check.into_iter().chain(grace).chain(options.iter().copied()).chain(probes);
     grade_by(arguments.chain([this.as_str()]).chain(role).chain([fault.as_str()])).unwrap()
 }
 
@@ -114,6 +126,36 @@ fn a_server_that_loses_nothing_passes_everything() {
     assert_eq!(report.graded.iter().find(skipped).map(|graded| graded.scenario.name), None);
 }
 
+// A server that still served when the check stopped its load was blamed for the responses that the
+// SIGKILL of the check had cut.
+#[test]
+fn the_kill_at_the_end_of_a_load_loses_nothing() {
+    let _turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let report = graded("none", &["--grace=100ms", "--only=load/latency", "--repeat=3"]);
+    assert_eq!(report.exit_code(true), 0, "{}", format(&report, Format::Human, true));
+}
+
+// A server that responds 404 to everything after SIGTERM lost nothing: every status below 500
+// counted as served.
+#[test]
+fn a_route_that_is_gone_after_the_stop_is_a_loss() {
+    let _turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let names = [
+        "accept/at-close",
+        "accept/backlog",
+        "drain/idle-request",
+        "lame-duck/kept-connection",
+        "lame-duck/new-connection",
+        "load/latency",
+        "request/first-byte",
+        "request/pipelined",
+    ];
+    let only: Vec<String> = names.iter().map(|name| format!("--only={name}")).collect();
+    let mut options: Vec<&str> = only.iter().map(String::as_str).collect();
+    options.push("--repeat=2");
+    assert_eq!(failed(&graded("404 after the stop", &options)), BTreeSet::from(names));
+}
+
 /// Scenarios that a fault fails besides its own, since they see the same loss.
 fn also(fault: &str) -> &'static [&'static str] {
     match fault {
@@ -133,6 +175,8 @@ fn also(fault: &str) -> &'static [&'static str] {
         // The probes are gone, whatever they ask.
         "ready/responds" => &["ready/alive"],
         "http2/in-flight" => &["drain/http2"],
+        // The body looks complete.
+        "request/stream short" => &["cut/stream"],
         // The listener closes at the same moment.
         "drain/backlog" => &["accept/at-close", "load/latency"],
         "drain/idle-request" => &["load/latency", "lame-duck/announced-close"],
@@ -142,7 +186,7 @@ fn also(fault: &str) -> &'static [&'static str] {
 }
 
 /// Other faults that a scenario must see.
-const MORE_FAULTS: [&str; 1] = ["ready/fails-first at-close"];
+const MORE_FAULTS: [&str; 2] = ["ready/fails-first at-close", "request/stream short"];
 
 #[test]
 fn each_fault_fails_its_scenario_and_no_other() {

@@ -97,8 +97,13 @@ fn serve(stream: TcpStream, config: Arc<ServerConfig>, server: &Server) {
         let is_stopping = !since_stop.is_zero();
         if let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") {
             let head: Vec<u8> = bytes.drain(..end + 4).collect();
-            if String::from_utf8_lossy(&head).contains(" HTTP/1.0") {
-                return pieces(stream, server);
+            let head = String::from_utf8_lossy(&head).into_owned();
+            let span = head.split_once("GET /stream?ms=").and_then(|(_, rest)| {
+                let digits = rest.split(' ').next()?;
+                digits.parse().ok().map(Duration::from_millis)
+            });
+            if let Some(span) = span.filter(|_| server.fault != "each path is the same") {
+                return pieces(stream, server, span);
             }
             was_used = true;
             let close = if is_stopping { "connection: close\r\n" } else { "" };
@@ -124,14 +129,15 @@ fn end_session(mut stream: StreamOwned<ServerConnection, TcpStream>, notifies: b
     while Instant::now() < end && !matches!(stream.sock.read(&mut [0; 4096]), Ok(0)) {}
 }
 
-/// Sends a body without a length, and cuts it at the end of the drain.
-fn pieces(mut stream: StreamOwned<ServerConnection, TcpStream>, server: &Server) {
+/// Sends a body without a length for this long, and cuts it at the end of the drain.
+fn pieces(mut stream: StreamOwned<ServerConnection, TcpStream>, server: &Server, span: Duration) {
+    let begin = Instant::now();
     let mut bytes = &b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n"[..];
-    while stream.write_all(bytes).is_ok() && server.since_stop() < DRAIN {
+    while begin.elapsed() < span && server.since_stop() < DRAIN && stream.write_all(bytes).is_ok() {
         thread::sleep(50 * MS);
         bytes = b"piece";
     }
-    if server.fault == "tls/cut" {
+    if begin.elapsed() >= span || server.fault == "tls/cut" {
         return end_session(stream, true);
     }
     let _ = SockRef::from(&stream.sock).set_linger(Some(Duration::ZERO));

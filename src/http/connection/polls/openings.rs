@@ -35,9 +35,9 @@ async fn a_header_that_has_arrived_at_its_deadline_is_read() {
     }
 }
 
-// A client that had agreed on HTTP/2 and sent a part of its preface held the drain for five seconds,
-// and counted as one that does not receive a response. It has the second of every incomplete head
-// (P6).
+// A client that had agreed on HTTP/2 and sent a part of its preface held the drain for five
+// seconds, and counted as one that does not receive a response. It has the second of every
+// incomplete head (P6).
 #[tokio::test]
 async fn half_a_preface_has_the_time_of_half_a_head() {
     for negotiated in [Negotiated::Unknown, Negotiated::Http2] {
