@@ -28,6 +28,7 @@
 //! [`HttpService`](lameduck::HttpService) can replace this app: see
 //! [`Actor`].
 
+mod empty;
 mod grpc;
 mod upgrades;
 mod waits;
@@ -201,6 +202,7 @@ async fn respond(
             let bytes = parameter(&query, "n").and_then(|n| n.parse().ok()).unwrap_or(0);
             drill::text(StatusCode::OK, vec![b'b'; bytes])
         }
+        "/empty" => empty::empty(&query, &guard).await,
         "/late" => late(request, &query, &guard).await,
         "/events" => {
             if let Some(ms) = number(&query, "work") {

@@ -18,6 +18,8 @@ pub struct Head {
     pub of: Option<u64>,
     /// The time of day of its `Date`, in seconds.
     pub date: Option<u64>,
+    /// Its `Content-Length`; [`u64::MAX`] if it has none and is chunked.
+    pub length: Option<u64>,
     framing: Framing,
 }
 
@@ -71,11 +73,16 @@ impl Head {
                 framing = Framing::Length(value.parse().map_err(|_| Garbled)?);
             }
         }
+        let length = match framing {
+            Framing::Length(length) => Some(length),
+            Framing::Chunked => Some(u64::MAX),
+            Framing::UntilClose => None,
+        };
         // RFC 9112 §6.3: these have no body, whatever their header fields say.
         if method == Method::HEAD || status < 200 || status == 204 || status == 304 {
             framing = Framing::Length(0);
         }
-        Ok(Some(Self { status, closes: closes || !keeps, of, date, framing }))
+        Ok(Some(Self { status, closes: closes || !keeps, of, date, length, framing }))
     }
 
     /// Reads the head of an HTTP/2 response.
@@ -86,8 +93,21 @@ impl Head {
             closes: false,
             of: field(OF_FIELD).map(|of| Fnv64::of(of.as_bytes())),
             date: field("date").and_then(|date| time_of_day(date.to_str().ok()?)),
+            length: field("content-length").and_then(|length| length.to_str().ok()?.parse().ok()),
             framing: Framing::UntilClose,
         }
+    }
+
+    /// Returns the length that a head has although its status allows none (RFC 9110 §8.6). A 205
+    /// may say that it is empty, and a 304 has the length of another response.
+    pub(super) fn wrong_length(&self) -> Option<u64> {
+        let is_wrong = |length: &u64| match self.status {
+            ..200 | 204 => true,
+            205 => *length > 0,
+            304 => *length == 0 || *length == u64::MAX,
+            _ => false,
+        };
+        self.length.filter(is_wrong)
     }
 
     /// Returns whether another head follows (RFC 9110 §15.2). None follows a 101.

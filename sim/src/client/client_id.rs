@@ -171,6 +171,7 @@ impl ClientId {
         ];
         fields.extend(of.map(|of| ("of", of.into())));
         fields.extend(head.date.map(|date| ("date", date.into())));
+        fields.extend(head.wrong_length().map(|length| ("wrong_length", length.into())));
         self.tell("head", &fields);
     }
 

@@ -31,6 +31,7 @@ pub(super) fn draw(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
             RareRequest::EndAtCancel
             | RareRequest::LateTimeout { .. }
             | RareRequest::Watched(_)
+            | RareRequest::Empty { .. }
                 if dice.one_in(3) =>
             {
                 Client::new(
@@ -50,6 +51,7 @@ pub(super) fn draw(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
             | RareRequest::LongStream
             | RareRequest::StreamWork(_)
             | RareRequest::Late { .. }
+            | RareRequest::Empty { .. }
             | RareRequest::Fails
             | RareRequest::HasNoLength
             | RareRequest::Padded(..) => http1_client(dice, scenario, edges, kind),
@@ -59,7 +61,7 @@ pub(super) fn draw(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
 }
 
 fn rare(dice: &mut Dice) -> RareRequest {
-    match dice.below(10) {
+    match dice.below(12) {
         0 => RareRequest::EndAtCancel,
         1 => RareRequest::LateTimeout {
             after: dice.pick(&[0, 1, 30, 200]),
@@ -74,6 +76,17 @@ fn rare(dice: &mut Dice) -> RareRequest {
         6 => RareRequest::Watched(dice.pick(&[1, 200, 60_000])),
         7 => RareRequest::HasNoLength,
         8 => RareRequest::FailsAfter(dice.pick(&[10, 3_000])),
+        9..=10 => {
+            let ms = dice.pick(&[0, 0, 200, 60_000]);
+            empty(dice, ms)
+        }
         _ => RareRequest::Fails,
     }
+}
+
+/// A response without content, whose handler takes `ms`.
+pub(super) fn empty(dice: &mut Dice, ms: u64) -> RareRequest {
+    let head = dice.one_in(2);
+    let status = if head { dice.pick(&[200, 204, 304, 404]) } else { dice.pick(&[204, 205, 304]) };
+    RareRequest::Empty { status, ms, content: dice.one_in(2), head }
 }

@@ -77,7 +77,7 @@ fn kind(dice: &mut Dice, is_http2: bool) -> RequestKind {
 }
 
 fn rare(dice: &mut Dice, ms: u64, is_http2: bool) -> RareRequest {
-    match dice.below(9) {
+    match dice.below(10) {
         0 => {
             RareRequest::LateTimeout { after: ms, within: dice.pick(&[Some(100), Some(900), None]) }
         }
@@ -88,6 +88,10 @@ fn rare(dice: &mut Dice, ms: u64, is_http2: bool) -> RareRequest {
         5 => RareRequest::Padded(dice.pick(&[0, 1, 16, 17]), dice.one_in(3)),
         6 => RareRequest::Fails,
         7 => RareRequest::HasNoLength,
+        8 => {
+            let ms = if dice.one_in(2) { 0 } else { ms };
+            super::rare::empty(dice, ms)
+        }
         _ => RareRequest::Late {
             ms,
             body: dice.pick(&[0, 0, 60, 2_000]),

@@ -235,7 +235,8 @@ pub(super) fn outcomes_are_counted(
                     | Traffic::BadHeader(_)
             )
     };
-    if all_answered && history.scenario.clients.iter().all(asks) {
+    let is_clear = said(ErrorKind::Bodyless) == 0;
+    if all_answered && is_clear && history.scenario.clients.iter().all(asks) {
         let refused = |observed: &&ObservedRequest| {
             matches!(&observed.end, Some((_, RequestResult::Completed(400 | 408 | 431, _))))
                 && !history.is_refused(observed)

@@ -17,6 +17,8 @@ pub struct ObservedRequest {
     pub earlier: u64,
     /// Path and query.
     pub target: String,
+    /// Whether the method is `HEAD`.
+    pub is_head: bool,
     /// When the client began to send the request.
     pub observed: Duration,
     /// When the client had written its last byte, if known.
@@ -108,6 +110,8 @@ impl ObservedRequest {
 pub enum ErrorKind {
     /// The handler's own response, or none.
     Anything,
+    /// One of the others, to `HEAD`: without a body they look alike.
+    Bodyless,
     /// Request timeout: a 503 with none of the other bodies.
     TimedOut,
     /// Aborted by the shutdown.
@@ -125,6 +129,8 @@ impl ErrorKind {
         };
         if status != 503 || is(SLOW_CANCELLED) {
             Self::Anything
+        } else if is("") {
+            Self::Bodyless
         } else if is("request aborted: the service is shutting down and the drain has ended\n") {
             Self::Aborted
         } else if is(
@@ -164,6 +170,7 @@ pub(super) fn requests(records: &[Record]) -> Vec<ObservedRequest> {
                 connection: record.number("connection").unwrap_or(0),
                 earlier: record.number("earlier").unwrap_or(0),
                 target: record.text("target").unwrap_or_default().to_owned(),
+                is_head: record.text("method") == Some("HEAD"),
                 observed: record.at,
                 sent: None,
                 head: None,

@@ -43,6 +43,7 @@ pub(super) fn one_outcome_per_request(history: &RunHistory<'_>) -> Judgement {
     sealing::all_are_sealed_before_one_is_closed(history)?;
     client_times::departed_clients_are_noticed(history)?;
     serving::nothing_arrives_unasked(history)?;
+    serving::lengths_are_of_the_status(history)?;
     books::balance(history)?;
     for observed in &history.requests {
         looks_complete_only_if_complete(history, observed)?;
@@ -166,7 +167,7 @@ fn counts_match_the_handlers(
 fn says_why(observed: &ObservedRequest) -> Result<(), String> {
     match observed.end {
         Some((at, RequestResult::Completed(503, 0)))
-            if !observed.is_by_service() && observed.call.is_none() =>
+            if !observed.is_by_service() && observed.call.is_none() && !observed.is_head =>
         {
             Err(format!("a 503 for {} at {at:?} has no reason", observed.target))
         }

@@ -453,11 +453,33 @@ pub(super) fn odd_requests_are_answered(
         Some(RequestKind::Rare(RareRequest::Late { .. })) if status != 200 && status != 503 => {
             Err(format!("{} got a {status} at {at:?}", observed.target))
         }
+        Some(RequestKind::Rare(RareRequest::Empty { status: due, head, .. })) => {
+            let is_due = status == u64::from(*due);
+            if (is_due || status == 503) && (bytes == 0 || !is_due && !head) {
+                return Ok(());
+            }
+            Err(format!("{} got a {status} with {bytes} bytes at {at:?}", observed.target))
+        }
         Some(RequestKind::Mismatch(length)) if status == 200 => Err(format!(
             "4 bytes with a content-length of {} looked whole at {at:?}",
             length.said()
         )),
         Some(_) | None => Ok(()),
+    }
+}
+
+/// P5d: no head of a response without content has the length of one with content.
+pub(super) fn lengths_are_of_the_status(history: &RunHistory<'_>) -> Result<(), String> {
+    let wrong = |record: &&Record| record.number("wrong_length").is_some();
+    match history.records.iter().find(wrong) {
+        Some(head) => Err(format!(
+            "{} got a {:?} with the length {:?} at {:?}",
+            head.actor,
+            head.number("status"),
+            head.number("wrong_length"),
+            head.at
+        )),
+        None => Ok(()),
     }
 }
 

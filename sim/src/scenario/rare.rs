@@ -2,6 +2,7 @@
 
 use super::{Call, odd::looks_like_requests};
 use crate::client::RequestSpec;
+use http::Method;
 use serde::{Deserialize, Serialize};
 
 /// A request to a route of the [default app](crate::app) whose handler uses a rare part of the
@@ -53,6 +54,17 @@ pub enum RareRequest {
         closes: bool,
         /// Whether the length of the response is unknown, so that hyper sends it.
         chunked: bool,
+    },
+    /// A response without content: with this status, or because the method is `HEAD`.
+    Empty {
+        /// 204, 205 or 304; any for `HEAD`.
+        status: u16,
+        /// How long the handler ignores everything.
+        ms: u64,
+        /// Whether the handler gives content all the same.
+        content: bool,
+        /// Whether the method is `HEAD`.
+        head: bool,
     },
     /// A body of four bytes with its length, which panics at its first poll.
     Fails,
@@ -108,6 +120,12 @@ impl RareRequest {
                     RequestSpec::get(target)
                 };
                 if closes { ask.with("Connection", "close") } else { ask }
+            }
+            Self::Empty { status, ms, content, head } => {
+                let content = if content { "yes" } else { "no" };
+                let ask =
+                    RequestSpec::get(format!("/empty?status={status}&content={content}&ms={ms}"));
+                if head { RequestSpec { method: Method::HEAD, ..ask } } else { ask }
             }
             Self::Fails => RequestSpec::get("/fails"),
             Self::FailsAfter(body) => {

@@ -118,6 +118,7 @@ fn times_of_client<'a>(client: &'a mut Client, times: &mut Vec<Time<'a>>) {
                 RareRequest::DropPanics(ms)
                 | RareRequest::StreamWork(ms)
                 | RareRequest::Late { ms, .. }
+                | RareRequest::Empty { ms, .. }
                 | RareRequest::Watched(ms),
             ) => all.push((TimeOf::Work, ms)),
             RequestKind::Rare(
