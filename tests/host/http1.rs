@@ -197,6 +197,25 @@ fn the_protocol_does_not_change_before_the_body_was_read() {
     assert_eq!(app.end().connections.upgraded, 3);
 }
 
+// A client takes a 101 with `Connection: close` for a refusal. So an upgrade announces nothing, on a
+// connection of which the next response would announce its close (P4).
+#[test]
+fn an_upgrade_announces_no_close() {
+    let app = start(limited(Limits::default().connection_age_max(Some(Duration::from_millis(1)))));
+    for (path, expected) in [("/large", "close"), ("/101", "upgrade")] {
+        let mut client = Client::connect(app.main);
+        block(Duration::from_millis(20));
+        client.send(format!(
+            "GET {path} HTTP/1.1\r\nhost: test\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n"
+        ));
+        let head = client.head().unwrap();
+        let options = head.headers.iter().filter(|(name, _)| name == "connection");
+        let options: Vec<_> = options.map(|(_, value)| value.as_str()).collect();
+        assert_eq!(options, [expected], "{path}");
+    }
+    assert_eq!(app.end().connections.upgraded, 1);
+}
+
 // A trailer section that ended with a bare LF swallowed the next request: hyper looks for CRLF, but
 // its field parser also accepts LF. A proxy that accepts LF saw two requests where one was served,
 // and matched responses to the wrong requests. A connection must close after trailers.

@@ -53,7 +53,9 @@ where
     if !head.starts_with(b"HTTP/1.1 101 ") {
         return Ok(());
     }
-    client_id.tell("upgraded", &[]);
+    let announces = String::from_utf8_lossy(&head).to_lowercase().contains("\nconnection: close");
+    let announced = announces.then(|| ("announces_close", 1_u64.into()));
+    client_id.tell("upgraded", announced.as_slice());
     loop {
         io.write_all(PING).await?;
         let mut line = [0; PING.len()];

@@ -32,7 +32,7 @@ pub(super) fn draw(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
             | RareRequest::LateTimeout { .. }
             | RareRequest::Watched(_)
             | RareRequest::Empty { .. }
-                if dice.one_in(3) =>
+                if dice.one_in(2) =>
             {
                 Client::new(
                     at_ms,
@@ -77,7 +77,7 @@ fn rare(dice: &mut Dice) -> RareRequest {
         7 => RareRequest::HasNoLength,
         8 => RareRequest::FailsAfter(dice.pick(&[10, 3_000])),
         9..=10 => {
-            let ms = dice.pick(&[0, 0, 200, 60_000]);
+            let ms = dice.pick(&[0, 200, 60_000, 60_000]);
             empty(dice, ms)
         }
         _ => RareRequest::Fails,

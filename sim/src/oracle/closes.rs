@@ -30,6 +30,10 @@ pub(super) fn connections_are_counted(
         ));
     }
     let is_conversation = history.server("conversation begins").count() as u64;
+    let announces = |record: &&Record| record.number("announces_close").is_some();
+    if let Some(record) = history.events("upgraded").find(announces) {
+        return Err(format!("{} got a 101 that announces the close", record.actor));
+    }
     if is_conversation > connections.upgraded {
         return Err(format!(
             "{is_conversation} connections were upgraded, but the host counts {}",

@@ -11,12 +11,14 @@ use crate::http::server::caps::Caps;
 use crate::http::server::limits::Limits;
 use std::time::Duration;
 
+/// The head of a request with a body over HTTP/2, and a half of its only DATA frame.
+const HEAD: &[u8] = b"\x00\x00\x0d\x01\x04\x00\x00\x00\x01\x83\x86\x04\x06/reads\x01\x01a";
+const HALF: &[u8] = b"\x00\x00\x04\x00\x01\x00\x00\x00\x01sl";
+
 // A client that stopped within a DATA frame kept its request. Each check took the bytes that had
 // come before for new ones, until the timeout of the frame ended the whole connection (P15).
 #[tokio::test]
 async fn a_client_that_stops_within_a_frame_has_its_time_once() {
-    const HEAD: &[u8] = b"\x00\x00\x0d\x01\x04\x00\x00\x00\x01\x83\x86\x04\x06/reads\x01\x01a";
-    const HALF: &[u8] = b"\x00\x00\x04\x00\x01\x00\x00\x00\x01sl";
     let limits = Limits::default().body_timeout(Duration::from_secs(1));
     let mut world = World::with_limits(limits);
     world.start().await;
@@ -25,6 +27,20 @@ async fn a_client_that_stops_within_a_frame_has_its_time_once() {
     // Before the request's deadline.
     world.wait(4).await;
     assert_eq!((world.requests().timed_out, world.requests().gone), (1, 0));
+    assert_eq!(world.wire().how_it_ended(), End::Open);
+}
+
+// A DATA frame may take longer than a head.
+#[tokio::test]
+async fn a_client_that_pauses_within_a_frame_has_the_time_of_a_body() {
+    let limits = Limits::default().header_timeout(Duration::from_secs(1));
+    let mut world = World::with_limits(limits.body_timeout(Duration::from_secs(10)));
+    world.start().await;
+    world.send(&[PREFACE, HEAD].concat()).await;
+    world.send(HALF).await;
+    world.wait(3).await;
+    world.send(b"ow").await;
+    assert_eq!(world.requests().finished, 1);
     assert_eq!(world.wire().how_it_ended(), End::Open);
 }
 
