@@ -197,8 +197,8 @@ fn the_protocol_does_not_change_before_the_body_was_read() {
     assert_eq!(app.end().connections.upgraded, 3);
 }
 
-// A client takes a 101 with `Connection: close` for a refusal. So an upgrade announces nothing, on a
-// connection of which the next response would announce its close (P4).
+// A client takes a 101 with `Connection: close` for a refusal. So an upgrade announces nothing, on
+// a connection of which the next response would announce its close (P4).
 #[test]
 fn an_upgrade_announces_no_close() {
     let app = start(limited(Limits::default().connection_age_max(Some(Duration::from_millis(1)))));
