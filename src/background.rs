@@ -4,6 +4,7 @@ use crate::{
     hook::BoxFuture,
     http::{BoxError, ServerState, WorkOrigin},
     lifecycle::Phase,
+    unwind::AppValue,
 };
 use std::{fmt, future::Future, sync::Arc};
 
@@ -35,8 +36,9 @@ impl BackgroundTask {
         Fut: Future<Output = Result<(), E>> + Send + 'static,
         E: Into<BoxError>,
     {
+        let run = AppValue::new(run);
         let run = move |context| -> BoxFuture<Result<(), BoxError>> {
-            let running = run(context);
+            let running = run.into_inner()(context);
             Box::pin(async move { running.await.map_err(Into::into) })
         };
         Self { name: name.into(), run: Box::new(run) }

@@ -5,7 +5,7 @@ use crate::{
     host_error::TaskError,
     http::BoxError,
     lifecycle::{HookBudget, HookResult},
-    unwind::{catch, unwind},
+    unwind::{AppValue, catch, unwind},
 };
 use std::{fmt, future::Future, pin::Pin, time::Duration};
 
@@ -57,11 +57,15 @@ impl Hook {
         Stopping: Future<Output = Result<(), StopError>> + Send + 'static,
         StopError: Into<BoxError>,
     {
+        let (start, stop) = (AppValue::new(start), AppValue::new(stop));
         let start: StartHook = Box::new(move || {
             Box::pin(async move {
-                let started = start().await.map_err(Into::into)?;
+                let started = start.into_inner()().await.map_err(Into::into)?;
+                let started = AppValue::new(started);
                 let stop: StopHook = Box::new(move || {
-                    Box::pin(async move { stop(started).await.map_err(Into::into) })
+                    Box::pin(async move {
+                        stop.into_inner()(started.into_inner()).await.map_err(Into::into)
+                    })
                 });
                 Ok(stop)
             })
@@ -90,8 +94,9 @@ impl Hook {
     }
 
     /// The time limit of the stop hook. All such limits together must fit into
-    /// [`Plan::cleanup`](crate::lifecycle::Plan::cleanup), or the host refuses to start. Default:
-    /// an equal share of the rest of `cleanup`, plus what earlier hooks did not use.
+    /// [`Plan::cleanup`](crate::lifecycle::Plan::cleanup), and leave some of it for hooks without
+    /// their own, or the host refuses to start. Default: an equal share of the rest of `cleanup`,
+    /// plus what earlier hooks did not use.
     #[must_use]
     pub fn stop_timeout(mut self, timeout: Duration) -> Self {
         self.budget = HookBudget::Own(timeout);

@@ -15,7 +15,7 @@ use crate::{
     report::Report,
     runtime::{Network, Runtime, SignalSource, Spawner},
     settings::Settings,
-    unwind::discard,
+    unwind::{AppValue, discard},
 };
 use bytes::Bytes;
 use std::{fmt, future::Future, sync::Arc};
@@ -149,6 +149,7 @@ impl Builder {
         Fut: Future<Output = Result<(), E>> + Send + 'static,
         E: Into<crate::http::BoxError>,
     {
+        let reload = AppValue::new(reload);
         self.config.reload = Some(Arc::new(move || {
             let reloading = reload();
             Box::pin(async move { reloading.await.map_err(Into::into) })
@@ -200,9 +201,10 @@ impl Builder {
         E: Into<crate::http::BoxError>,
     {
         self.config.profiles = true;
+        let dump = AppValue::new(dump);
         self.config.heap_profile = Some(Arc::new(move || {
             let dumped =
-                crate::unwind::catch(&dump).map_err(|panic| format!("it panicked: {panic}"))?;
+                crate::unwind::catch(&*dump).map_err(|panic| format!("it panicked: {panic}"))?;
             dumped.map_err(|error| crate::errors::Chain(&*error.into()).to_string())
         }));
         self

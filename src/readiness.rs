@@ -2,8 +2,12 @@
 //! begins; the probes only read the latest result.
 
 use crate::{
-    errors::chain, hook::BoxFuture, http::BoxError, lifecycle::Moment, runtime::Clock,
-    unwind::unwind,
+    errors::chain,
+    hook::BoxFuture,
+    http::BoxError,
+    lifecycle::Moment,
+    runtime::Clock,
+    unwind::{AppValue, unwind},
 };
 use std::{
     fmt,
@@ -44,6 +48,7 @@ impl ReadinessCheck {
         Fut: Future<Output = Result<(), E>> + Send + 'static,
         E: Into<BoxError>,
     {
+        let check = AppValue::new(check);
         let check = move || -> BoxFuture<Result<(), BoxError>> {
             let running = check();
             Box::pin(async move { running.await.map_err(Into::into) })

@@ -3,6 +3,7 @@
 use std::{
     any::Any,
     future::Future,
+    ops::Deref,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
     task::{Context, Poll},
@@ -22,6 +23,37 @@ pub(crate) fn catch<T>(code: impl FnOnce() -> T) -> Result<T, String> {
 pub(crate) fn discard<T>(value: T) {
     if let Err(panic) = catch(|| drop(value)) {
         crate::log::error!(panic, "the app's code panicked in a destructor");
+    }
+}
+
+/// A value of the app. A panic of its destructor is logged, wherever it is dropped.
+pub(crate) struct AppValue<T>(Option<T>);
+
+impl<T> AppValue<T> {
+    pub(crate) const fn new(value: T) -> Self {
+        Self(Some(value))
+    }
+
+    pub(crate) fn into_inner(mut self) -> T {
+        let Some(value) = self.0.take() else { unreachable!("only a move takes it") };
+        value
+    }
+}
+
+impl<T> Deref for AppValue<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        let Some(value) = &self.0 else { unreachable!("only a move takes it") };
+        value
+    }
+}
+
+impl<T> Drop for AppValue<T> {
+    fn drop(&mut self) {
+        if let Some(value) = self.0.take() {
+            discard(value);
+        }
     }
 }
 

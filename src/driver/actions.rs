@@ -69,10 +69,12 @@ impl<S: HttpService, M: Reservation, G: SignalSource, R: Spawner> Driver<S, M, G
             }
             Action::ReleaseWorkers => self.release_workers(),
             Action::CloseInternal => {
+                self.is_internal_closing = true;
                 self.internal.publish(Phase::Draining, now);
                 let _ = self.internal_commands.send(WorkerCommand::Close);
             }
             Action::CutInternal => {
+                self.is_internal_closing = true;
                 self.internal.cut();
                 let _ = self.internal_commands.send(WorkerCommand::Abort);
             }

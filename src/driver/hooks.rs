@@ -72,6 +72,7 @@ impl<S: HttpService, M: Reservation, G: SignalSource, R: Spawner> Driver<S, M, G
             crate::log::info!(
                 hook = name,
                 end = %verdict,
+                error = end.error.as_ref().map_or("", TaskError::with_causes),
                 "a dropped start hook returned"
             );
             return Some(event);

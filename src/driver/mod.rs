@@ -123,6 +123,8 @@ struct Driver<S, M: Reservation, G, R> {
     /// The internal server, until it starts: after the workers, or once the start must wait.
     internal_server: Option<BoxFuture<()>>,
     internal_end: Option<JoinHandle>,
+    /// The internal server was told to close.
+    is_internal_closing: bool,
     /// Present while a drain or a cancel wait lasts.
     wait_log: Option<WaitLog>,
     stop_asked: bool,
@@ -194,7 +196,8 @@ impl<S: HttpService, M: Reservation, G: SignalSource, R: Spawner> Driver<S, M, G
                 self.releasing = None;
                 Wake::WorkersReleased
             }
-            () = ready(&mut self.internal_end), if self.lifecycle.phase() >= Phase::CleaningUp => {
+            // Its end is no event before.
+            () = ready(&mut self.internal_end), if self.is_internal_closing => {
                 self.internal_end = None;
                 Wake::InternalClosed
             }

@@ -161,6 +161,7 @@ impl<S: HttpService, M: Reservation, G: SignalSource, R: Spawner> Driver<S, M, G
             internal_commands,
             internal_server: Some(server),
             internal_end: None,
+            is_internal_closing: false,
             wait_log: None,
             stop_asked: false,
             failure: None,

@@ -4,7 +4,7 @@ use super::{
     AllowedHosts, HostStatus,
     response::{InternalBody, text},
 };
-use crate::{hook::BoxFuture, http::Body, runtime::Address};
+use crate::{hook::BoxFuture, http::Body, runtime::Address, unwind::AppValue};
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
@@ -252,6 +252,7 @@ where
     Fut: Future<Output = Response<B>> + Send + 'static,
     B: Into<Bytes>,
 {
+    let handler = AppValue::new(handler);
     Arc::new(move |request| {
         let answering = handler(request);
         Box::pin(async move { answering.await.map(|body| Full::new(body.into())) })

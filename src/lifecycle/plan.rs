@@ -149,12 +149,13 @@ impl Plan {
     /// Checks the hooks' own budgets against the common one.
     ///
     /// # Errors
-    /// [`PlanError::HooksExceedCleanup`] if they add up to more. A hook that hangs could then use
-    /// up the time of another (P11).
+    /// [`PlanError::HooksExceedCleanup`] if they add up to more, or leave nothing for hooks without
+    /// their own. A hook that hangs could then use up the time of another (P11).
     pub fn check_hooks(&self, hooks: &[HookBudget]) -> Result<(), PlanError> {
-        let hooks = own_budgets(hooks);
-        if hooks > self.cleanup {
-            return Err(PlanError::HooksExceedCleanup { hooks, cleanup: self.cleanup });
+        let own = own_budgets(hooks);
+        let leaves_nothing = own == self.cleanup && !own.is_zero();
+        if own > self.cleanup || leaves_nothing && hooks.contains(&HookBudget::Shared) {
+            return Err(PlanError::HooksExceedCleanup { hooks: own, cleanup: self.cleanup });
         }
         Ok(())
     }
@@ -207,7 +208,8 @@ pub enum PlanError {
         /// The platform's grace period.
         grace_period: Duration,
     },
-    /// The stop hooks' own budgets do not fit into the common one.
+    /// The stop hooks' own budgets do not fit into the common one, or leave nothing of it for the
+    /// other hooks.
     HooksExceedCleanup {
         /// The sum of the hooks' own budgets.
         hooks: Duration,
@@ -225,11 +227,14 @@ impl fmt::Display for PlanError {
                  lower lame_duck, drain, streams, cancel, cleanup or internal_close, or raise the \
                  grace period"
             ),
-            Self::HooksExceedCleanup { hooks, cleanup } => write!(
-                f,
-                "the budgets of the stop hooks add up to {hooks:?}, which exceeds \
-                 cleanup={cleanup:?}; lower a hook's budget or raise cleanup"
-            ),
+            Self::HooksExceedCleanup { hooks, cleanup } => {
+                let why = if hooks > cleanup { "exceeds" } else { "leaves nothing for others of" };
+                write!(
+                    f,
+                    "the budgets of the stop hooks add up to {hooks:?}, which {why} \
+                     cleanup={cleanup:?}; lower a hook's budget or raise cleanup"
+                )
+            }
         }
     }
 }

@@ -137,6 +137,19 @@ fn hook_budgets_beyond_the_clean_up_are_refused() {
     assert_eq!(Lifecycle::new(Plan::default(), &hooks, Moment::EPOCH).err(), Some(refused), "P11");
 }
 
+// A hook without its own budget had no time at all, and every shutdown ended with exit code 4.
+#[test]
+fn hook_budgets_that_leave_nothing_for_others_are_refused() {
+    let hooks = [HookBudget::Own(5 * SECOND), HookBudget::Shared];
+    let refused = Plan::default().check_hooks(&hooks).expect_err("no time for the second");
+    assert_eq!(
+        refused.to_string(),
+        "the budgets of the stop hooks add up to 5s, which leaves nothing for others of \
+         cleanup=5s; lower a hook's budget or raise cleanup"
+    );
+    assert_eq!(Plan::default().check_hooks(&hooks[..1]), Ok(()));
+}
+
 #[test]
 fn hook_budgets_that_fill_the_clean_up_exactly_are_granted() {
     let hooks = [HookBudget::Own(3 * SECOND), HookBudget::Own(2 * SECOND)];

@@ -9,7 +9,7 @@ mod panics;
 
 use crate::support::{
     App, Client, End, builder,
-    frames::{Http2, RST_STREAM},
+    frames::{HEADERS, Http2, RST_STREAM},
     pause, until_holds,
 };
 use axum::{
@@ -155,7 +155,10 @@ async fn known_and_short() -> Body {
 }
 
 async fn with_trailers() -> Response {
-    let trailers = HeaderMap::from_iter([(header::ETAG, "x".parse().unwrap())]);
+    // A proxy passes on the trailers of an upstream of HTTP/1.
+    let fields = [(header::ETAG, "x"), (header::CONNECTION, "close"), (header::TE, "gzip")];
+    let fields = fields.map(|(name, value)| (name, value.parse().unwrap()));
+    let trailers = HeaderMap::from_iter(fields);
     let frames = [Frame::data("all of it".into()), Frame::trailers(trailers)]
         .map(Ok::<Frame<Bytes>, Infallible>);
     Body::new(StreamBody::new(stream::iter(frames))).into_response()
@@ -258,7 +261,8 @@ fn assert_becomes_a_500(app: &App, path: &str) {
 const LARGE: usize = 500_000;
 
 // Trailers end a body. A body that reports its end only when it is polled again after them was
-// counted as gone. It is finished (P5c).
+// counted as gone. It is finished (P5c). With a field that only HTTP/1 has (RFC 9113 §8.2.2), an
+// HTTP/2 response ended in a reset, and counted as finished, too (P5d).
 #[test]
 fn a_body_that_ends_with_trailers_is_finished() {
     let app = app();
@@ -267,6 +271,9 @@ fn a_body_that_ends_with_trailers_is_finished() {
     let mut http2 = Http2::connect(app.main);
     let stream = http2.get("/trailers");
     assert_eq!(http2.body(stream), "all of it");
+    let last =
+        http2.wait_for("the trailers", |frame| frame.stream == stream && frame.ends_stream());
+    assert_eq!(last.kind, HEADERS);
     let report = app.end();
     assert_eq!(outcomes(&report), ([2, 0, 0, 0], 0), "{report:?}");
 }

@@ -13,7 +13,7 @@ use axum::{
 };
 use futures_util::{StreamExt, stream};
 use http::{HeaderName, StatusCode, header};
-use lameduck::{Host, RequestOutcome, lifecycle::Phase};
+use lameduck::{BackgroundTask, Hook, Host, ReadinessCheck, RequestOutcome, lifecycle::Phase};
 use lameduck_wire::http2::request_block;
 use std::{
     convert::Infallible,
@@ -186,4 +186,46 @@ fn calls_upgrades_and_refused_requests_are_seen_with_protocol_and_phase() {
         ]
     );
     assert_eq!(started, 5);
+}
+
+/// What a closure holds, whose destructor panics.
+struct Bomb;
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        panic!("a destructor, on purpose");
+    }
+}
+
+// The observer of outcomes held a runtime, whose destructor panics where the host dropped it, after
+// the report. The process exited with 101 (P13).
+#[test]
+fn what_a_closure_of_the_app_holds_does_not_replace_the_report() {
+    let with_bombs = || {
+        let (observer, check, route, task) = (Bomb, Bomb, Bomb, Bomb);
+        let ok = || std::future::ready(Ok::<_, Infallible>(()));
+        let check = ReadinessCheck::new("bomb", move || {
+            let _held = &check;
+            ok()
+        });
+        Host::builder(settings())
+            .on_outcome(move |_| {
+                let _held = &observer;
+            })
+            .readiness_check(check)
+            .internal_route("/bomb", move |_| {
+                let _held = &route;
+                std::future::ready(http::Response::new(""))
+            })
+            .background_task(BackgroundTask::new("bomb", move |_| {
+                std::mem::forget(task);
+                ok()
+            }))
+    };
+    let app = App::start(with_bombs().serve(Router::new()));
+    assert_eq!(app.get("/").status, 404);
+    assert_eq!(app.end().code(), 0);
+    let broken = Hook::on_start("broken", || std::future::ready(Err(std::io::Error::other("no"))));
+    let report = App::spawn(with_bombs().hook(broken).serve(Router::new()), Workers::Task).report();
+    assert_eq!(report.code(), 1, "{report:?}");
 }

@@ -9,12 +9,16 @@ use crate::support::{
     now, quick_plan, settings, until_holds,
 };
 use axum::{
-    Router,
+    Extension, Router,
     body::{Body, Bytes},
     routing::{get, post},
 };
-use lameduck::{Host, Limits, Report};
-use std::{convert::Infallible, time::Duration};
+use lameduck::{CancelCause, Host, Limits, Report, RequestContext};
+use std::{
+    convert::Infallible,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 const LARGE: usize = 40 * 1024 * 1024;
 const TIMEOUT: Duration = Duration::from_secs(1);
@@ -279,4 +283,32 @@ fn a_silent_event_stream_is_not_cut() {
         assert_eq!(client.get("/silent").body(), "data: first\n\ndata: later\n\n");
         assert_eq!(outcomes(&app.end()), [1, 0, 0, 0]);
     }
+}
+
+// At the deadline the handler was dropped, and its context cancelled after that. What the handler
+// held could not tell why it was dropped (P9).
+#[test]
+fn a_handler_is_dropped_after_its_context_was_cancelled() {
+    struct Asks(RequestContext, Arc<Mutex<Vec<Option<CancelCause>>>>);
+    impl Drop for Asks {
+        fn drop(&mut self) {
+            self.1.lock().unwrap().push(self.0.cancel_cause());
+        }
+    }
+    let causes = Arc::default();
+    let seen = Arc::clone(&causes);
+    let handler = async move |Extension(context): Extension<RequestContext>| {
+        let _asks = Asks(context, seen);
+        std::future::pending::<()>().await;
+    };
+    let settings = settings().request_timeout(Some(Duration::from_millis(50)));
+    let router = Router::new().route("/", get(handler));
+    let app = App::start(Host::builder(settings).serve(router));
+    let mut client = Client::connect(app.main);
+    assert_eq!(client.get("/").status, 503);
+    let mut http2 = Http2::connect(app.main);
+    let stream = http2.get("/");
+    http2.wait_for("the response", |frame| frame.stream == stream && frame.ends_stream());
+    let _ = app.end();
+    assert_eq!(*causes.lock().unwrap(), [Some(CancelCause::Deadline); 2]);
 }

@@ -267,10 +267,11 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
             worker.wake_at(slot, again);
             return Transition::Wait;
         }
-        if evicted {
+        let next = self.close(cx, worker, slot, idle.awaited);
+        // A request that has just arrived is served first.
+        if evicted && self.io.is_none() {
             slot.make_room();
         }
-        let next = self.close(cx, worker, slot, idle.awaited);
         if self.io.is_none() && !draining {
             match idle.awaited {
                 _ if evicted => server.metrics.evicted.add_one(),

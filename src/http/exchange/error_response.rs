@@ -122,6 +122,11 @@ impl ErrorResponse {
         (!is_unsent && !request.is_call()).then(|| Bytes::from(format!("{self}\n")))
     }
 
+    /// Whether the request has timed out.
+    pub(super) const fn is_timeout(self) -> bool {
+        matches!(self, Self::DeadlinePassed(_) | Self::RequestBodyLate(_))
+    }
+
     const fn status(self) -> StatusCode {
         match self {
             Self::DeadlinePassed(_) | Self::RequestBodyLate(_) | Self::Aborted | Self::Stalled => {

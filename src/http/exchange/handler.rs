@@ -6,6 +6,7 @@ use super::{
     framing::{Content, declared_length},
     http_service::{AppError, BoxError, HttpService},
     in_flight::{InFlight, UnflushedResponses},
+    request_end::CancelCause,
     response_body::ResponseBody,
     response_head::{add_standard_headers, without_content},
     stream_shutdown::StreamShutdown,
@@ -128,6 +129,9 @@ where
             },
         };
         let Some(error) = error else { return Poll::Pending };
+        if error.is_timeout() {
+            me.state.cancel(CancelCause::Deadline);
+        }
         self.as_mut().drop_handler();
         Poll::Ready(Ok(self.project().state.error_response(error)))
     }
@@ -320,6 +324,13 @@ impl HandlerState {
         self.record_panic(panic);
         self.drop_response(response);
         self.error_response(ErrorResponse::Failed)
+    }
+
+    /// Cancels the context, for what the handler does when it is dropped (P9).
+    fn cancel(&self, cause: CancelCause) {
+        if let Some(in_flight) = &self.in_flight {
+            in_flight.request().cancel(cause);
+        }
     }
 
     fn drop_response<B>(&self, response: Response<B>) {

@@ -2,12 +2,14 @@
 //! held back on HTTP/2, so that its stream can still be reset.
 
 use super::{
+    connection_state::Protocol,
     http_service::BoxError,
     response_body_error::ResponseBodyError,
     response_body_state::{Ahead, BodyState, EndWait, HeldEnd, PolledFrame},
 };
 use crate::{http::server::deadline_timers::TimeoutSource, lifecycle::Moment, unwind::catch};
 use bytes::Bytes;
+use http::HeaderMap;
 use http_body::{Body as HttpBody, Frame};
 use std::{
     mem,
@@ -152,7 +154,12 @@ impl BodyState {
         })
     }
 
-    pub(super) fn hold_trailers(&mut self, frame: Frame<Bytes>) -> Option<Frame<Bytes>> {
+    pub(super) fn hold_trailers(&mut self, mut frame: Frame<Bytes>) -> Option<Frame<Bytes>> {
+        if let Some(trailers) = frame.trailers_mut()
+            && self.is_http2()
+        {
+            remove_connection_fields(trailers);
+        }
         if frame.is_data() || !self.must_hold_end() {
             return Some(frame);
         }
@@ -160,6 +167,11 @@ impl BodyState {
             .into_trailers()
             .map_or(HeldEnd::End, |trailers| HeldEnd::Trailers(Box::new(trailers)));
         None
+    }
+
+    fn is_http2(&self) -> bool {
+        let protocol = self.in_flight.as_ref().map(|in_flight| in_flight.connection().protocol);
+        protocol == Some(Protocol::Http2)
     }
 
     pub(super) fn poll_end(&mut self, cx: &mut Context<'_>) -> PolledFrame {
@@ -183,5 +195,15 @@ impl BodyState {
             HeldEnd::Trailers(trailers) => Some(Ok(Frame::trailers(*trailers))),
             HeldEnd::None | HeldEnd::End => None,
         })
+    }
+}
+
+/// Removes the fields that only HTTP/1 has (RFC 9113 §8.2.2). hyper removes them from heads, and
+/// for trailers with one of them h2 would reset the stream.
+fn remove_connection_fields(trailers: &mut HeaderMap) {
+    for name in
+        ["connection", "keep-alive", "proxy-connection", "te", "transfer-encoding", "upgrade"]
+    {
+        trailers.remove(name);
     }
 }

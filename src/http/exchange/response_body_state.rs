@@ -366,8 +366,11 @@ impl BodyState {
     /// Ends this body before its own end. A gRPC call that ends without the trailers of its handler
     /// has failed for its client, which may repeat it elsewhere.
     pub(super) fn end_early(&mut self, end: EarlyEnd, cx: &mut Context<'_>) -> PolledFrame {
-        if end != EarlyEnd::Complete || !self.is_call() {
+        if end != EarlyEnd::Complete {
             return Poll::Ready(end.into_frame());
+        }
+        if !self.is_call() {
+            return self.poll_end(cx);
         }
         let trailers = grpc::trailers(GrpcStatus::Unavailable, "the service is shutting down");
         match self.hold_trailers(Frame::trailers(trailers)) {

@@ -1,6 +1,10 @@
 //! The outcome of each request, for an observer of the app's.
 
-use crate::{lifecycle::Phase, runtime::Address, unwind::catch};
+use crate::{
+    lifecycle::Phase,
+    runtime::Address,
+    unwind::{AppValue, catch},
+};
 use http::{Method, StatusCode, Version};
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -63,7 +67,8 @@ pub(crate) struct OutcomeObserver(Arc<dyn Fn(&EndedRequest<'_>) + Send + Sync>);
 
 impl OutcomeObserver {
     pub(crate) fn new(observe: impl Fn(&EndedRequest<'_>) + Send + Sync + 'static) -> Self {
-        Self(Arc::new(observe))
+        let observe = AppValue::new(observe);
+        Self(Arc::new(move |ended: &EndedRequest<'_>| observe(ended)))
     }
 
     /// Calls the observer. A panic in it is logged and costs nothing else.
