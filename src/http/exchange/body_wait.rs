@@ -2,7 +2,7 @@
 
 use crate::http::server::limits::CLIENT_CHECK_INTERVAL;
 use crate::lifecycle::Moment;
-use std::{task::Waker, time::Duration};
+use std::{mem, task::Waker, time::Duration};
 
 /// The wait of a handler for bytes of the body. It begins with a poll that returns nothing and ends
 /// with the next poll that returns something.
@@ -47,8 +47,10 @@ impl BodyWait {
     }
 
     /// Records a poll of the body that returned nothing. The connection has read `read` bytes.
-    pub(super) fn begin(&mut self, waker: &Waker, read: u64, now: impl FnOnce() -> Moment) {
-        if self.since == Moment::NEVER {
+    /// Returns whether the wait begins with it.
+    pub(super) fn begin(&mut self, waker: &Waker, read: u64, now: impl FnOnce() -> Moment) -> bool {
+        let begins = !self.is_waiting();
+        if begins {
             (self.since, self.read) = (now(), read);
         }
         if matches!(self.poll, Poll::Asked { .. }) {
@@ -57,6 +59,7 @@ impl BodyWait {
         if !self.waker.as_ref().is_some_and(|known| known.will_wake(waker)) {
             self.waker = Some(waker.clone());
         }
+        begins
     }
 
     /// Restarts the wait if a part of a frame has arrived: h2 passes on whole frames only. The
@@ -67,9 +70,21 @@ impl BodyWait {
         }
     }
 
-    /// Ends the wait: bytes have arrived, or the handler does not wait for the client.
-    pub(super) fn end(&mut self) {
-        *self = Self::new();
+    pub(super) fn is_waiting(&self) -> bool {
+        self.since != Moment::NEVER
+    }
+
+    /// Restarts the wait, if there is one: flow control may keep the client from sending.
+    pub(super) fn restart(&mut self, now: Moment) {
+        if self.is_waiting() {
+            (self.since, self.poll) = (now, Poll::NotAsked);
+        }
+    }
+
+    /// Ends the wait: bytes have arrived, or the handler does not wait for the client. Returns
+    /// whether there was one.
+    pub(super) fn end(&mut self) -> bool {
+        mem::replace(self, Self::new()).is_waiting()
     }
 
     /// Checks the wait at `now`. `gives_up` maps the beginning of the wait to the moment at which
@@ -92,7 +107,9 @@ impl BodyWait {
                 }
             }
             Poll::Asked { at } if now < at + CLIENT_CHECK_INTERVAL => {}
-            Poll::Asked { .. } => self.end(),
+            Poll::Asked { .. } => {
+                self.end();
+            }
         }
         Waited::NotYet { next_check: now + CONFIRM_CHECK }
     }

@@ -225,19 +225,21 @@ impl ConnectionState {
         }
     }
 
-    /// Records that a handler waits for more of a body. If it is the only body, handlers have read
-    /// all that the client sent, so the receive windows are open.
-    pub(super) fn on_body_awaited(&self) {
-        self.bodies.body_awaited.store(true, Relaxed);
-        if self.protocol == Protocol::Http2 && self.bodies.bodies_held.load(Relaxed) == 1 {
+    /// Records that a handler waits for more of a body, and whether it did not before. If handlers
+    /// wait for more of every body, they have read all that the client sent, so the receive windows
+    /// are open.
+    pub(super) fn on_body_awaited(&self, begins: bool) {
+        self.bodies.bodies_awaited.fetch_add(u32::from(begins), Relaxed);
+        if self.protocol == Protocol::Http2 && self.bodies.are_all_awaited() {
             self.bodies.window_open_at.store(self.io.inflow.data(), Relaxed);
             self.bodies.body_bytes_read.store(0, Relaxed);
         }
     }
 
-    /// Records the number of body bytes that a handler has just read.
-    pub(super) fn on_body_read(&self, bytes: usize) {
-        self.bodies.body_awaited.store(false, Relaxed);
+    /// Records the number of body bytes that a handler has just read, and whether it had waited for
+    /// them.
+    pub(super) fn on_body_read(&self, bytes: usize, had_waited: bool) {
+        self.bodies.bodies_awaited.fetch_sub(u32::from(had_waited), Relaxed);
         if self.protocol == Protocol::Http2 {
             self.bodies.body_bytes_read.fetch_add(bytes as u64, Relaxed);
         }
@@ -250,6 +252,7 @@ impl ConnectionState {
         let arrived = self.io.inflow.data().saturating_sub(window_open_at);
         let unread = arrived.saturating_sub(self.bodies.body_bytes_read.load(Relaxed));
         self.protocol == Protocol::Http2
+            && !self.bodies.are_all_awaited()
             && unread >= self.server().caps().http2_receive_window.get_u64() / 2
     }
 

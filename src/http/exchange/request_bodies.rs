@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 pub(crate) struct RequestBodies {
     /// Request bodies that were not dropped yet.
     pub(super) bodies_held: AtomicU32,
-    /// A handler waits for more bytes of a request body.
-    pub(super) body_awaited: AtomicBool,
+    /// Request bodies of which handlers wait for more bytes.
+    pub(super) bodies_awaited: AtomicU32,
     /// HTTP/2: the bytes of data that had arrived when the receive windows were last known to be
     /// open.
     pub(super) window_open_at: AtomicU64,
@@ -33,6 +33,11 @@ impl RequestBodies {
         self.bodies_held.fetch_sub(1, Relaxed);
     }
 
+    /// Whether handlers have read all that has arrived: they wait for more of each body.
+    pub(super) fn are_all_awaited(&self) -> bool {
+        self.bodies_awaited.load(Relaxed) >= self.bodies_held.load(Relaxed)
+    }
+
     pub(crate) fn are_bodies_held(&self) -> bool {
         self.bodies_held.load(Relaxed) > 0
     }
@@ -42,7 +47,7 @@ impl RequestBodies {
     }
 
     pub(crate) fn is_body_awaited(&self) -> bool {
-        self.body_awaited.load(Relaxed)
+        self.bodies_awaited.load(Relaxed) > 0
     }
 
     pub(crate) fn is_body_unread(&self) -> bool {

@@ -214,15 +214,16 @@ impl RequestState {
     }
 
     pub(super) fn begin_body_wait(&self, waker: &Waker) {
-        self.connection.on_body_awaited();
-        self.body_wait().begin(waker, self.connection.io.read(), || self.server().clock.now());
+        let read = self.connection.io.read();
+        let begins = self.body_wait().begin(waker, read, || self.server().clock.now());
+        self.connection.on_body_awaited(begins);
     }
 
     /// Ends the wait: the body was polled and returned this number of bytes, or it is no longer
     /// read.
     pub(super) fn end_body_wait(&self, bytes: usize) {
-        self.connection.on_body_read(bytes);
-        self.body_wait().end();
+        let ends = self.body_wait().end();
+        self.connection.on_body_read(bytes, ends);
     }
 
     /// Returns whether the client has delayed its body for too long; `None` without a body.
@@ -232,13 +233,17 @@ impl RequestState {
         }
         let mut wait = self.body_wait();
         if self.connection.may_body_window_be_closed() {
-            // Flow control may keep the client from sending.
-            wait.end();
+            wait.restart(now);
         }
         if self.connection.io.inflow.is_in_data() {
             wait.on_part(self.connection.io.read(), now);
         }
+        let is_waiting = wait.is_waiting();
         let waited = wait.check(now, |since| self.server().gives_up(since, ClientTimeout::Body));
+        if is_waiting && !wait.is_waiting() {
+            // The handler does not read any more.
+            self.connection.on_body_read(0, true);
+        }
         if matches!(waited, Waited::TooLong { .. })
             && self.connection.protocol == Protocol::Http1
             && self.connection.io.may_have_unread()

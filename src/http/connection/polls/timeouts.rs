@@ -65,6 +65,28 @@ async fn frames_without_data_do_not_close_the_receive_window() {
     assert_eq!((world.requests().timed_out, world.requests().gone), (2, 0));
 }
 
+// Half a megabyte of bodies that handlers had dropped counted as unread for ever. While two other
+// uploads overlapped, neither had a timeout any more (P15).
+#[tokio::test]
+async fn a_body_that_was_dropped_does_not_close_the_receive_window() {
+    const DROPPED: &[u8] = b"\x00\x00\x06\x01\x04\x00\x00\x00\x01\x83\x86\x84\x01\x01a";
+    const READ: [&[u8]; 2] = [
+        b"\x00\x00\x0d\x01\x04\x00\x00\x00\x03\x83\x86\x04\x06/reads\x01\x01a",
+        b"\x00\x00\x0d\x01\x04\x00\x00\x00\x05\x83\x86\x04\x06/reads\x01\x01a",
+    ];
+    let data = [&b"\x00\x40\x00\x00\x00\x00\x00\x00\x01"[..], &[0; 0x4000]].concat();
+    let limits = Limits::default().body_timeout(Duration::from_secs(1));
+    let mut world = World::with_limits(limits);
+    world.start().await;
+    world.send(&[PREFACE, DROPPED].concat()).await;
+    for _ in 0..33 {
+        world.send(&data).await;
+    }
+    world.send(&READ.concat()).await;
+    world.wait(4).await;
+    assert_eq!((world.requests().finished, world.requests().timed_out), (1, 2));
+}
+
 // A client had all of a response after a wait. When the next one, more than a timeout later, could
 // not be sent at once, the connection was reset in the same moment: the time since the first wait
 // counted (P15).
