@@ -11,7 +11,8 @@ use std::{
 ///
 /// It is a [tower layer](https://docs.rs/tower-layer). In axum:
 /// `get(handler).layer(RouteTimeout::after(Duration::from_secs(30)))`.
-/// It has no effect outside a lameduck host.
+/// It has no effect outside a lameduck host, nor while the service that it wraps is not ready: put
+/// it around a service that is always ready, and a limit on concurrency around both.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct RouteTimeout(Option<Duration>);
 
