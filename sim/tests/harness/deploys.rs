@@ -127,6 +127,16 @@ fn d1_a_write_that_is_acknowledged_before_its_commit() {
     deploys(repaired.request(order())).seeds(SURVIVED).run().unwrap();
 }
 
+// The failing play was run again to describe it, on the thread of the test. Within a runtime that
+// panics: "Cannot start a runtime from within a runtime". So the failure was lost.
+#[tokio::test]
+async fn a_test_in_a_runtime_has_its_failure() {
+    let failure = found(deploys(explore(acknowledges_early).request(order())), "D1");
+    let replay = failure.replay();
+    let again = deploys(explore(acknowledges_early).request(order())).replay(replay).run();
+    assert_eq!(again.unwrap_err().broken, failure.broken);
+}
+
 /// A bank that pays in 50 ms. It recognises a payment by its key, if it has one.
 fn bank(world: &TestWorld) -> Http {
     let ledger = world.ledger("payments");

@@ -1,6 +1,9 @@
 //! Deploys of a service on lameduck.
 
-use super::super::assertions::{Assertions, Scope};
+use super::super::{
+    assertions::{Assertions, Scope},
+    on_new_thread,
+};
 use super::{
     failure::{self, DeployFailure},
     hosted::{HostSetup, version},
@@ -126,13 +129,24 @@ impl<S: HttpService, T: HttpService> DeployTrials<S, T> {
         if let Some(text) = &self.replay {
             let scenario: DeployScenario = serde_json::from_str(text)
                 .expect("the scenario to replay must be one that a failure printed");
-            let played = self.judged(&scenario);
-            return match played.found {
-                Some(found) => Err(self.failure(scenario, found)),
-                None => Ok(Passed { scenarios: 1 }),
-            };
+            return on_new_thread(|| self.replayed(scenario));
         }
         let seeds = checked(&self.requests, self.seeds.clone());
+        on_new_thread(|| self.explored(&assertions, seeds))
+    }
+
+    fn replayed(&self, scenario: DeployScenario) -> Result<Passed, DeployFailure> {
+        match self.judged(&scenario).found {
+            Some(found) => Err(self.failure(scenario, found)),
+            None => Ok(Passed { scenarios: 1 }),
+        }
+    }
+
+    fn explored(
+        &self,
+        assertions: &Assertions,
+        seeds: Range<u64>,
+    ) -> Result<Passed, DeployFailure> {
         let played = for_each_seed(
             seeds,
             |seed| {
