@@ -176,6 +176,38 @@ fn d2_a_payment_that_is_repeated_without_a_key() {
     deploys(explore(pays(true)).request(order())).seeds(SURVIVED).run().unwrap();
 }
 
+/// Writes an order and its payment to one journal, which recognises no repetition. If `forgets`, it
+/// acknowledges the payment without a write.
+fn journals(forgets: bool) -> impl Fn(TestWorld) -> lameduck::Host<Service> {
+    move |world| {
+        let ledger = world.ledger("journal");
+        let write = move |key: String| async move { ledger.wrote(&key) };
+        let journal =
+            client(&world.downstream("journal", Router::new().route("/write", post(write))));
+        let write = |State(journal): State<Http>, key: String| async move {
+            match send(&journal, "/write", &key, None).await {
+                Some(_) => StatusCode::CREATED,
+                None => StatusCode::SERVICE_UNAVAILABLE,
+            }
+        };
+        let forget = || async { StatusCode::CREATED };
+        let payments = if forgets { post(forget) } else { post(write) };
+        let router = Router::new().route("/orders", post(write)).route("/payments", payments);
+        world.host().serve(router.with_state(journal))
+    }
+}
+
+// Requests that follow each other had one key. The second write of a correct service was taken for
+// a repetition of the first (D2), and a second write that was lost for the first (D1).
+#[test]
+fn requests_that_follow_each_other_have_different_keys() {
+    let write = |path| Request::post(path, "{key}").expect([201, 503]);
+    let both = || write("/orders").then(write("/payments"));
+    deploys(explore(journals(false)).request(both())).seeds(SURVIVED).run().unwrap();
+    let failure = found(deploys(explore(journals(true)).request(both())), "D1");
+    assert!(failure.broken.why.starts_with("POST /payments was acknowledged"), "{failure}");
+}
+
 /// A queue that always has a message, and delivers again what was given back.
 #[derive(Clone)]
 struct Queue {

@@ -45,7 +45,7 @@ impl DeployFailure {
 pub(super) fn log(outcome: &DeployOutcome, found: &Finding) -> Vec<String> {
     let records = outcome.trace.records();
     let of = found.of.as_deref();
-    // A key is the name of its client, and a number.
+    // A key is the name of its client, a number, and perhaps a step.
     let client =
         of.and_then(|of| of.match_indices('-').nth(1).map_or(Some(of), |(at, _)| of.get(..at)));
     let is_near = |at: Duration| at + AROUND >= found.at && at <= found.at + AROUND;
