@@ -410,3 +410,18 @@ fn a_new_version_that_never_becomes_ready_is_found() {
     let failure = found(trials.to(never), "D6");
     assert!(failure.broken.why.contains("did not become ready"), "{failure}");
 }
+
+// Only "did not become ready" was said, and the panic was nowhere in the message.
+#[test]
+fn a_setup_that_panics_is_found_with_its_panic() {
+    let starts =
+        |world: TestWorld| world.host().serve(Router::new().route("/", get(|| async { "tea" })));
+    let panics = |world: TestWorld| {
+        let port = "http".parse::<u16>().expect("PORT is a number");
+        world.host().serve(Router::new().route(&format!("/{port}"), get(|| async { "tea" })))
+    };
+    let failure = found(deploys(explore(starts).get("/")).seeds(0..1).to(panics), "D6");
+    let why = &failure.broken.why;
+    assert!(why.contains(": the setup of the service panicked at "), "{failure}");
+    assert!(why.contains("deploys.rs:") && why.contains("PORT is a number"), "{failure}");
+}

@@ -1,6 +1,7 @@
 //! Oracles of a deploy.
 
 use super::{
+    hosted::SETUP_PANICKED,
     platform::{Deploy, Platform},
     play::DeployOutcome,
     records::{ACKNOWLEDGED, CLOSED, DELIVERED, OPENED, RETURNED, USED, WROTE},
@@ -94,7 +95,11 @@ impl<'a> Case<'a> {
 fn the_deploy_ends(case: &Case<'_>) -> Option<Why> {
     if let Some(stuck) = case.events(STUCK).next() {
         let process = stuck.text("process").unwrap_or_default();
-        let why = format!("{process} did not become ready within {}", stuck.text("after")?);
+        let panicked = case.events(SETUP_PANICKED).filter(|record| *record.actor == *process);
+        let cause = panicked.filter_map(|record| record.text("why")).last();
+        let cause = cause.map_or_else(String::new, |cause| format!(": {cause}"));
+        let after = stuck.text("after")?;
+        let why = format!("{process} did not become ready within {after}{cause}");
         return Some((why, None, stuck.at));
     }
     let ended = case.outcome.is_finished && case.events(ENDS).next().is_some();
