@@ -10,7 +10,7 @@ use http_body_util::{BodyExt, Full};
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use lameduck::{BackgroundTask, Hook, RequestContext, TaskContext, lifecycle::Plan};
 use lameduck_sim::{
-    Connector, Deploy, DeployFailure, DeployTrials, Downstream, Ledger, Request, TestWorld,
+    Connector, Deploy, DeployFailure, DeployTrials, Downstream, Ledger, Request, TestWorld, Trial,
     explore,
     harness::deploy::{BlueGreen, Kubernetes, ProbingBalancer, Systemd},
 };
@@ -409,6 +409,24 @@ fn a_new_version_that_never_becomes_ready_is_found() {
     let trials = explore(starts).get("/").plan(plan()).seeds(0..1).deploy(blue_green);
     let failure = found(trials.to(never), "D6");
     assert!(failure.broken.why.contains("did not become ready"), "{failure}");
+}
+
+// Both passed, although the condition was never checked: it proved nothing.
+#[test]
+fn a_condition_of_a_single_exit_is_refused() {
+    let host =
+        |world: TestWorld| world.host().serve(Router::new().route("/", get(|| async { "tea" })));
+    let never = move |world| Trial::of(host(world)).at_exit(|_| Err("never".to_owned()));
+    let excepts = move |world| Trial::of(host(world)).except_tasks(1, "the pool's reaper");
+    let refused = |trials: DeployTrials<Service>| {
+        let run = || drop(trials.seeds(0..1).run());
+        let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).expect_err("passed");
+        let said = panic.downcast_ref::<&str>().copied().unwrap_or_default();
+        assert!(said.contains("have no effect in a deploy"), "{said}");
+    };
+    refused(deploys(explore(never).get("/")));
+    refused(deploys(explore(excepts).get("/")));
+    refused(deploys(explore(host).get("/")).to(never));
 }
 
 // Only "did not become ready" was said, and the panic was nowhere in the message.

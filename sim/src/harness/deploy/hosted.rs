@@ -20,6 +20,8 @@ use std::{num::NonZeroUsize, panic::resume_unwind, sync::Arc, time::Duration};
 
 /// Event of a process whose setup panicked.
 pub(super) const SETUP_PANICKED: &str = "setup panicked";
+/// Event of a process whose setup asked for something that deploys do not have.
+pub(super) const UNSUPPORTED: &str = "unsupported";
 
 /// How the host of a process is set up.
 #[derive(Clone, Copy, Debug)]
@@ -73,11 +75,14 @@ async fn run<S: HttpService>(
         move |builder, _| {
             set_current_trace(trace.clone());
             let world = TestWorld::new(builder, any_host, shared, Some(id));
-            let Trial { host, .. } = call(|| setup(world)).unwrap_or_else(|panic| {
+            let Trial { host, at_exit, excepted } = call(|| setup(world)).unwrap_or_else(|panic| {
                 let why = setup_panic(&panic);
                 trace.record(&name, SETUP_PANICKED, &[("why", why.clone().into())]);
                 resume_unwind(Box::new(why))
             });
+            if at_exit.is_some() || !excepted.is_empty() {
+                trace.record(&name, UNSUPPORTED, &[]);
+            }
             host
         }
     };

@@ -24,6 +24,10 @@
 //!   that its close could not be announced.
 //! - D6, **the deploy ends.** Each new process becomes ready, and each old one exits.
 //!
+//! No exit of a process is judged: a deploy of a service with
+//! [`Trial::at_exit`](super::Trial::at_exit) or
+//! [`Trial::except_tasks`](super::Trial::except_tasks) panics.
+//!
 //! Assertions hold in deploys, too, and each is reached (S7). Each request must succeed at least
 //! once (S6).
 //!

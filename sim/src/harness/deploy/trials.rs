@@ -6,7 +6,7 @@ use super::super::{
 };
 use super::{
     failure::{self, DeployFailure},
-    hosted::{HostSetup, version},
+    hosted::{HostSetup, UNSUPPORTED, version},
     judge::{Case, Finding},
     losses::Losses,
     platform::Deploy,
@@ -65,6 +65,21 @@ struct Judged {
     found: Option<Finding>,
     /// The requests that succeeded.
     proved: Vec<Request>,
+    /// Whether the setup asked for something that deploys do not have.
+    is_unsupported: bool,
+}
+
+impl Judged {
+    /// # Panics
+    /// Panics if the setup asked for something that deploys do not have.
+    fn checked(self) -> Self {
+        assert!(
+            !self.is_unsupported,
+            "Trial::at_exit and Trial::except_tasks have no effect in a deploy, which judges no \
+             exit of a process (S2, S4): let the setup return the host itself"
+        );
+        self
+    }
 }
 
 impl<S, T> fmt::Debug for DeployTrials<S, T> {
@@ -121,8 +136,10 @@ impl<S: HttpService, T: HttpService> DeployTrials<S, T> {
     ///
     /// # Panics
     /// Panics if the run would prove nothing, since no request or no seed is given, or since a
-    /// module of [`Trials::assertions_in`] has no assertion. Panics if the text to replay is not a
-    /// scenario, or if the seeds in the environment are invalid.
+    /// module of [`Trials::assertions_in`] has no assertion. Panics if a setup returns a [`Trial`]
+    /// with [`Trial::at_exit`] or [`Trial::except_tasks`]: a deploy judges no exit of a process.
+    /// Panics if the text to replay is not a scenario, or if the seeds in the environment are
+    /// invalid.
     #[track_caller]
     pub fn run(self) -> Result<Passed, DeployFailure> {
         let assertions = Assertions::of(&self.scope);
@@ -136,7 +153,7 @@ impl<S: HttpService, T: HttpService> DeployTrials<S, T> {
     }
 
     fn replayed(&self, scenario: DeployScenario) -> Result<Passed, DeployFailure> {
-        match self.judged(&scenario).found {
+        match self.judged(&scenario).checked().found {
             Some(found) => Err(self.failure(scenario, found)),
             None => Ok(Passed { scenarios: 1 }),
         }
@@ -154,12 +171,12 @@ impl<S: HttpService, T: HttpService> DeployTrials<S, T> {
                 assertions.count(&outcome.trace);
                 self.judge(&outcome)
             },
-            |played| played.found.is_some(),
+            |played| played.found.is_some() || played.is_unsupported,
         );
         let scenarios = played.len() as u64;
         let mut unproved = self.requests.clone();
         for (seed, played) in played {
-            let played = played.unwrap_or_else(|payload| resume_unwind(payload));
+            let played = played.unwrap_or_else(|payload| resume_unwind(payload)).checked();
             if let Some(found) = played.found {
                 return Err(self.shrunk(seed, found));
             }
@@ -188,7 +205,8 @@ impl<S: HttpService, T: HttpService> DeployTrials<S, T> {
                 proved.push(observed.request.clone());
             }
         }
-        Judged { found, proved }
+        let is_unsupported = !outcome.trace.events(UNSUPPORTED).is_empty();
+        Judged { found, proved, is_unsupported }
     }
 
     /// Shrinks the scenario of a seed for as long as it breaks the same promise.
