@@ -385,7 +385,7 @@ impl<S: HttpService> Trials<S> {
         if !self.may_diverge
             && let Some((broken, scenario)) = doctor::examine(play, &draw, &seeds)
         {
-            return Err(failure(play, broken, scenario));
+            return Err(failure(play, broken, scenario).of_all_runs());
         }
         Ok(Passed { scenarios: summary.scenarios })
     }

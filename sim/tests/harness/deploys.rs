@@ -173,6 +173,8 @@ fn pays(with_key: bool) -> impl Fn(TestWorld) -> lameduck::Host<Service> {
 fn d2_a_payment_that_is_repeated_without_a_key() {
     let failure = found(deploys(explore(pays(false)).request(order())), "D2");
     assert!(failure.broken.why.contains("payments applied client-"), "{failure}");
+    // The only downstream was called "number 7", by the number that was drawn for the fault.
+    assert!(failure.to_string().contains("ms the downstream bank "), "{failure}");
     deploys(explore(pays(true)).request(order())).seeds(SURVIVED).run().unwrap();
 }
 
@@ -420,7 +422,8 @@ fn a_condition_of_a_single_exit_is_refused() {
     let excepts = move |world| Trial::of(host(world)).except_tasks(1, "the pool's reaper");
     let refused = |trials: DeployTrials<Service>| {
         let run = || drop(trials.seeds(0..1).run());
-        let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).expect_err("passed");
+        let panic =
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).expect_err("passed");
         let said = panic.downcast_ref::<&str>().copied().unwrap_or_default();
         assert!(said.contains("have no effect in a deploy"), "{said}");
     };

@@ -189,7 +189,13 @@ impl<S: HttpService, T: HttpService> DeployTrials<S, T> {
         });
         match unproved.or_else(|| assertions.unreached()) {
             None => Ok(Passed { scenarios }),
-            Some(broken) => Err(DeployFailure { seed: 0, broken, scenario: None, log: Vec::new() }),
+            Some(broken) => Err(DeployFailure {
+                seed: 0,
+                broken,
+                scenario: None,
+                log: Vec::new(),
+                downstreams: Vec::new(),
+            }),
         }
     }
 
@@ -234,9 +240,10 @@ impl<S: HttpService, T: HttpService> DeployTrials<S, T> {
     }
 
     fn failure(&self, scenario: DeployScenario, found: Finding) -> DeployFailure {
-        let log = failure::log(&self.play(&scenario), &found);
-        let seed = scenario.seed;
-        DeployFailure { seed, broken: found.broken, scenario: Some(Box::new(scenario)), log }
+        let outcome = self.play(&scenario);
+        let (log, downstreams) = (failure::log(&outcome, &found), failure::downstreams(&outcome));
+        let (seed, broken) = (scenario.seed, found.broken);
+        DeployFailure { seed, broken, scenario: Some(Box::new(scenario)), log, downstreams }
     }
 
     fn draw(&self, seed: u64) -> DeployScenario {
