@@ -157,7 +157,7 @@ fn no_write_is_applied_twice(case: &Case<'_>) -> Option<Why> {
 }
 
 fn messages_are_acknowledged_once(case: &Case<'_>) -> Option<Why> {
-    let first_stop = case.events(SIGTERM).next()?.at;
+    let ends = case.events(ENDS).next()?.at;
     for ((queue, message), records) in case.messages() {
         let at = |event: &str| -> Vec<Duration> {
             records.iter().filter(|record| record.event == event).map(|record| record.at).collect()
@@ -169,9 +169,9 @@ fn messages_are_acknowledged_once(case: &Case<'_>) -> Option<Why> {
                  {acknowledged:?}"
             )
         } else if acknowledged.is_empty()
-            && records.last().is_some_and(|last| last.event == DELIVERED && last.at < first_stop)
+            && records.last().is_some_and(|last| last.event == DELIVERED && last.at < ends)
         {
-            // All processes of that time are gone.
+            // The old processes are gone, and the new ones have had some seconds more (`SETTLE`).
             format!(
                 "the message {message} of {queue}, delivered at {delivered:?}, was neither \
                  acknowledged nor delivered again"

@@ -15,7 +15,8 @@
 //!   ([`Request::then`](crate::Request::then)) have different names.
 //! - D2, **no write is applied twice.** No ledger has a key twice.
 //! - D3, **every message is acknowledged once or delivered again.** No message of a ledger is
-//!   acknowledged twice, and none stays with a process that is gone.
+//!   acknowledged twice, and none that was delivered before the deploy ended is left without an
+//!   end some seconds after it.
 //! - D4, **nothing is used after its stop hook ran.** No process uses a [`Resource`] that it has
 //!   closed.
 //! - D5, **no client sees an avoidable error.** Each client gets a complete response that it
