@@ -105,7 +105,7 @@ impl Features {
 }
 
 /// Draws a scenario for a user's own service with its plan and deadline: clients, faults, and one
-/// stop.
+/// stop. The stop is not SIGHUP, on which a service may reload.
 pub(crate) fn draw_with(seed: u64, plan: PlanMs, request_timeout_ms: Option<u64>) -> Scenario {
     let dice = &mut Dice::new(seed);
     let features = Features { start: false, ..Features::draw(dice) };
@@ -118,7 +118,11 @@ pub(crate) fn draw_with(seed: u64, plan: PlanMs, request_timeout_ms: Option<u64>
         scenario.workers = dice.pick(&[2, 3]);
     }
     scenario.probe_every_ms = 1_000;
-    scenario.stops = vec![first_stop(dice, features, &scenario)];
+    let mut stop = first_stop(dice, features, &scenario);
+    if stop.by == StopBy::Sighup {
+        stop.by = StopBy::Sigterm;
+    }
+    scenario.stops = vec![stop];
     let edges = Edges::of(&scenario);
     scenario.clients = clients::draw(dice, &scenario, &edges, false);
     if features.held {

@@ -29,7 +29,8 @@ pub struct Failure {
     pub seed: u64,
     /// The promise that did not hold.
     pub broken: Broken,
-    /// The failing scenario, shrunk.
+    /// The failing scenario, shrunk. If no single run shows the failure (S6, S7 of an assertion
+    /// that no run reached, S8), one of the runs.
     pub scenario: Box<Scenario>,
     pub(super) account: Box<Account>,
 }
@@ -40,7 +41,8 @@ impl Failure {
         Self { seed, broken, scenario, account }
     }
 
-    /// Marks it as one that no single run shows: in none of them something was reached.
+    /// Marks it as one that no single run shows: in none of them something was reached, or two of
+    /// one seed differ.
     pub(super) fn of_all_runs(mut self) -> Self {
         self.account.of_all_runs = true;
         self

@@ -55,6 +55,7 @@ fn all_work_finishes(history: &RunHistory<'_>) -> Judgement {
     let aborted: Vec<String> = report
         .aborts
         .iter()
+        .filter(|abort| abort.by_shutdown)
         .map(|abort| {
             format!(
                 "{} {}, {:?} after it arrived, in {}",
@@ -64,9 +65,6 @@ fn all_work_finishes(history: &RunHistory<'_>) -> Judgement {
         .collect();
     if !aborted.is_empty() {
         return Err(format!("the shutdown aborted {}", aborted.join("; ")));
-    }
-    if report.requests.aborted > 0 {
-        return Err(format!("the shutdown aborted {} requests", report.requests.aborted));
     }
     if report.work_dropped > 0 {
         return Err(format!(
@@ -108,6 +106,11 @@ fn exit_is_clean(history: &RunHistory<'_>) -> Judgement {
     if let Some(panic) = first_unsupported(history).or_else(|| first_panic(history)) {
         return Err(panic);
     }
+    let error = first_error(history, "handler failed", "handler")
+        .or_else(|| first_error(history, "response body failed", "response body"));
+    if let Some(error) = error {
+        return Err(error);
+    }
     let Some(report) = &history.outcome.report else { return Ok(Exercise::No) };
     let fails = |verdict| match verdict {
         HookVerdict::Started(result) | HookVerdict::Stopped(result) => result != HookResult::Done,
@@ -137,6 +140,31 @@ fn exit_is_clean(history: &RunHistory<'_>) -> Judgement {
 /// Whether a fault of a downstream had an effect on the service until `at`.
 fn has_failing_downstream(history: &RunHistory<'_>, at: Duration) -> bool {
     history.records.iter().any(|record| record.event == EFFECT && record.at <= at)
+}
+
+/// Returns the first error that the host logged with `message`, unless the service may be free of
+/// blame.
+fn first_error(history: &RunHistory<'_>, message: &str, what: &str) -> Option<String> {
+    let mut logs = history.server("log").filter(|log| log.text("message") == Some(message));
+    let log = logs.find(|log| !is_excused(history, log))?;
+    Some(format!(
+        "the {what} of {} {} failed: {}",
+        log.text("method").unwrap_or_default(),
+        log.text("path").unwrap_or_default(),
+        log.text("error").unwrap_or_default()
+    ))
+}
+
+/// Whether a request may fail for a reason outside of the service: a downstream failed, the request
+/// was cancelled, or its client may have left before it had sent its body.
+fn is_excused(history: &RunHistory<'_>, log: &Record) -> bool {
+    let cancelled = history.began(Phase::Cancelling).is_some_and(|at| log.at >= at);
+    let left = |observed: &ObservedRequest| {
+        observed.observed <= log.at
+            && observed.target.split('?').next() == log.text("path")
+            && history.client(observed).is_some_and(|client| client.traffic.leaves())
+    };
+    cancelled || has_failing_downstream(history, log.at) || history.requests.iter().any(left)
 }
 
 /// Returns the first panic that the host contained: what panicked, where, and the message.

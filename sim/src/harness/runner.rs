@@ -93,8 +93,13 @@ fn play_on<W: World, S: HttpService>(scenario: &Scenario, setup: Setup<S>) -> Ou
 
 /// Ends a run whose service could not be built.
 fn setup_failed(panic: &str) -> ! {
-    let why = format!("the setup of the service {panic}{}", hint(panic));
+    let why = setup_panic(panic);
     resume_unwind(Box::new(Broken { promise: "S3", words: "the exit is clean", why }))
+}
+
+/// Describes a panic of the setup.
+pub(super) fn setup_panic(panic: &str) -> String {
+    format!("the setup of the service {panic}{}", hint(panic))
 }
 
 /// Returns the number of tasks on the service's runtime that are not the simulation's own.

@@ -51,7 +51,8 @@ impl<S: HttpService> Trial<S> {
     /// Tasks that the setup itself spawns are never counted.
     ///
     /// # Panics
-    /// Panics if `what` is empty: an exception needs a reason.
+    /// Panics if `what` is empty: an exception needs a reason. A
+    /// [deploy](super::Trials::deploy) of a service with such an exception panics when it is run.
     #[track_caller]
     pub fn except_tasks(mut self, count: usize, what: &str) -> Self {
         assert!(!what.trim().is_empty(), "an exception needs a reason: which tasks are left?");
@@ -61,6 +62,10 @@ impl<S: HttpService> Trial<S> {
 
     /// Adds a condition that compares the service's state with what its clients received. It is
     /// checked at the moment of the exit: whatever has not been stored by then is lost.
+    ///
+    /// A [deploy](super::Trials::deploy) of a service with such a condition panics when it is run,
+    /// since clients there use several processes. A [`Ledger`](super::deploy::Ledger) records what
+    /// was stored.
     pub fn at_exit(
         mut self,
         holds: impl FnOnce(&Received) -> Result<(), String> + Send + 'static,

@@ -235,7 +235,9 @@ pub(super) fn outcomes_are_counted(
                     | Traffic::BadHeader(_)
             )
     };
-    let is_clear = said(ErrorKind::Bodyless) == 0;
+    // In place of a response whose body failed at once, the host responds with a 500.
+    let is_clear = said(ErrorKind::Bodyless) == 0
+        && !history.requests.iter().any(|observed| history.failed_in_its_body(observed));
     if all_answered && is_clear && history.scenario.clients.iter().all(asks) {
         let refused = |observed: &&ObservedRequest| {
             matches!(&observed.end, Some((_, RequestResult::Completed(400 | 408 | 431, _))))

@@ -296,7 +296,10 @@ impl<'a> Delay<'a> {
     /// Whether a response on this connection failed before its client saw the head.
     fn has_cut_response(&self, connection: &Connection<'_>) -> bool {
         let failed = |observed: &&ObservedRequest| observed.failure() == Some("stream-reset");
-        let fails = |observed| self.history.request_kind(observed).is_some_and(has_failing_body);
+        let fails = |observed| {
+            self.history.request_kind(observed).is_some_and(has_failing_body)
+                || self.history.failed_in_its_body(observed)
+        };
         connection.requests.iter().copied().filter(failed).any(fails)
     }
 

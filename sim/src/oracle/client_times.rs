@@ -247,6 +247,7 @@ pub(super) fn readers_have_their_time(history: &RunHistory<'_>) -> Result<(), St
             && record.text("phase") == Some("draining")
             && record.at < ordinary_until
             && !record.text("path").is_some_and(may_end_at_any_time)
+            && !history.is_of_a_failed_body(record)
     };
     for record in history.server("log").filter(aborted) {
         if record.at + history.early() < draining + history.world(PROGRESS_WAIT) {

@@ -178,6 +178,9 @@ fn says_why(observed: &ObservedRequest) -> Result<(), String> {
 /// Checks that a response whose head was sent is not cut before the cancel wait.
 fn is_not_cut_early(history: &RunHistory<'_>, observed: &ObservedRequest) -> Result<(), String> {
     let Some((at, RequestResult::Failed(how))) = &observed.end else { return Ok(()) };
+    if history.failed_in_its_body(observed) {
+        return Ok(());
+    }
     // A body that fails aborts its whole connection. On HTTP/1 the responses before it are complete
     // by then.
     if history.client(observed).is_some_and(Client::has_failing_body)
@@ -382,6 +385,9 @@ fn follows_whole_ones(history: &RunHistory<'_>, observed: &ObservedRequest) -> b
 fn is_not_lost(history: &RunHistory<'_>, observed: &ObservedRequest) -> Result<(), String> {
     let Some((at, RequestResult::Failed(how))) = &observed.end else { return Ok(()) };
     let Some(client) = history.client(observed) else { return Ok(()) };
+    if history.failed_in_its_body(observed) {
+        return Ok(());
+    }
     // The host sees that the body continues before it sends the head.
     if matches!(
         client.request_kind_of(&observed.target),

@@ -10,7 +10,7 @@ use http_body_util::{BodyExt, Full};
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use lameduck::{BackgroundTask, Hook, RequestContext, TaskContext, lifecycle::Plan};
 use lameduck_sim::{
-    Connector, Deploy, DeployFailure, DeployTrials, Downstream, Ledger, Request, TestWorld,
+    Connector, Deploy, DeployFailure, DeployTrials, Downstream, Ledger, Request, TestWorld, Trial,
     explore,
     harness::deploy::{BlueGreen, Kubernetes, ProbingBalancer, Systemd},
 };
@@ -127,6 +127,16 @@ fn d1_a_write_that_is_acknowledged_before_its_commit() {
     deploys(repaired.request(order())).seeds(SURVIVED).run().unwrap();
 }
 
+// The failing play was run again to describe it, on the thread of the test. Within a runtime that
+// panics: "Cannot start a runtime from within a runtime". So the failure was lost.
+#[tokio::test]
+async fn a_test_in_a_runtime_has_its_failure() {
+    let failure = found(deploys(explore(acknowledges_early).request(order())), "D1");
+    let replay = failure.replay();
+    let again = deploys(explore(acknowledges_early).request(order())).replay(replay).run();
+    assert_eq!(again.unwrap_err().broken, failure.broken);
+}
+
 /// A bank that pays in 50 ms. It recognises a payment by its key, if it has one.
 fn bank(world: &TestWorld) -> Http {
     let ledger = world.ledger("payments");
@@ -163,7 +173,41 @@ fn pays(with_key: bool) -> impl Fn(TestWorld) -> lameduck::Host<Service> {
 fn d2_a_payment_that_is_repeated_without_a_key() {
     let failure = found(deploys(explore(pays(false)).request(order())), "D2");
     assert!(failure.broken.why.contains("payments applied client-"), "{failure}");
+    // The only downstream was called "number 7", by the number that was drawn for the fault.
+    assert!(failure.to_string().contains("ms the downstream bank "), "{failure}");
     deploys(explore(pays(true)).request(order())).seeds(SURVIVED).run().unwrap();
+}
+
+/// Writes an order and its payment to one journal, which recognises no repetition. If `forgets`, it
+/// acknowledges the payment without a write.
+fn journals(forgets: bool) -> impl Fn(TestWorld) -> lameduck::Host<Service> {
+    move |world| {
+        let ledger = world.ledger("journal");
+        let write = move |key: String| async move { ledger.wrote(&key) };
+        let journal =
+            client(&world.downstream("journal", Router::new().route("/write", post(write))));
+        let write = |State(journal): State<Http>, key: String| async move {
+            match send(&journal, "/write", &key, None).await {
+                Some(_) => StatusCode::CREATED,
+                None => StatusCode::SERVICE_UNAVAILABLE,
+            }
+        };
+        let forget = || async { StatusCode::CREATED };
+        let payments = if forgets { post(forget) } else { post(write) };
+        let router = Router::new().route("/orders", post(write)).route("/payments", payments);
+        world.host().serve(router.with_state(journal))
+    }
+}
+
+// Requests that follow each other had one key. The second write of a correct service was taken for
+// a repetition of the first (D2), and a second write that was lost for the first (D1).
+#[test]
+fn requests_that_follow_each_other_have_different_keys() {
+    let write = |path| Request::post(path, "{key}").expect([201, 503]);
+    let both = || write("/orders").then(write("/payments"));
+    deploys(explore(journals(false)).request(both())).seeds(SURVIVED).run().unwrap();
+    let failure = found(deploys(explore(journals(true)).request(both())), "D1");
+    assert!(failure.broken.why.starts_with("POST /payments was acknowledged"), "{failure}");
 }
 
 /// A queue that always has a message, and delivers again what was given back.
@@ -197,9 +241,16 @@ fn queue(world: &TestWorld) -> Http {
     client(&world.downstream("queue", router).reliable())
 }
 
-/// Consumes jobs of 200 ms each. When the drain begins it gives the current one back. If
-/// `twice`, it finishes that job nevertheless.
-fn consumes(twice: bool) -> impl Fn(TestWorld) -> lameduck::Host<Service> {
+/// What a consumer does with its current job when the drain begins.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum AtDrain {
+    GivesBack,
+    GivesBackAndFinishes,
+    Drops,
+}
+
+/// Consumes jobs of 200 ms each.
+fn consumes(at_drain: AtDrain) -> impl Fn(TestWorld) -> lameduck::Host<Service> {
     move |world| {
         let queue = queue(&world);
         let consume = move |context: TaskContext| async move {
@@ -210,8 +261,10 @@ fn consumes(twice: bool) -> impl Fn(TestWorld) -> lameduck::Host<Service> {
                     () = sleep(200) => false,
                 };
                 if is_back {
-                    send(&queue, &format!("/back/{job}"), "", None).await;
-                    if twice {
+                    if at_drain != AtDrain::Drops {
+                        send(&queue, &format!("/back/{job}"), "", None).await;
+                    }
+                    if at_drain == AtDrain::GivesBackAndFinishes {
                         sleep(200).await;
                         send(&queue, &format!("/done/{job}"), "", None).await;
                     }
@@ -229,9 +282,19 @@ fn consumes(twice: bool) -> impl Fn(TestWorld) -> lameduck::Host<Service> {
 
 #[test]
 fn d3_a_message_that_is_given_back_and_acknowledged() {
-    let failure = found(deploys(explore(consumes(true)).get("/")), "D3");
+    let twice = consumes(AtDrain::GivesBackAndFinishes);
+    let failure = found(deploys(explore(twice).get("/")), "D3");
     assert!(failure.broken.why.contains("was acknowledged at ["), "{failure}");
-    deploys(explore(consumes(false)).get("/")).seeds(SURVIVED).run().unwrap();
+    deploys(explore(consumes(AtDrain::GivesBack)).get("/")).seeds(SURVIVED).run().unwrap();
+}
+
+// Only messages that were delivered before the first stop were looked at, and a consumer drops its
+// message in the drain, which comes later. So the usual loss was not found.
+#[test]
+fn d3_a_message_that_is_dropped_in_the_drain() {
+    let failure = found(deploys(explore(consumes(AtDrain::Drops)).get("/")).seeds(0..4), "D3");
+    let why = &failure.broken.why;
+    assert!(why.contains("was neither acknowledged nor delivered again"), "{failure}");
 }
 
 /// Uses its pool once more 200 ms after each response, in a task that the drain waits for or not.
@@ -367,4 +430,38 @@ fn a_new_version_that_never_becomes_ready_is_found() {
     let trials = explore(starts).get("/").plan(plan()).seeds(0..1).deploy(blue_green);
     let failure = found(trials.to(never), "D6");
     assert!(failure.broken.why.contains("did not become ready"), "{failure}");
+}
+
+// Both passed, although the condition was never checked: it proved nothing.
+#[test]
+fn a_condition_of_a_single_exit_is_refused() {
+    let host =
+        |world: TestWorld| world.host().serve(Router::new().route("/", get(|| async { "tea" })));
+    let never = move |world| Trial::of(host(world)).at_exit(|_| Err("never".to_owned()));
+    let excepts = move |world| Trial::of(host(world)).except_tasks(1, "the pool's reaper");
+    let refused = |trials: DeployTrials<Service>| {
+        let run = || drop(trials.seeds(0..1).run());
+        let panic =
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).expect_err("passed");
+        let said = panic.downcast_ref::<&str>().copied().unwrap_or_default();
+        assert!(said.contains("have no effect in a deploy"), "{said}");
+    };
+    refused(deploys(explore(never).get("/")));
+    refused(deploys(explore(excepts).get("/")));
+    refused(deploys(explore(host).get("/")).to(never));
+}
+
+// Only "did not become ready" was said, and the panic was nowhere in the message.
+#[test]
+fn a_setup_that_panics_is_found_with_its_panic() {
+    let starts =
+        |world: TestWorld| world.host().serve(Router::new().route("/", get(|| async { "tea" })));
+    let panics = |world: TestWorld| {
+        let port = "http".parse::<u16>().expect("PORT is a number");
+        world.host().serve(Router::new().route(&format!("/{port}"), get(|| async { "tea" })))
+    };
+    let failure = found(deploys(explore(starts).get("/")).seeds(0..1).to(panics), "D6");
+    let why = &failure.broken.why;
+    assert!(why.contains(": the setup of the service panicked at "), "{failure}");
+    assert!(why.contains("deploys.rs:") && why.contains("PORT is a number"), "{failure}");
 }

@@ -35,6 +35,8 @@ where
     explore(move |world: TestWorld| world.host().serve(router())).get("/").seeds(0..12)
 }
 
+// The message called the scenario shrunk, and its replay a reproduction. It is as it was drawn, and
+// a single run shows no difference.
 #[track_caller]
 fn diverges(trials: Trials<Service>, cause: &str) {
     let failure = failure_of(trials.seeds(SEEDS).run());
@@ -42,6 +44,9 @@ fn diverges(trials: Trials<Service>, cause: &str) {
     let why = &failure.broken.why;
     assert!(why.starts_with("two runs of one seed part at "), "{why}");
     assert!(why.contains(": the first has \""), "the first differing record: {why}");
+    let text = failure.to_string();
+    assert!(!text.contains(", shrunk") && !text.contains("to reproduce it"), "{text}");
+    assert!(text.contains("to see one of the runs, replace the seeds by"), "{text}");
     assert!(why.contains(cause), "{why}");
 }
 

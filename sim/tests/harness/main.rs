@@ -5,6 +5,7 @@ mod advice;
 mod deploys;
 mod doctor;
 mod downstreams;
+mod errors;
 mod grpc;
 mod panics;
 mod proof;

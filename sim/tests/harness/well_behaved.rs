@@ -260,6 +260,17 @@ fn a_background_task_hooks_and_a_check() {
     );
 }
 
+// SIGHUP reloads such a service and does not stop it. It was drawn as the only stop, so the run
+// never ended, and the service was blamed.
+#[test]
+fn a_service_that_reloads_on_sighup() {
+    let reloads = |world: TestWorld| {
+        let reload = || async { Ok::<_, io::Error>(()) };
+        world.host().on_reload(reload).serve(Router::new().route("/", get(|| async { "tea" })))
+    };
+    explore(reloads).get("/").seeds(0..40).run().unwrap();
+}
+
 #[test]
 fn redirects_and_what_follows() {
     let router = || {

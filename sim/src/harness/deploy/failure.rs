@@ -6,7 +6,11 @@ use super::{
     records::{ACKNOWLEDGED, DELIVERED, RETURNED, WROTE},
     scenario::{DeployScenario, Retries},
 };
-use crate::{harness::account, oracle::Broken, trace::Record};
+use crate::{
+    harness::{account, proof::ADDED},
+    oracle::Broken,
+    trace::Record,
+};
 use std::{
     error::Error,
     fmt::{self, Write},
@@ -29,6 +33,8 @@ pub struct DeployFailure {
     /// The failing scenario, shrunk. `None` if the failure is not in one play.
     pub scenario: Option<Box<DeployScenario>>,
     pub(super) log: Vec<String>,
+    /// The names of the downstreams, in their order.
+    pub(super) downstreams: Vec<String>,
 }
 
 impl DeployFailure {
@@ -45,7 +51,7 @@ impl DeployFailure {
 pub(super) fn log(outcome: &DeployOutcome, found: &Finding) -> Vec<String> {
     let records = outcome.trace.records();
     let of = found.of.as_deref();
-    // A key is the name of its client, and a number.
+    // A key is the name of its client, a number, and perhaps a step.
     let client =
         of.and_then(|of| of.match_indices('-').nth(1).map_or(Some(of), |(at, _)| of.get(..at)));
     let is_near = |at: Duration| at + AROUND >= found.at && at <= found.at + AROUND;
@@ -77,7 +83,13 @@ fn line(record: &Record, of: Option<&str>, client: Option<&str>, is_near: bool) 
     }
 }
 
-fn in_words(scenario: &DeployScenario, f: &mut impl Write) -> fmt::Result {
+/// Returns the names of the downstreams of a play, in their order.
+pub(super) fn downstreams(outcome: &DeployOutcome) -> Vec<String> {
+    let added = outcome.trace.events(ADDED);
+    added.iter().filter_map(|record| record.text("what").map(ToOwned::to_owned)).collect()
+}
+
+fn in_words(scenario: &DeployScenario, downstreams: &[String], f: &mut impl Write) -> fmt::Result {
     for client in &scenario.clients {
         writeln!(
             f,
@@ -92,7 +104,7 @@ fn in_words(scenario: &DeployScenario, f: &mut impl Write) -> fmt::Result {
         )?;
     }
     for fault in &scenario.faults {
-        writeln!(f, "  {}", account::of_fault(*fault, &[]))?;
+        writeln!(f, "  {}", account::of_fault(*fault, downstreams))?;
     }
     Ok(())
 }
@@ -102,7 +114,7 @@ impl fmt::Display for DeployFailure {
         writeln!(f, "{}", self.broken)?;
         let Some(scenario) = &self.scenario else { return Ok(()) };
         writeln!(f, "seed {}, shrunk:", self.seed)?;
-        in_words(scenario, f)?;
+        in_words(scenario, &self.downstreams, f)?;
         let hidden = self.log.len().saturating_sub(LINES_MAX);
         if hidden > 0 {
             writeln!(f, "({hidden} earlier lines)")?;

@@ -2,9 +2,10 @@
 
 use super::process::{Probe, Process, Program, Version};
 use crate::{
-    explore::set_current_trace,
+    explore::{call, set_current_trace},
     harness::{
         Setup, TestWorld, Trial,
+        runner::setup_panic,
         world::{ProcessId, Shared},
     },
     host_run::HostRun,
@@ -15,7 +16,12 @@ use lameduck::{
     HttpService, Limits,
     lifecycle::{Plan, Signal},
 };
-use std::{num::NonZeroUsize, sync::Arc, time::Duration};
+use std::{num::NonZeroUsize, panic::resume_unwind, sync::Arc, time::Duration};
+
+/// Event of a process whose setup panicked.
+pub(super) const SETUP_PANICKED: &str = "setup panicked";
+/// Event of a process whose setup asked for something that deploys do not have.
+pub(super) const UNSUPPORTED: &str = "unsupported";
 
 /// How the host of a process is set up.
 #[derive(Clone, Copy, Debug)]
@@ -65,10 +71,18 @@ async fn run<S: HttpService>(
     let any_host: Arc<dyn AnyHost> = Arc::new(host.clone());
     let id = ProcessId { name: name.clone(), gone };
     let build = {
-        let trace = trace.clone();
+        let (trace, name) = (trace.clone(), name.clone());
         move |builder, _| {
-            set_current_trace(trace);
-            let Trial { host, .. } = setup(TestWorld::new(builder, any_host, shared, Some(id)));
+            set_current_trace(trace.clone());
+            let world = TestWorld::new(builder, any_host, shared, Some(id));
+            let Trial { host, at_exit, excepted } = call(|| setup(world)).unwrap_or_else(|panic| {
+                let why = setup_panic(&panic);
+                trace.record(&name, SETUP_PANICKED, &[("why", why.clone().into())]);
+                resume_unwind(Box::new(why))
+            });
+            if at_exit.is_some() || !excepted.is_empty() {
+                trace.record(&name, UNSUPPORTED, &[]);
+            }
             host
         }
     };

@@ -1,6 +1,7 @@
 //! Oracles of a deploy.
 
 use super::{
+    hosted::SETUP_PANICKED,
     platform::{Deploy, Platform},
     play::DeployOutcome,
     records::{ACKNOWLEDGED, CLOSED, DELIVERED, OPENED, RETURNED, USED, WROTE},
@@ -94,7 +95,11 @@ impl<'a> Case<'a> {
 fn the_deploy_ends(case: &Case<'_>) -> Option<Why> {
     if let Some(stuck) = case.events(STUCK).next() {
         let process = stuck.text("process").unwrap_or_default();
-        let why = format!("{process} did not become ready within {}", stuck.text("after")?);
+        let panicked = case.events(SETUP_PANICKED).filter(|record| *record.actor == *process);
+        let cause = panicked.filter_map(|record| record.text("why")).last();
+        let cause = cause.map_or_else(String::new, |cause| format!(": {cause}"));
+        let after = stuck.text("after")?;
+        let why = format!("{process} did not become ready within {after}{cause}");
         return Some((why, None, stuck.at));
     }
     let ended = case.outcome.is_finished && case.events(ENDS).next().is_some();
@@ -152,7 +157,7 @@ fn no_write_is_applied_twice(case: &Case<'_>) -> Option<Why> {
 }
 
 fn messages_are_acknowledged_once(case: &Case<'_>) -> Option<Why> {
-    let first_stop = case.events(SIGTERM).next()?.at;
+    let ends = case.events(ENDS).next()?.at;
     for ((queue, message), records) in case.messages() {
         let at = |event: &str| -> Vec<Duration> {
             records.iter().filter(|record| record.event == event).map(|record| record.at).collect()
@@ -164,9 +169,9 @@ fn messages_are_acknowledged_once(case: &Case<'_>) -> Option<Why> {
                  {acknowledged:?}"
             )
         } else if acknowledged.is_empty()
-            && records.last().is_some_and(|last| last.event == DELIVERED && last.at < first_stop)
+            && records.last().is_some_and(|last| last.event == DELIVERED && last.at < ends)
         {
-            // All processes of that time are gone.
+            // The old processes are gone, and the new ones have had some seconds more (`SETTLE`).
             format!(
                 "the message {message} of {queue}, delivered at {delivered:?}, was neither \
                  acknowledged nor delivered again"

@@ -11,10 +11,12 @@
 //! - D1, **no acknowledged write is lost.** Each write with a key that got the response that its
 //!   client expects is in a [`Ledger`]. A write is a `POST`, `PUT`, `PATCH` or `DELETE` with
 //!   `{key}` in its target, header values or body; clients replace it by a name of the request,
-//!   which stays the same when they send it again.
+//!   which stays the same when they send it again. Requests that follow each other
+//!   ([`Request::then`](crate::Request::then)) have different names.
 //! - D2, **no write is applied twice.** No ledger has a key twice.
 //! - D3, **every message is acknowledged once or delivered again.** No message of a ledger is
-//!   acknowledged twice, and none stays with a process that is gone.
+//!   acknowledged twice, and none that was delivered before the deploy ended is left without an
+//!   end some seconds after it.
 //! - D4, **nothing is used after its stop hook ran.** No process uses a [`Resource`] that it has
 //!   closed.
 //! - D5, **no client sees an avoidable error.** Each client gets a complete response that it
@@ -22,6 +24,10 @@
 //!   a balancer, a downstream fails, or a connection was not used in the whole lame duck delay, so
 //!   that its close could not be announced.
 //! - D6, **the deploy ends.** Each new process becomes ready, and each old one exits.
+//!
+//! No exit of a process is judged: a deploy of a service with
+//! [`Trial::at_exit`](super::Trial::at_exit) or
+//! [`Trial::except_tasks`](super::Trial::except_tasks) panics.
 //!
 //! Assertions hold in deploys, too, and each is reached (S7). Each request must succeed at least
 //! once (S6).

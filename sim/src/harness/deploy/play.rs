@@ -34,7 +34,8 @@ use tokio_util::sync::CancellationToken;
 
 /// Longest time of a play.
 const LIMIT: Duration = Duration::from_secs(3_600);
-/// How long the world continues after the traffic, so that background work can finish.
+/// How long the world continues after the traffic, so that background work can finish. D3 expects
+/// the end of a message that was delivered before the deploy ended.
 const SETTLE: Duration = Duration::from_secs(5);
 
 /// What happened in a play.

@@ -128,6 +128,13 @@ struct Session {
     turn: usize,
 }
 
+/// Returns what `{key}` stands for in one of the requests that follow each other, such as
+/// `client-0-7`, and `client-0-7-1` in the one after it.
+fn key(client: &str, number: u64, step: usize) -> String {
+    let first = format!("{client}-{number}");
+    if step == 0 { first } else { format!("{first}-{step}") }
+}
+
 impl Traffic {
     /// Sends the requests of client number `n` until the deploy has ended.
     pub(super) async fn run(self, n: usize, client: DeployClient) {
@@ -161,10 +168,10 @@ impl Traffic {
 impl Session {
     /// Sends the request and those that follow it.
     async fn send(&mut self, number: u64) {
-        let key = format!("{}-{number}", self.name);
         let first = self.client.request.clone();
         let mut previous: Option<Previous> = None;
-        for request in first.steps() {
+        for (step, request) in first.steps().enumerate() {
+            let key = key(&self.name, number, step);
             let Some(next) = self.send_step(request, &key, previous.as_ref()).await else { return };
             previous = Some(next);
         }

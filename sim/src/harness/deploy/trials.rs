@@ -1,9 +1,12 @@
 //! Deploys of a service on lameduck.
 
-use super::super::assertions::{Assertions, Scope};
+use super::super::{
+    assertions::{Assertions, Scope},
+    on_new_thread,
+};
 use super::{
     failure::{self, DeployFailure},
-    hosted::{HostSetup, version},
+    hosted::{HostSetup, UNSUPPORTED, version},
     judge::{Case, Finding},
     losses::Losses,
     platform::Deploy,
@@ -62,6 +65,21 @@ struct Judged {
     found: Option<Finding>,
     /// The requests that succeeded.
     proved: Vec<Request>,
+    /// Whether the setup asked for something that deploys do not have.
+    is_unsupported: bool,
+}
+
+impl Judged {
+    /// # Panics
+    /// Panics if the setup asked for something that deploys do not have.
+    fn checked(self) -> Self {
+        assert!(
+            !self.is_unsupported,
+            "Trial::at_exit and Trial::except_tasks have no effect in a deploy, which judges no \
+             exit of a process (S2, S4): let the setup return the host itself"
+        );
+        self
+    }
 }
 
 impl<S, T> fmt::Debug for DeployTrials<S, T> {
@@ -118,21 +136,34 @@ impl<S: HttpService, T: HttpService> DeployTrials<S, T> {
     ///
     /// # Panics
     /// Panics if the run would prove nothing, since no request or no seed is given, or since a
-    /// module of [`Trials::assertions_in`] has no assertion. Panics if the text to replay is not a
-    /// scenario, or if the seeds in the environment are invalid.
+    /// module of [`Trials::assertions_in`] has no assertion. Panics if a setup returns a [`Trial`]
+    /// with [`Trial::at_exit`] or [`Trial::except_tasks`]: a deploy judges no exit of a process.
+    /// Panics if the text to replay is not a scenario, or if the seeds in the environment are
+    /// invalid.
     #[track_caller]
     pub fn run(self) -> Result<Passed, DeployFailure> {
         let assertions = Assertions::of(&self.scope);
         if let Some(text) = &self.replay {
             let scenario: DeployScenario = serde_json::from_str(text)
                 .expect("the scenario to replay must be one that a failure printed");
-            let played = self.judged(&scenario);
-            return match played.found {
-                Some(found) => Err(self.failure(scenario, found)),
-                None => Ok(Passed { scenarios: 1 }),
-            };
+            return on_new_thread(|| self.replayed(scenario));
         }
         let seeds = checked(&self.requests, self.seeds.clone());
+        on_new_thread(|| self.explored(&assertions, seeds))
+    }
+
+    fn replayed(&self, scenario: DeployScenario) -> Result<Passed, DeployFailure> {
+        match self.judged(&scenario).checked().found {
+            Some(found) => Err(self.failure(scenario, found)),
+            None => Ok(Passed { scenarios: 1 }),
+        }
+    }
+
+    fn explored(
+        &self,
+        assertions: &Assertions,
+        seeds: Range<u64>,
+    ) -> Result<Passed, DeployFailure> {
         let played = for_each_seed(
             seeds,
             |seed| {
@@ -140,12 +171,12 @@ impl<S: HttpService, T: HttpService> DeployTrials<S, T> {
                 assertions.count(&outcome.trace);
                 self.judge(&outcome)
             },
-            |played| played.found.is_some(),
+            |played| played.found.is_some() || played.is_unsupported,
         );
         let scenarios = played.len() as u64;
         let mut unproved = self.requests.clone();
         for (seed, played) in played {
-            let played = played.unwrap_or_else(|payload| resume_unwind(payload));
+            let played = played.unwrap_or_else(|payload| resume_unwind(payload)).checked();
             if let Some(found) = played.found {
                 return Err(self.shrunk(seed, found));
             }
@@ -158,7 +189,13 @@ impl<S: HttpService, T: HttpService> DeployTrials<S, T> {
         });
         match unproved.or_else(|| assertions.unreached()) {
             None => Ok(Passed { scenarios }),
-            Some(broken) => Err(DeployFailure { seed: 0, broken, scenario: None, log: Vec::new() }),
+            Some(broken) => Err(DeployFailure {
+                seed: 0,
+                broken,
+                scenario: None,
+                log: Vec::new(),
+                downstreams: Vec::new(),
+            }),
         }
     }
 
@@ -174,7 +211,8 @@ impl<S: HttpService, T: HttpService> DeployTrials<S, T> {
                 proved.push(observed.request.clone());
             }
         }
-        Judged { found, proved }
+        let is_unsupported = !outcome.trace.events(UNSUPPORTED).is_empty();
+        Judged { found, proved, is_unsupported }
     }
 
     /// Shrinks the scenario of a seed for as long as it breaks the same promise.
@@ -202,9 +240,10 @@ impl<S: HttpService, T: HttpService> DeployTrials<S, T> {
     }
 
     fn failure(&self, scenario: DeployScenario, found: Finding) -> DeployFailure {
-        let log = failure::log(&self.play(&scenario), &found);
-        let seed = scenario.seed;
-        DeployFailure { seed, broken: found.broken, scenario: Some(Box::new(scenario)), log }
+        let outcome = self.play(&scenario);
+        let (log, downstreams) = (failure::log(&outcome, &found), failure::downstreams(&outcome));
+        let (seed, broken) = (scenario.seed, found.broken);
+        DeployFailure { seed, broken, scenario: Some(Box::new(scenario)), log, downstreams }
     }
 
     fn draw(&self, seed: u64) -> DeployScenario {

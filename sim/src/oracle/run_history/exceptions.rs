@@ -8,7 +8,37 @@ use crate::{
 use lameduck::lifecycle::{HookVerdict, Phase};
 use std::time::Duration;
 
+/// Messages of the host's log about a response body that did not come to its end.
+const BODY_FAILURES: [&str; 2] = ["response body failed", "response body panicked"];
+
 impl RunHistory<'_> {
+    /// Whether the host logged that a response body of a user's service failed, of this request or
+    /// of another one with the same path, while this one was in flight.
+    #[must_use]
+    pub fn failed_in_its_body(&self, observed: &ObservedRequest) -> bool {
+        let path = observed.target.split('?').next();
+        let end = observed.end.as_ref().map_or(Duration::MAX, |(at, _)| *at);
+        let mut failures = self.users_body_failures();
+        failures.any(|log| log.text("path") == path && (observed.observed..=end).contains(&log.at))
+    }
+
+    /// Whether this line of the host's log, about an aborted request, follows from a response body
+    /// of a user's service that failed.
+    #[must_use]
+    pub fn is_of_a_failed_body(&self, aborted: &Record) -> bool {
+        let mut failures = self.users_body_failures();
+        failures.any(|log| log.at == aborted.at && log.text("path") == aborted.text("path"))
+    }
+
+    /// Returns the lines of the host's log about response bodies of a user's service that failed.
+    fn users_body_failures(&self) -> impl Iterator<Item = &Record> {
+        let is_users = |client: &Client| matches!(client.request_kind, RequestKind::User(_));
+        let is_any = self.scenario.clients.iter().any(is_users);
+        self.server("log").filter(move |log| {
+            is_any && log.text("message").is_some_and(|message| BODY_FAILURES.contains(&message))
+        })
+    }
+
     /// Whether a background task failed while it was needed. Returns `None` if the failure and the
     /// cancellation are too near to each other.
     #[must_use]
