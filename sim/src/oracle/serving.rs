@@ -468,17 +468,12 @@ pub(super) fn odd_requests_are_answered(
     }
 }
 
-/// P5d: no head of a response without content has the length of one with content.
+/// P5d: no head of a response without content has the length of one with content. A user's service
+/// may say that of a 304 itself, as axum does.
 pub(super) fn lengths_are_of_the_status(history: &RunHistory<'_>) -> Result<(), String> {
     let wrong = |record: &&Record| record.number("wrong_length").is_some();
-    match history.records.iter().find(wrong) {
-        Some(head) => Err(format!(
-            "{} got a {:?} with the length {:?} at {:?}",
-            head.actor,
-            head.number("status"),
-            head.number("wrong_length"),
-            head.at
-        )),
+    match history.records.iter().find(wrong).filter(|_| !history.uses_another_app()) {
+        Some(head) => Err(format!("a head has a length that its status forbids: {head}")),
         None => Ok(()),
     }
 }
