@@ -100,12 +100,13 @@ fn among_active_clients_the_longest_idle_is_evicted() {
     for workers in ALL_WORKERS {
         let app = App::start_on(hello(at_most(3)), workers);
         let mut clients: Vec<_> = (0..3).map(|_| Client::connect(app.main)).collect();
-        for client in &mut clients {
-            assert_eq!(client.get("/").body(), "hello");
-        }
-        assert_eq!(clients[0].get("/").body(), "hello");
         // A client has its response slightly before its connection counts as idle. No client can
         // see the difference.
+        for client in &mut clients {
+            assert_eq!(client.get("/").body(), "hello");
+            block(Duration::from_millis(50));
+        }
+        assert_eq!(clients[0].get("/").body(), "hello");
         block(Duration::from_millis(100));
         let mut fourth = Client::connect(app.main);
         assert_eq!(fourth.get("/").body(), "hello");
