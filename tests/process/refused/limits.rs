@@ -1,7 +1,7 @@
 //! Limits on threads and descriptors.
 
 use super::service_without;
-use crate::support::{Client, Service, block, now, until};
+use crate::support::{Client, Service, block, now, until, until_holds};
 use crate::tls::Files;
 use rustix::process::{Pid, Resource, Rlimit, Signal, geteuid, getrlimit, prlimit, setrlimit};
 use std::{
@@ -126,17 +126,20 @@ fn with_too_few_descriptors_for_its_certificate_the_start_names_the_limit() {
 /// used up all of them before it was reached. So none was closed for a new client, and nobody was
 /// served (P15).
 #[test]
-fn with_many_workers_an_idle_client_still_makes_room_for_the_next_one() {
+fn with_many_workers_the_connection_limit_is_reached_before_that_of_descriptors() {
     let flags = ["--workers=8", "--lame-duck=0s"];
     let mut service = Service::watch(&mut service_without("descriptors=256", &flags));
     service.wait_for_phase("serving");
     let idle: Vec<_> = (0..230).map(|_| Client::connect(service.main)).collect();
-    for _ in 0..4 {
-        assert_eq!(service.get("/").status, 200);
-    }
+    // 256, less 64, and less 8 for each worker.
+    until_holds("the limit", || service.status()["connections"]["open"].as_u64() >= Some(128));
+    block(Duration::from_millis(500));
     drop(idle);
     service.signal(Signal::TERM);
     assert_eq!(service.exit_code(), 0);
+    let lines = service.lines();
+    let refused = lines.iter().filter(|line| line.to_string().contains("cannot accept"));
+    assert_eq!(refused.count(), 0, "{lines:?}");
 }
 
 /// A limit of three threads made the start hang for ever, even after SIGTERM. tokio had panicked
