@@ -17,14 +17,20 @@ fn row(hook: &str, stage: &str, outcome: &str) -> String {
     format!("hook_duration_seconds{{hook=\"{hook}\",stage=\"{stage}\",outcome=\"{outcome}\"}}")
 }
 
-#[test]
-fn a_slow_stop_hook_is_visible_while_it_runs() {
+/// A stop hook that waits, and what releases it.
+fn waiting(name: &str) -> (Hook, Arc<Notify>) {
     let released = Arc::new(Notify::new());
     let waits = released.clone();
-    let slow = Hook::on_stop("queue", move || async move {
+    let hook = Hook::on_stop(name, move || async move {
         waits.notified().await;
         Done::Ok(())
     });
+    (hook, released)
+}
+
+#[test]
+fn a_slow_stop_hook_is_visible_while_it_runs() {
+    let (slow, released) = waiting("queue");
     let warm = Hook::on_start("cache", || async {
         pause(30).await;
         Done::Ok(())
@@ -59,12 +65,7 @@ fn a_slow_stop_hook_is_visible_while_it_runs() {
 // of the second pair had the name of the first.
 #[test]
 fn both_stages_of_a_pair_have_its_number() {
-    let released = Arc::new(Notify::new());
-    let waits = released.clone();
-    let first = Hook::on_stop("pool", move || async move {
-        waits.notified().await;
-        Done::Ok(())
-    });
+    let (first, released) = waiting("pool");
     let second = Hook::on_stop("pool", || async { Done::Ok(()) });
     let app = App::start(builder().hook(first).hook(second).serve(Router::new()));
     app.stop();
