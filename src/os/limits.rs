@@ -39,7 +39,7 @@ pub fn connections_max() -> usize {
     within(descriptors_max(), 0)
 }
 
-/// Returns the same, less the descriptors of so many workers, each of which listens on so many
+/// Returns the same less what this number of workers needs, if each listens on this number of
 /// addresses.
 pub(crate) fn connections_max_beside(workers: usize, addresses: usize) -> usize {
     let of_worker = DESCRIPTORS_PER_WORKER + DESCRIPTORS_PER_LISTENER * addresses;

@@ -25,8 +25,8 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         name: "lame-duck/kept-connection",
         weight: Weight::LameDuck,
         needs: &[Need::KeepAlive],
-        does: "Sends a request on each of several idle connections, 20 ms after the stop, or after half \
-               of a shorter --lame-duck.",
+        does: "Sends a request on each of several idle connections, 20 ms after the stop, or after \
+               half of a shorter --lame-duck.",
         why: "A proxy sends the next request on a connection that it keeps. If the server has \
               just closed it, the request is lost, or sent twice.",
         rule: "RFC 9112 §9.5: a client cannot know that the server is closing an idle connection",

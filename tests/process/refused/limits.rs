@@ -122,9 +122,9 @@ fn with_too_few_descriptors_for_its_certificate_the_start_names_the_limit() {
     assert!(said.iter().all(|line| line.contains("ulimit -n")), "{said:#?}");
 }
 
-/// The default connection limit left nothing for the descriptors of further workers. Idle clients
-/// used up all of them before it was reached. So none was closed for a new client, and nobody was
-/// served (P15).
+/// The default connection limit did not count the descriptors of the workers. With many of them,
+/// idle clients used up all descriptors before the limit was reached. So no connection was closed
+/// for a new one, and new clients got no response (P15).
 #[test]
 fn with_many_workers_the_connection_limit_is_reached_before_that_of_descriptors() {
     let flags = ["--workers=8", "--lame-duck=0s"];
