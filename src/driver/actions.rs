@@ -74,7 +74,6 @@ impl<S: HttpService, M: Reservation, G: SignalSource, R: Spawner> Driver<S, M, G
                 let _ = self.internal_commands.send(WorkerCommand::Close);
             }
             Action::CutInternal => {
-                self.is_internal_closing = true;
                 self.internal.cut();
                 let _ = self.internal_commands.send(WorkerCommand::Abort);
             }
