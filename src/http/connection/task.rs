@@ -276,6 +276,6 @@ impl<T: Transport, S: HttpService> Drop for Connection<T, S> {
             return;
         }
         self.worker.server().metrics.closed.add_one();
-        self.worker.on_connection_closed();
+        self.worker.capacity.on_connection_closed();
     }
 }

@@ -4,9 +4,9 @@ use super::http2_streams::StreamExecutor;
 use crate::http::{
     exchange::{http_service::HttpService, service::CalledRequest},
     server::{
-        connection_slot::ConnectionSlot, deadline_timers::DeadlineTimers, limits::HTTP2_FRAME_MAX,
-        state::ServerState, worker_metrics::WorkerMetrics, worker_runtime::WorkerRuntime,
-        worker_shared::WorkerShared,
+        capacity::WorkerCapacity, connection_slot::ConnectionSlot, deadline_timers::DeadlineTimers,
+        limits::HTTP2_FRAME_MAX, state::ServerState, worker_metrics::WorkerMetrics,
+        worker_runtime::WorkerRuntime, worker_shared::WorkerShared,
     },
 };
 use crate::lifecycle::{Moment, Phase};
@@ -15,7 +15,7 @@ use std::{
     fmt,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicU64, Ordering::Relaxed},
     },
 };
 use tokio::sync::Notify;
@@ -36,8 +36,7 @@ pub(crate) struct WorkerContext<S> {
     http1: http1::Builder,
     http1_last: http1::Builder,
     next_id: AtomicU64,
-    full: AtomicBool,
-    capacity_freed: Notify,
+    pub(crate) capacity: Arc<WorkerCapacity>,
     /// When the next sweep runs, once a stop was requested. Before that the epoch, so that no
     /// connection can move it earlier.
     sweep_at: AtomicU64,
@@ -72,6 +71,7 @@ impl<S: HttpService> WorkerContext<S> {
         let metrics = Arc::new(WorkerMetrics::new(&runtime, heartbeat));
         // Each worker gets its own id range, so that no two connections draw the same GOAWAY delay.
         let next_id = AtomicU64::new(server.metrics.register(metrics.clone()) << 40);
+        let capacity = server.capacity.register();
         Self {
             shared: Arc::new(WorkerShared { server, metrics, deadlines: DeadlineTimers::new() }),
             service,
@@ -80,8 +80,7 @@ impl<S: HttpService> WorkerContext<S> {
             http1,
             http1_last,
             next_id,
-            full: AtomicBool::new(false),
-            capacity_freed: Notify::new(),
+            capacity,
             sweep_at: AtomicU64::new(Moment::EPOCH.as_nanos()),
             sweep_changed: Notify::new(),
         }
@@ -193,22 +192,6 @@ impl<S: HttpService> WorkerContext<S> {
     /// Ready when a deadline was set that precedes the next sweep.
     pub(crate) async fn sweep_changed(&self) {
         self.sweep_changed.notified().await;
-    }
-
-    // The limit on connections.
-
-    pub(crate) fn wait_for_capacity(&self) {
-        self.full.store(true, Relaxed);
-    }
-
-    pub(super) fn on_connection_closed(&self) {
-        if self.full.swap(false, Relaxed) {
-            self.capacity_freed.notify_one();
-        }
-    }
-
-    pub(crate) async fn capacity_freed(&self) {
-        self.capacity_freed.notified().await;
     }
 }
 

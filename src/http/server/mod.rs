@@ -2,6 +2,7 @@
 
 pub(super) mod abort;
 pub(super) mod announcement;
+pub(super) mod capacity;
 pub(super) mod caps;
 pub(super) mod client_timeout;
 pub(super) mod connection_slot;

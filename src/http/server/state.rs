@@ -3,6 +3,7 @@
 use super::{
     abort::{AbortCause, AbortedRequest},
     announcement::{Announcement, LameDuck},
+    capacity::Capacity,
     caps::Caps,
     client_timeout::{ClientTimeout, gives_up},
     counters::Counter,
@@ -33,6 +34,7 @@ pub(crate) struct ServerState {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) config: ServerConfig,
     pub(crate) metrics: ServerMetrics,
+    pub(crate) capacity: Capacity,
     /// The aborted requests that the shutdown cut: they make the exit code 3.
     pub(crate) aborted_by_stop: Counter,
     /// Work of handlers or background tasks that still ran at the abort and was dropped.
@@ -161,6 +163,7 @@ impl ServerState {
             clock,
             config,
             metrics: ServerMetrics::default(),
+            capacity: Capacity::default(),
             aborted_by_stop: Counter::default(),
             work_dropped: Counter::default(),
             work_panicked: Counter::default(),

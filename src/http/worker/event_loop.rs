@@ -8,7 +8,9 @@ use super::{
 };
 use crate::http::{
     connection::{
-        idle_handoff::IdleHandoff, idle_set::IdleSet, task::Connection,
+        idle_handoff::IdleHandoff,
+        idle_set::{Evicted, IdleSet},
+        task::Connection,
         worker_context::WorkerContext,
     },
     exchange::http_service::HttpService,
@@ -93,7 +95,7 @@ enum Event<T> {
     SweepChanged,
     HandshakeCheckDue,
     AcceptPauseOver,
-    CapacityFreed,
+    CapacityChanged,
     SearchDue,
     ConnectionsIdle,
     Accepted(AcceptedSocket<T>),
@@ -164,13 +166,29 @@ impl<L: Listener, S: HttpService> Worker<L, S> {
         self.slots.extend(self.idle_set.drain_resumed());
         self.compact_slots();
         if makes_room {
-            self.context.wait_for_capacity();
+            self.context.capacity.wait();
             self.evictable.search(self.context.server(), &self.slots, &self.idle_set);
+            self.evict_for_others();
             self.next_search.as_mut().reset(self.evictable.next_search());
         } else {
             self.evictable = EvictionQueue::default();
         }
+        if !is_full {
+            self.server().capacity.forget_requests();
+        }
+        self.context.capacity.set_evictable(self.evictable.len());
         is_full
+    }
+
+    /// Evicts connections for those that other workers have accepted.
+    fn evict_for_others(&mut self) {
+        let context = self.context.clone();
+        let capacity = &context.server().capacity;
+        while !self.evictable.is_empty() && capacity.take_request() {
+            if self.evictable.evict_one(&mut self.idle_set) == Evicted::No {
+                capacity.request_eviction();
+            }
+        }
     }
 
     /// Cancel safe: an accepted connection is returned by the poll that accepted it.
@@ -183,7 +201,8 @@ impl<L: Listener, S: HttpService> Worker<L, S> {
         let accepting = *accepting;
         let may_accept = || {
             let server = context.server();
-            !server.is_full() || !evictable.is_empty() && !server.is_over_full()
+            let makes_room = || !evictable.is_empty() || server.capacity.has_evictable();
+            !server.is_full() || !server.is_over_full() && makes_room()
         };
         let restored = poll_fn(|_| {
             context.restore_runtime();
@@ -202,7 +221,7 @@ impl<L: Listener, S: HttpService> Worker<L, S> {
             {
                 Event::AcceptPauseOver
             }
-            () = context.capacity_freed(), if is_full => Event::CapacityFreed,
+            () = context.capacity.changed(), if is_full => Event::CapacityChanged,
             () = self.next_search.as_mut(),
                 if is_full && accepting == Accepting::Yes && evictable.is_empty() =>
             {
@@ -231,7 +250,7 @@ impl<L: Listener, S: HttpService> Worker<L, S> {
             }
             Event::HandshakeCheckDue => self.on_handshake_check().await,
             Event::AcceptPauseOver => self.on_accept_pause_over().await,
-            Event::CapacityFreed | Event::SearchDue => {}
+            Event::CapacityChanged | Event::SearchDue => {}
             Event::ConnectionsIdle => self.drain_idle_handoff(),
             Event::Accepted(accepted) => self.on_accepted(accepted).await,
             Event::IdleSetReady => {
@@ -291,8 +310,11 @@ impl<L: Listener, S: HttpService> Worker<L, S> {
     }
 
     async fn on_accepted(&mut self, accepted: AcceptedSocket<L::Io>) {
-        if self.server().is_full() && accepted.result.is_ok() {
-            self.evictable.evict_one(&mut self.idle_set);
+        if self.server().is_full()
+            && accepted.result.is_ok()
+            && self.evictable.evict_one(&mut self.idle_set) == Evicted::No
+        {
+            self.server().capacity.request_eviction();
         }
         if self.accept_batch(accepted).await == Accepted::OutOfResources {
             self.pause_accepting(Accepting::Paused);

@@ -35,6 +35,10 @@ impl EvictionQueue {
         self.order.is_empty()
     }
 
+    pub(super) const fn len(&self) -> usize {
+        self.order.len()
+    }
+
     pub(super) const fn next_search(&self) -> Moment {
         self.next_search
     }
@@ -77,9 +81,12 @@ impl EvictionQueue {
     pub(super) fn evict_one<L: IdlePoller, S: HttpService>(
         &mut self,
         idle_set: &mut IdleSet<L, S>,
-    ) {
-        while let Some((idle, place)) = self.order.pop() {
-            let evicted = match place {
+    ) -> Evicted {
+        let mut evicted = Evicted::No;
+        while evicted == Evicted::No
+            && let Some((idle, place)) = self.order.pop()
+        {
+            evicted = match place {
                 Place::IdleSet(key) => idle_set.evict(key, idle),
                 Place::Task(slot) if slot.evictable() == Some(idle) => {
                     slot.evict();
@@ -87,13 +94,11 @@ impl EvictionQueue {
                 }
                 Place::Task(_) => Evicted::No,
             };
-            if evicted == Evicted::Yes {
-                break;
-            }
         }
         if self.is_empty() {
             self.next_search = self.searched + SEARCH_LEAST;
         }
+        evicted
     }
 }
 

@@ -220,7 +220,7 @@ impl<L: IdlePoller, S: HttpService> IdleSet<L, S> {
             metrics.drained.add_one();
         }
         metrics.closed.add_one();
-        self.worker.on_connection_closed();
+        self.worker.capacity.on_connection_closed();
     }
 }
 

@@ -198,9 +198,9 @@ async fn one_query_is_the_answer_for_all_that_are_closing() {
 async fn a_close_frees_a_place_at_once() {
     let mut idle = Idle::draining([script().0], true);
     idle.sweep_all();
-    idle.worker.wait_for_capacity();
+    idle.worker.capacity.wait();
     let worker = idle.worker.clone();
-    let mut freed = tokio_test::task::spawn(worker.capacity_freed());
+    let mut freed = tokio_test::task::spawn(worker.capacity.changed());
     assert!(freed.poll().is_pending());
     idle.clock.advance(RACE_WATCH);
     idle.sweep_all();

@@ -1,0 +1,122 @@
+//! The connection limit across workers. It is one for all, but only a connection's own worker can
+//! close it to make room.
+
+use std::sync::{
+    Arc, Mutex, PoisonError,
+    atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+};
+use tokio::sync::Notify;
+
+/// Shared by the workers of a server, for the time at which its connection limit is reached.
+#[derive(Debug, Default)]
+pub(crate) struct Capacity {
+    workers: Mutex<Vec<Arc<WorkerCapacity>>>,
+    /// Connections that were accepted above the limit by workers without an evictable one, and for
+    /// which no other worker has evicted one yet.
+    owed: AtomicUsize,
+}
+
+impl Capacity {
+    /// Adds a worker.
+    pub(crate) fn register(&self) -> Arc<WorkerCapacity> {
+        let worker = Arc::<WorkerCapacity>::default();
+        self.workers.lock().unwrap_or_else(PoisonError::into_inner).push(worker.clone());
+        worker
+    }
+
+    /// Whether any worker has connections that may make room.
+    pub(crate) fn has_evictable(&self) -> bool {
+        let workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
+        workers.iter().any(|worker| worker.has_evictable())
+    }
+
+    /// Lets a worker that has evictable connections evict one.
+    pub(crate) fn request_eviction(&self) {
+        self.owed.fetch_add(1, Relaxed);
+        let workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
+        for worker in workers.iter().filter(|worker| worker.has_evictable()) {
+            worker.changed.notify_one();
+        }
+    }
+
+    /// Takes one requested eviction, which the caller is to perform. Returns whether there was one.
+    pub(crate) fn take_request(&self) -> bool {
+        self.owed.fetch_update(Relaxed, Relaxed, |owed| owed.checked_sub(1)).is_ok()
+    }
+
+    /// Forgets requested evictions, since connections have closed by themselves.
+    pub(crate) fn forget_requests(&self) {
+        self.owed.store(0, Relaxed);
+    }
+}
+
+/// One worker at the connection limit.
+#[derive(Debug, Default)]
+pub(crate) struct WorkerCapacity {
+    /// Whether the worker waits for one of its connections to close.
+    is_awaited: AtomicBool,
+    /// The connections that its last search has found and that it has not evicted yet.
+    evictable: AtomicUsize,
+    changed: Notify,
+}
+
+impl WorkerCapacity {
+    /// Records that the worker waits until one of its connections closes.
+    pub(crate) fn wait(&self) {
+        self.is_awaited.store(true, Relaxed);
+    }
+
+    pub(crate) fn on_connection_closed(&self) {
+        if self.is_awaited.swap(false, Relaxed) {
+            self.changed.notify_one();
+        }
+    }
+
+    pub(crate) fn set_evictable(&self, connections: usize) {
+        self.evictable.store(connections, Relaxed);
+    }
+
+    fn has_evictable(&self) -> bool {
+        self.evictable.load(Relaxed) > 0
+    }
+
+    /// Ready when a connection of the worker has closed, or when another worker requests that it
+    /// evicts one. Cancel safe.
+    pub(crate) async fn changed(&self) {
+        self.changed.notified().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Capacity;
+    use tokio_test::{assert_pending, assert_ready, task::spawn};
+
+    // Each worker evicted its own connections only. A worker that had none accepted nobody at the
+    // limit, however many idle connections the others had (P15).
+    #[test]
+    fn a_worker_without_evictable_connections_requests_one_of_another_worker() {
+        let capacity = Capacity::default();
+        let [idle, other] = [(); 2].map(|()| capacity.register());
+        assert!(!capacity.has_evictable());
+        idle.set_evictable(3);
+        assert!(capacity.has_evictable());
+        let (mut asked, mut spared) = (spawn(idle.changed()), spawn(other.changed()));
+        assert_pending!(asked.poll());
+        assert_pending!(spared.poll());
+        capacity.request_eviction();
+        assert!(asked.is_woken());
+        assert_ready!(asked.poll());
+        assert_pending!(spared.poll());
+        assert!(capacity.take_request());
+        assert!(!capacity.take_request(), "one was requested");
+    }
+
+    #[test]
+    fn a_request_is_forgotten_once_connections_have_closed_by_themselves() {
+        let capacity = Capacity::default();
+        capacity.request_eviction();
+        capacity.forget_requests();
+        assert!(!capacity.take_request());
+    }
+}
