@@ -232,7 +232,6 @@ fn draw_as(
     control::draw(&mut Dice::of_control(seed), &mut scenario, &edges);
     // It may have moved the stop, too.
     let edges = Edges::of(&scenario);
-    stalls_end_in_time(&mut scenario, &edges);
     contexts::draw(&mut Dice::of_contexts(seed), &mut scenario, &edges);
     scenario.tls |= Dice::of_tls(seed).one_in(4);
     handshakes::draw(&mut Dice::of_handshakes(seed), &mut scenario, &edges);
@@ -240,6 +239,8 @@ fn draw_as(
     waiting::draw(&mut Dice::of_waiting(seed), &mut scenario, &edges);
     sequences::draw(&mut Dice::of_sequences(seed), &mut scenario, &edges);
     starts::draw(&mut Dice::of_starts(seed), &mut scenario);
+    let edges = Edges::of(&scenario);
+    stalls_end_in_time(&mut scenario, &edges);
     scenario
 }
 

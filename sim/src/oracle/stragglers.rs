@@ -105,7 +105,11 @@ fn idle_connections_are_closed_at_once(
                 && *record.actor == *actor
                 && record.at >= *ended
         });
-        if *ended + far + slack < draining && next.is_some_and(|next| next.at > by) {
+        let is_last = !history.requests.iter().any(|other| {
+            (other.client, other.connection) == (observed.client, observed.connection)
+                && other.earlier > observed.earlier
+        });
+        if is_last && *ended + far + slack < draining && next.is_some_and(|next| next.at > by) {
             return Err(format!(
                 "{actor} was idle since {ended:?}, and was not closed by {by:?}, at the beginning \
                  of the drain"

@@ -308,15 +308,19 @@ pub(super) fn close_after_response<T: Transport>(
 ) -> Option<Lingering<T>> {
     io.read_ahead();
     let is_own_unread = connection.bodies.is_body_unread() || connection.bodies.are_bodies_held();
-    let is_next_unread = !is_blank(read) || io.peek() == Peek::Data || io.has_buffered();
+    let is_next_read = !is_blank(read);
+    let is_unread = io.peek() == Peek::Data || io.has_buffered();
     let is_our_end = connection.responses.has_announced();
-    if is_next_unread && !is_own_unread && is_our_end {
-        // Requests after the last response are not served. The client sends them again, as if they
-        // had arrived after the close.
+    // Requests after the last response are not served. The client sends them again, as if they had
+    // arrived after the close.
+    let crosses = is_our_end && !is_own_unread;
+    if is_next_read && crosses {
         connection.server().metrics.close_races.add_one();
     }
-    if is_own_unread || is_next_unread {
-        return Some(Lingering::after_response(io, Bytes::new()));
+    if is_own_unread || is_next_read || is_unread {
+        // What was not read may be an empty line, which is no request.
+        let race = if crosses && !is_next_read { Race::Open } else { Race::NotCounted };
+        return Some(Lingering { race, ..Lingering::after_response(io, Bytes::new()) });
     }
     // If the server ends the connection, the client may still send. The reset that this causes must
     // not find undelivered bytes. The same holds if the client ends it and the response was too

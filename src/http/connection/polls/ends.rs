@@ -102,6 +102,26 @@ async fn a_request_that_crosses_an_announced_close_is_counted() {
     }
 }
 
+// An empty line that had arrived before the last response counted as a request that crossed its
+// close, unless it had been read together with the request (P13). It is no request.
+#[tokio::test]
+async fn an_empty_line_before_an_announced_close_is_not_counted() {
+    const WAITS: &[u8] = b"GET /waits HTTP/1.1\r\nhost: a\r\n\r\n";
+    for (next, races) in [(WAITS, 1), (&b"\r\n"[..], 0)] {
+        let mut world = World::new();
+        world.start().await;
+        world.send(WAITS).await;
+        world.enter(Stage::Draining).await;
+        world.wire().send(next);
+        world.release_handler();
+        world.settle().await;
+        world.wire().end();
+        world.settle().await;
+        assert!(world.has_ended());
+        assert_eq!(world.connections().close_races, races, "{}", next.escape_ascii());
+    }
+}
+
 // A client of HTTP/2 shut its side before a response was complete, or as its last part waited to be
 // written. hyper threw the rest away, and over TLS a close_notify followed all the same (P5d).
 #[tokio::test]
