@@ -106,6 +106,7 @@ impl<T: Transport, S: HttpService> Future for Connection<T, S> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.get_mut();
         this.slot.register(cx.waker());
+        let was_chosen = this.slot.is_evicted();
         loop {
             if this.polls_before_cut == 0 && this.is_cutting() {
                 this.cut();
@@ -125,6 +126,9 @@ impl<T: Transport, S: HttpService> Future for Connection<T, S> {
                     if this.worker.server().evicts_busy() && this.should_evict() {
                         this.close_evicted();
                         return Poll::Ready(());
+                    }
+                    if was_chosen {
+                        this.stay();
                     }
                     if this.is_cutting() {
                         this.polls_before_cut = this.polls_before_cut.saturating_sub(1);
@@ -230,6 +234,15 @@ impl<T: Transport, S: HttpService> Connection<T, S> {
         let awaited = if awaits_handler { Awaited::Handler } else { Awaited::Client };
         slot.set_busy_awaiting(awaited, self.worker.server().clock.now());
         false
+    }
+
+    /// Lets another connection make room in place of this one, which was chosen and has received
+    /// something since, unless it is being closed.
+    fn stay(&self) {
+        if !self.slot.makes_room() {
+            self.slot.take_evicted();
+            self.worker.server().capacity.request_eviction();
+        }
     }
 
     fn close_evicted(&mut self) {

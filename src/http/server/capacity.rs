@@ -11,8 +11,8 @@ use tokio::sync::Notify;
 #[derive(Debug, Default)]
 pub(crate) struct Capacity {
     workers: Mutex<Vec<Arc<WorkerCapacity>>>,
-    /// Connections that were accepted above the limit by workers without an evictable one, and for
-    /// which no other worker has evicted one yet.
+    /// Connections above the limit for which none was evicted yet: their workers had none to evict,
+    /// or the evicted one stayed.
     owed: AtomicUsize,
 }
 
@@ -40,13 +40,11 @@ impl Capacity {
     }
 
     /// Takes one requested eviction, which the caller is to perform. Returns whether there was one.
-    pub(crate) fn take_request(&self) -> bool {
-        self.owed.fetch_update(Relaxed, Relaxed, |owed| owed.checked_sub(1)).is_ok()
-    }
-
-    /// Forgets requested evictions, since connections have closed by themselves.
-    pub(crate) fn forget_requests(&self) {
-        self.owed.store(0, Relaxed);
+    /// `excess`: the connections above the limit. Further requests are void, since connections have
+    /// closed by themselves.
+    pub(crate) fn take_request(&self, excess: usize) -> bool {
+        let take = |owed: usize| owed.min(excess).checked_sub(1);
+        self.owed.fetch_update(Relaxed, Relaxed, take).is_ok()
     }
 }
 
@@ -108,15 +106,18 @@ mod tests {
         assert!(asked.is_woken());
         assert_ready!(asked.poll());
         assert_pending!(spared.poll());
-        assert!(capacity.take_request());
-        assert!(!capacity.take_request(), "one was requested");
+        assert!(capacity.take_request(1));
+        assert!(!capacity.take_request(1), "one was requested");
     }
 
     #[test]
-    fn a_request_is_forgotten_once_connections_have_closed_by_themselves() {
+    fn no_more_are_evicted_than_are_above_the_limit() {
         let capacity = Capacity::default();
-        capacity.request_eviction();
-        capacity.forget_requests();
-        assert!(!capacity.take_request());
+        for _ in 0..5 {
+            capacity.request_eviction();
+        }
+        assert!(!capacity.take_request(0), "connections have closed by themselves");
+        assert!(capacity.take_request(2) && capacity.take_request(2));
+        assert!(!capacity.take_request(2));
     }
 }

@@ -319,12 +319,15 @@ impl ServerState {
         self.metrics.connections().open() >= self.config.limits.connections_max as u64
     }
 
-    /// Whether a further connection would be too many even if an existing one makes room for it. A
-    /// connection is accepted before the one that makes room has closed.
+    /// Returns the number of connections above the limit, until those that make room have closed.
+    pub(crate) fn connections_in_excess(&self) -> usize {
+        let open = self.metrics.connections().open() as usize;
+        open.saturating_sub(self.config.limits.connections_max)
+    }
+
+    /// Whether a further connection would be too many even if an existing one makes room for it.
     pub(crate) fn is_over_full(&self) -> bool {
-        let above = self.metrics.connections().open() as usize;
-        let above = above.saturating_sub(self.config.limits.connections_max);
-        self.caps().evicted_at_once.is_reached_by(above)
+        self.caps().evicted_at_once.is_reached_by(self.connections_in_excess())
     }
 
     /// Whether connections in the middle of a request or a response make room, too.

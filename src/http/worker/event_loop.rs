@@ -168,23 +168,22 @@ impl<L: Listener, S: HttpService> Worker<L, S> {
         if makes_room {
             self.context.capacity.wait();
             self.evictable.search(self.context.server(), &self.slots, &self.idle_set);
-            self.evict_for_others();
+            self.evict_requested();
             self.next_search.as_mut().reset(self.evictable.next_search());
         } else {
             self.evictable = EvictionQueue::default();
-        }
-        if !is_full {
-            self.server().capacity.forget_requests();
         }
         self.context.capacity.set_evictable(self.evictable.len());
         is_full
     }
 
-    /// Evicts connections for those that other workers have accepted.
-    fn evict_for_others(&mut self) {
+    /// Evicts connections in place of others: those of workers that had none to evict, and those
+    /// that were chosen and stay.
+    fn evict_requested(&mut self) {
         let context = self.context.clone();
-        let capacity = &context.server().capacity;
-        while !self.evictable.is_empty() && capacity.take_request() {
+        let server = context.server();
+        let capacity = &server.capacity;
+        while !self.evictable.is_empty() && capacity.take_request(server.connections_in_excess()) {
             if self.evictable.evict_one(&mut self.idle_set) == Evicted::No {
                 capacity.request_eviction();
             }
@@ -310,14 +309,14 @@ impl<L: Listener, S: HttpService> Worker<L, S> {
     }
 
     async fn on_accepted(&mut self, accepted: AcceptedSocket<L::Io>) {
-        if self.server().is_full()
-            && accepted.result.is_ok()
-            && self.evictable.evict_one(&mut self.idle_set) == Evicted::No
-        {
-            self.server().capacity.request_eviction();
-        }
+        let needs_room = self.server().is_full() && accepted.result.is_ok();
+        let has_room = !needs_room || self.evictable.evict_one(&mut self.idle_set) == Evicted::Yes;
         if self.accept_batch(accepted).await == Accepted::OutOfResources {
             self.pause_accepting(Accepting::Paused);
+        }
+        // After the accept, which is what makes the connections too many.
+        if !has_room {
+            self.server().capacity.request_eviction();
         }
         // A burst of new connections must neither starve existing ones nor pile up unpolled.
         self.idle_set.serve_ready_now().await;

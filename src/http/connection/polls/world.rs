@@ -195,6 +195,11 @@ impl World {
         self.slot.evict();
     }
 
+    /// Whether another connection is to make room in place of this one.
+    pub(super) fn is_another_to_make_room(&self) -> bool {
+        self.server.capacity.take_request(1)
+    }
+
     /// Whether the connection may make room for another.
     pub(super) fn is_idle(&self) -> bool {
         self.slot.idle().is_some()
