@@ -180,6 +180,15 @@ fn when_descriptors_run_out_probes_get_responses_and_the_service_recovers() {
     for _ in 0..20 {
         assert_eq!(service.probe("/liveness").status, 200);
     }
+    // Silent clients of the internal server then took the reserve, and were far fewer than its
+    // limit. So none made room, and no probe got a response for a minute.
+    let strangers: Vec<Client> = (0..20).map(|_| Client::connect(service.internal)).collect();
+    for _ in 0..20 {
+        let asked = now();
+        assert_eq!(service.probe("/liveness").status, 200);
+        assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
+    }
+    drop(strangers);
     held.truncate(5);
     assert_eq!(held[0].get("/").body(), "hello world");
     assert_eq!(service.get("/").body(), "hello world");

@@ -312,6 +312,7 @@ impl<L: Listener, S: HttpService> Worker<L, S> {
         let needs_room = self.server().is_full() && accepted.result.is_ok();
         let has_room = !needs_room || self.evictable.evict_one(&mut self.idle_set) == Evicted::Yes;
         if self.accept_batch(accepted).await == Accepted::OutOfResources {
+            self.free_descriptor();
             self.pause_accepting(Accepting::Paused);
         }
         // After the accept, which is what makes the connections too many.
@@ -322,6 +323,16 @@ impl<L: Listener, S: HttpService> Worker<L, S> {
         self.idle_set.serve_ready_now().await;
         if self.context.has_many_tasks() {
             yield_now().await;
+        }
+    }
+
+    /// On the internal server, evicts a connection although the limit is not reached: strangers may
+    /// hold all descriptors of the process, and a probe needs one (P16).
+    fn free_descriptor(&mut self) {
+        if self.server().evicts_busy() {
+            self.drain_idle_handoff();
+            self.evictable.search(self.context.server(), &self.slots, &self.idle_set);
+            let _ = self.evictable.evict_one(&mut self.idle_set);
         }
     }
 

@@ -120,16 +120,19 @@ impl<L: IdlePoller, S: HttpService> IdleSet<L, S> {
 
     /// Handles a connection whose deadline has expired. Returns its next deadline.
     fn on_expired(&mut self, key: usize, now: Moment) -> Moment {
-        let Some(connection) = self.connections.get(key) else { return Moment::NEVER };
+        let Some(connection) = self.connections.get_mut(key) else { return Moment::NEVER };
         let state = connection.info.state;
         if self.worker.server().is_cutting() {
+            // Unread bytes would turn the close into a reset, which may discard the last response.
+            connection.io.discard_unread();
             if state == IdleState::Waiting {
                 self.worker.server().metrics.unannounced.add_one();
             }
             self.close(key);
             return Moment::NEVER;
         }
-        let delivery_is_due = self.next_delivery_check(key, &connection.info) <= now;
+        let info = self.connections.get(key).map(|connection| &connection.info);
+        let delivery_is_due = info.is_some_and(|info| self.next_delivery_check(key, info) <= now);
         match state {
             IdleState::Closing(_) => self.end_watch(key),
             IdleState::Waiting if self.is_draining() => return self.close_waiting(key, now),

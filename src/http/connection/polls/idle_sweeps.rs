@@ -5,7 +5,7 @@ use super::{
     clock::ManualClock,
     output::http1,
     routes::Routes,
-    script::{Script, lock, script},
+    script::{End, Script, lock, script},
     world::worker_context,
 };
 use crate::{
@@ -281,6 +281,19 @@ async fn the_time_for_a_response_does_not_begin_with_the_one_before() {
     idle.clock.advance(timeout);
     idle.sweep_all();
     assert_eq!(idle.worker.server().metrics.connections().send_timeouts, 1);
+}
+
+/// The cut closed a connection without a task although a request had arrived on it. The kernel then
+/// sent a reset, which may discard the response before, and it was counted as drained (P5d, P13).
+#[tokio::test]
+async fn the_cut_reads_what_has_arrived_before_it_closes() {
+    let (io, wire) = script();
+    let mut idle = Idle::draining([io], true);
+    lock(&wire).send(GET);
+    idle.worker.server().cut();
+    idle.sweep_all();
+    assert!(idle.set.is_empty());
+    assert_eq!(lock(&wire).how_it_ended(), End::Fin);
 }
 
 /// The kernel had no place for the close_notify of an idle connection, since its client received
