@@ -107,12 +107,15 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
         slot: &ConnectionSlot,
         io: T,
         read: Bytes,
+        since: Moment,
     ) -> Self {
         let connection =
             Arc::new(ConnectionState::new(Protocol::Http1, worker.shared.clone(), slot));
         let service = ConnectionService::new(worker.service.clone(), connection.clone());
         let io = TrackedIo::new(io, read, connection.clone(), service.unflushed());
-        Self::serving(worker, io, service, connection)
+        let mut this = Self::serving(worker, io, service, connection);
+        this.state = Http1State::Reading { since };
+        this
     }
 
     /// Continues a connection that the fast path has served.
@@ -322,9 +325,8 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
                     let rest = read.slice_ref(after_empty_lines(&read));
                     Transition::Park(io, rest, since)
                 }
-                // Part of a next head. A new hyper connection reads it, and its header timeout
-                // begins.
-                Some((io, read)) => Transition::StartHttp1(io, read),
+                // Part of a next head, which came with the last request.
+                Some((io, read)) => Transition::StartHttp1(io, read, since),
                 None => Transition::Close,
             };
         }
@@ -334,7 +336,7 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
             slot.use_vectored_writes();
             return self
                 .take_parts()
-                .map_or(Transition::Close, |(io, read)| Transition::StartHttp1(io, read));
+                .map_or(Transition::Close, |(io, read)| Transition::StartHttp1(io, read, since));
         }
         worker.wake_at(slot, since + PARK_AFTER);
         Transition::Wait

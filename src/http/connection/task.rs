@@ -119,7 +119,13 @@ impl<T: Transport, S: HttpService> Future for Connection<T, S> {
                 State::Http1(http1) => http1.poll(cx, worker, slot),
                 State::Http2(http2) => http2.poll(cx, worker, slot),
                 State::Lingering(lingering) => lingering.poll(cx, worker, slot).into(),
-                State::Suspended | State::Closed => return Poll::Ready(()),
+                State::Suspended => {
+                    if was_chosen {
+                        this.stay();
+                    }
+                    return Poll::Ready(());
+                }
+                State::Closed => return Poll::Ready(()),
             };
             let state = match transition {
                 Transition::Wait => {
@@ -147,8 +153,8 @@ impl<T: Transport, S: HttpService> Future for Connection<T, S> {
                 Transition::Park(io, read, since) => {
                     State::Parked(Parked::after_request(io, &read, since))
                 }
-                Transition::StartHttp1(io, read) => {
-                    State::Http1(Box::new(Http1::new(worker, slot, io, read)))
+                Transition::StartHttp1(io, read, since) => {
+                    State::Http1(Box::new(Http1::new(worker, slot, io, read, since)))
                 }
                 Transition::ResumeHttp1(io, handoff_to_hyper) => {
                     State::Http1(Box::new(Http1::resume(worker, io, *handoff_to_hyper)))

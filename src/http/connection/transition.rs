@@ -15,8 +15,8 @@ pub(super) enum Transition<T, S: HttpService> {
     /// Wait without a protocol. The bytes that were read are at most half an empty line. The
     /// connection has been idle since this moment.
     Park(T, Bytes, Moment),
-    /// Serve HTTP/1. These bytes were read.
-    StartHttp1(T, Bytes),
+    /// Serve HTTP/1. These bytes were read; part of a head among them has waited since this moment.
+    StartHttp1(T, Bytes, Moment),
     /// Serve HTTP/1 with hyper, where the fast path stopped.
     ResumeHttp1(T, Box<HyperHandoff<S>>),
     /// Serve HTTP/2. These bytes were read.

@@ -67,17 +67,15 @@ impl<L: IdlePoller, S: HttpService> IdleSet<L, S> {
         read: &Bytes,
     ) {
         let read = read.slice_ref(after_empty_lines(read));
+        let now = self.worker.server().clock.now();
         let state = match sniff_as(io.negotiated(), &read) {
             _ if is_blank(&read) => {
                 State::Parked(Parked::resumed(io, &read, info.received_any, info.since))
             }
-            Sniffed::Undecided => State::Parked(Parked::resumed(
-                io,
-                &read,
-                ReceivedAny::Yes,
-                self.worker.server().clock.now(),
-            )),
-            Sniffed::Http1 => State::Http1(Box::new(Http1::new(&self.worker, &slot, io, read))),
+            Sniffed::Undecided => State::Parked(Parked::resumed(io, &read, ReceivedAny::Yes, now)),
+            Sniffed::Http1 => {
+                State::Http1(Box::new(Http1::new(&self.worker, &slot, io, read, now)))
+            }
             Sniffed::Http2 => State::Http2(Box::new(Http2::new(&self.worker, &slot, io, read))),
         };
         self.resume(slot, state);

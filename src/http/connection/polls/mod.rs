@@ -393,6 +393,19 @@ async fn a_head_that_begins_like_a_preface_has_its_time_once() {
     assert!(output.starts_with("408"), "{output}");
 }
 
+// Half a head that came with a request for hyper had a second more than one that came alone (P15).
+#[tokio::test]
+async fn half_a_head_after_a_request_for_hyper_has_its_time_once() {
+    let mut world = World::new();
+    world.start().await;
+    world.send(b"OPTIONS / HTTP/1.1\r\nhost: a\r\n\r\nGET / HTTP/1.1\r\nho").await;
+    world.wait(9).await;
+    assert_eq!(http1(&world.wire().written), "200");
+    world.wait(1).await;
+    let output = http1(&world.wire().written);
+    assert!(output.contains("408"), "{output}");
+}
+
 // Over TLS the time of a head begins with the first part of its record, and is not given twice. It
 // is that of the first head in the record alone.
 #[tokio::test]
