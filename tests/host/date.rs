@@ -56,7 +56,7 @@ fn http2_head(http2: &mut Http2, path: &str) -> usize {
 
 // The system clock was set back by an hour. Responses through hyper and over HTTP/2 had the old
 // time for that hour, while responses of the fast path had the new one. Every response must follow
-// the clock within a second.
+// the clock within a second. Later the 400 of hyper had no date if a response preceded it at once.
 #[test]
 fn a_changed_clock_shows_on_every_response_within_a_second() {
     const BEFORE: (u64, &str) = (784_111_777, "Sun, 06 Nov 1994 08:49:37 GMT");
@@ -94,10 +94,19 @@ fn a_changed_clock_shows_on_every_response_within_a_second() {
                 client.get(path).header("date") == Some(text)
             });
         }
-        let mut garbage = Client::connect(app.main);
-        garbage.send("GET / HTTP/1.1\r\nno colon\r\n\r\n");
-        let refused = garbage.answer();
-        assert_eq!((refused.status, refused.header("date")), (400, Some(text)), "{refused:?}");
+        for (before, responses) in [
+            ("", 0),
+            ("OPTIONS /nothing HTTP/1.1\r\nhost: t\r\n\r\n", 1),
+            ("OPTIONS /nothing HTTP/1.0\r\nconnection: keep-alive\r\n\r\n", 1),
+        ] {
+            let mut garbage = Client::connect(app.main);
+            garbage.send(&format!("{before}GET / HTTP/1.1\r\nno colon\r\n\r\n"));
+            for _ in 0..responses {
+                assert_eq!(garbage.answer().header("date"), Some(text), "{before}");
+            }
+            let refused = garbage.answer();
+            assert_eq!((refused.status, refused.header("date")), (400, Some(text)), "{before}");
+        }
         assert_eq!(app.probe("/liveness").header("date"), Some(text));
         if set != BEFORE.0 {
             let head = http2_head(&mut http2, "/");

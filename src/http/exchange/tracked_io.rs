@@ -47,8 +47,11 @@ pub(crate) struct TrackedIo<T: Transport> {
 /// Whether the wait is for a long stream, and the wait for its abort.
 type Ending = (bool, Pin<Box<WaitForCancellationFutureOwned>>);
 
-/// The first bytes of a response that hyper makes itself.
-const ERROR_PREFIX: &[u8] = b"HTTP/1.1 4";
+/// The first bytes of a response that hyper makes itself. The version is that of the request before.
+const ERROR_PREFIXES: [&[u8]; 2] = [b"HTTP/1.1 4", b"HTTP/1.0 4"];
+
+/// In each head of ours and in none of hyper's.
+const DATE_FIELD: &[u8] = b"\r\ndate: ";
 
 /// The interim response that hyper makes. It is no part of the response.
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
@@ -196,13 +199,15 @@ impl<T: Transport> TrackedIo<T> {
     }
 
     /// Whether hyper makes the response itself, to a head that it cannot parse: no service call is
-    /// waiting for a response.
-    fn is_made_by_hyper(&self) -> bool {
+    /// waiting for a response, and no earlier one is partly written.
+    fn is_made_by_hyper(&self, bytes: &[u8]) -> bool {
         let connection = &self.connection;
-        connection.protocol == Protocol::Http1
+        ERROR_PREFIXES.iter().any(|prefix| bytes.starts_with(prefix))
+            && connection.protocol == Protocol::Http1
             && !connection.is_in_flight()
-            && !connection.responses.has_unflushed()
+            && (!connection.responses.has_unflushed() || connection.io.is_flushed())
             && !connection.upgrade.is_upgraded()
+            && !bytes.windows(DATE_FIELD.len()).any(|field| field == DATE_FIELD)
     }
 
     /// Writes a head that hyper made and adds a date to it (RFC 9110 §6.6.1).
@@ -366,7 +371,7 @@ impl<T: Transport> AsyncWrite for TrackedIo<T> {
         this.poll_ending(cx)?;
         this.peek_if_requested(cx)?;
         ready!(this.poll_unwritten(cx))?;
-        if bytes.starts_with(ERROR_PREFIX) && this.is_made_by_hyper() {
+        if this.is_made_by_hyper(bytes) {
             return this.write_dated(cx, bytes);
         }
         if bytes == CONTINUE {
@@ -389,8 +394,7 @@ impl<T: Transport> AsyncWrite for TrackedIo<T> {
         this.peek_if_requested(cx)?;
         ready!(this.poll_unwritten(cx))?;
         if let [bytes] = slices
-            && bytes.starts_with(ERROR_PREFIX)
-            && this.is_made_by_hyper()
+            && this.is_made_by_hyper(bytes)
         {
             return this.write_dated(cx, bytes);
         }

@@ -1,7 +1,7 @@
 //! The time that a client may make no progress with a response or a request body (P6, P15).
 
 use super::limits::{Limits, PROGRESS_WAIT};
-use crate::lifecycle::Moment;
+use crate::lifecycle::{Moment, Phase};
 use std::time::Duration;
 
 /// The wait that a client exceeded.
@@ -24,6 +24,12 @@ impl ClientTimeout {
             Self::Send => limits.send_timeout,
             Self::Body => limits.body_timeout,
         }
+    }
+
+    /// The limit that applies in this phase.
+    pub(super) fn limit_in(self, phase: Phase, limits: &Limits) -> Duration {
+        let limit = self.limit(limits);
+        if phase >= Phase::Draining { limit.min(PROGRESS_WAIT) } else { limit }
     }
 }
 
@@ -63,5 +69,13 @@ mod tests {
                 "{since:?} {draining_since:?}"
             );
         }
+    }
+
+    // Of a client that was given up after 5 s of the drain, the log said that it had had 30 s (P13).
+    #[test]
+    fn the_limit_that_is_logged_is_that_of_the_phase() {
+        let limits = Limits::default();
+        let seconds = |phase| ClientTimeout::Send.limit_in(phase, &limits).as_secs();
+        assert_eq!([Phase::Serving, Phase::LameDuck, Phase::Draining].map(seconds), [30, 30, 5]);
     }
 }

@@ -373,7 +373,7 @@ impl ServerState {
             ClientTimeout::Body => self.metrics.body_timeouts.add_one(),
         }
         let Some(suppressed) = self.client_timeouts_logged.admit(self.clock.now()) else { return };
-        let limit_ms = millis(timeout.limit(&self.config.limits));
+        let limit_ms = millis(timeout.limit_in(self.phase(), &self.config.limits));
         let timeout = timeout.name();
         crate::log::warn!(timeout, limit_ms, %peer, path, suppressed, "client timed out");
     }
