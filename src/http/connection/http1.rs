@@ -241,6 +241,9 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
         let server = &worker.server();
         let connection = &self.connection;
         if !connection.io.is_write_blocked() {
+            if !connection.is_in_flight() && connection.bodies.is_body_awaited() {
+                return self.on_body_awaited(worker, slot, now);
+            }
             self.stall_timer.reset();
             let interval = if connection.io.has_read_ended() {
                 HALF_CLOSED_CHECK_INTERVAL
@@ -265,6 +268,30 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
         server.note_client_timeout(ClientTimeout::Send, slot.peer(), None);
         let abort_cause = server.stall_cause(since, ClientTimeout::Send, now);
         if self.cut(abort_cause) { Transition::Reset } else { Transition::Close }
+    }
+
+    /// The response has ended, and a task of the app waits for the rest of the request's body.
+    fn on_body_awaited(
+        &mut self,
+        worker: &WorkerContext<S>,
+        slot: &ConnectionSlot,
+        now: Moment,
+    ) -> Transition<T, S> {
+        let sample = ProgressSample { moved: [self.connection.io.read(), 0], unacknowledged: None };
+        let since = self.stall_timer.last_progress(sample, now);
+        let until = worker.server().gives_up(since, ClientTimeout::Body);
+        if now < until {
+            worker.wake_at(slot, until.min(now + CLIENT_CHECK_INTERVAL));
+            return Transition::Wait;
+        }
+        if self.connection.io.may_have_unread() {
+            slot.wake();
+            return Transition::Wait;
+        }
+        worker.server().note_client_timeout(ClientTimeout::Body, slot.peer(), None);
+        self.take_parts().map_or(Transition::Close, |(io, _)| {
+            Transition::linger(Lingering::after_response(io, Bytes::new()))
+        })
     }
 
     fn on_quiet(
@@ -354,7 +381,8 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
         if let Some(cause) = self.connection.responses.abort_cause() {
             return self.end_aborted(worker, io, cause);
         }
-        close_after_response(io, &read, &self.connection)
+        let is_shut = !self.connection.io.is_shutting_down();
+        close_after_response(io, &read, &self.connection, is_shut)
             .map_or(Transition::Close, Transition::linger)
     }
 

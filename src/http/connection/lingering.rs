@@ -231,7 +231,9 @@ impl<T: Transport> Lingering<T> {
         now: Moment,
     ) -> Acknowledgement {
         let unacknowledged = self.io.unacknowledged().unwrap_or(0);
-        if unacknowledged <= FIN_BYTES || self.response == Owed::No {
+        // A transport may still hold the end, such as the close_notify of TLS.
+        let has_sent = !matches!(self.step, Step::Writing | Step::Shutting);
+        if has_sent && unacknowledged <= FIN_BYTES || self.response == Owed::No {
             return Acknowledgement::Done;
         }
         if slot.makes_room() && self.end == Lingered::Close {
@@ -300,11 +302,13 @@ impl<T: Transport> Lingering<T> {
 }
 
 /// Decides how to close a connection whose last response was written and whose sending side is
-/// shut. `None`: it may be closed at once. `read`: bytes that were read after the last request.
+/// shut, unless the kernel had no place for its end (`is_shut`). `None`: it may be closed at once.
+/// `read`: bytes that were read after the last request.
 pub(super) fn close_after_response<T: Transport>(
     mut io: T,
     read: &Bytes,
     connection: &ConnectionState,
+    is_shut: bool,
 ) -> Option<Lingering<T>> {
     io.read_ahead();
     let is_own_unread = connection.bodies.is_body_unread() || connection.bodies.are_bodies_held();
@@ -327,7 +331,7 @@ pub(super) fn close_after_response<T: Transport>(
     // large to be sent at once.
     let is_at_risk = is_our_end
         || connection.server().caps().sent_at_once.is_exceeded_by(connection.io.written() as usize);
-    if is_at_risk && io.unacknowledged().is_some_and(|bytes| bytes > FIN_BYTES) {
+    if !is_shut || is_at_risk && io.unacknowledged().is_some_and(|bytes| bytes > FIN_BYTES) {
         // A request that crosses our FIN arrives before the acknowledgement of the FIN.
         let race = if is_our_end { Race::Open } else { Race::NotCounted };
         return Some(Lingering { race, ..Lingering::until_acked(io) });

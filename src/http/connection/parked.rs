@@ -400,6 +400,11 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
             cx.waker().wake_by_ref();
             return Transition::Wait;
         }
+        if io.peek() == Peek::Ended && self.request_bytes() == 0 {
+            // Its client has closed it, which the reactor has not reported yet.
+            io.end_cleanly();
+            return Transition::Close;
+        }
         let is_http2 = io.negotiated() == Negotiated::Http2;
         match self.request_bytes().max(u8::from(self.partial_record.is_some())) {
             0 if worker.server().phase() >= Phase::Draining => {

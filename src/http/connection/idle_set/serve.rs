@@ -119,9 +119,10 @@ impl<L: IdlePoller, S: HttpService> IdleSet<L, S> {
                 self.resume_http1(key, *fast_path.into_handoff(leftover.for_another_task()));
             }
             FastPathOutcome::LastSent(read) => {
-                let _ = Pin::new(io).poll_shutdown(cx);
+                let is_shut = Pin::new(io).poll_shutdown(cx).is_ready();
                 let Some((_, slot, io, more)) = self.remove(key) else { return };
-                match close_after_response(io, &joined(read, more), fast_path.connection()) {
+                let read = joined(read, more);
+                match close_after_response(io, &read, fast_path.connection(), is_shut) {
                     Some(lingering) => self.resume(slot, State::Lingering(Box::new(lingering))),
                     None => self.count_closed(),
                 }

@@ -139,8 +139,8 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
             | FastPathOutcome::Waits
             | FastPathOutcome::Disconnected => Transition::Close,
             FastPathOutcome::LastSent(read) => {
-                let _ = Pin::new(&mut io).poll_shutdown(cx);
-                close_after_response(io, &read, fast_path.connection())
+                let is_shut = Pin::new(&mut io).poll_shutdown(cx).is_ready();
+                close_after_response(io, &read, fast_path.connection(), is_shut)
                     .map_or(Transition::Close, Transition::linger)
             }
             FastPathOutcome::Fallback(leftover) => {

@@ -122,6 +122,40 @@ async fn an_empty_line_before_an_announced_close_is_not_counted() {
     }
 }
 
+// Over TLS the kernel had no place for the close_notify that follows the last response. The
+// connection was closed without one, as if the response had been cut (P5d).
+#[tokio::test]
+async fn the_end_after_a_last_response_waits_for_a_place() {
+    for method in ["GET", "OPTIONS"] {
+        let mut world = World::new();
+        world.start().await;
+        world.wire().hold_shutdown(true);
+        let last = format!("{method} / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n");
+        world.send(last.as_bytes()).await;
+        assert_eq!(http1(&world.wire().written), "200c");
+        assert!(!world.has_ended(), "{method}");
+        world.wire().hold_shutdown(false);
+        world.settle().await;
+        assert!(world.wire().shut, "{method}");
+        world.wait(1).await;
+        assert!(world.has_ended(), "{method}");
+    }
+}
+
+// A client had closed its idle connection, which the reactor had not reported yet as the drain
+// began. The close was counted as one of the shutdown's that no response had announced (P13).
+#[tokio::test]
+async fn a_close_of_the_client_is_none_of_the_shutdown() {
+    let mut world = World::new();
+    world.start().await;
+    world.send(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    world.wire().late_reads = 2;
+    world.wire().end();
+    world.enter(Stage::Draining).await;
+    assert!(world.has_ended());
+    assert_eq!(world.connections().unannounced, 0);
+}
+
 // A client of HTTP/2 shut its side before a response was complete, or as its last part waited to be
 // written. hyper threw the rest away, and over TLS a close_notify followed all the same (P5d).
 #[tokio::test]

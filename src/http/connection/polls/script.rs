@@ -30,6 +30,8 @@ pub(super) struct Wire {
     pub(super) late_reads: usize,
     /// Flushes wait, as those of TLS for ciphertext that the kernel has not taken.
     flush_waits: bool,
+    /// The end of the sending side waits, as that of TLS for a close_notify.
+    shutdown_waits: bool,
     /// Bytes that one read returns at most.
     pub(super) piece: usize,
     /// Bytes that one write takes at most.
@@ -82,6 +84,7 @@ pub(super) fn script() -> (Script, Arc<Mutex<Wire>>) {
         header: 0,
         late_reads: 0,
         flush_waits: false,
+        shutdown_waits: false,
         piece: usize::MAX,
         write_piece: usize::MAX,
         is_vectored: false,
@@ -142,6 +145,12 @@ impl Wire {
     /// Flushes wait from now on, or no more.
     pub(super) fn hold_flushes(&mut self, flush_waits: bool) {
         self.flush_waits = flush_waits;
+        self.wake_writer();
+    }
+
+    /// The end of the sending side waits from now on, or no more.
+    pub(super) fn hold_shutdown(&mut self, shutdown_waits: bool) {
+        self.shutdown_waits = shutdown_waits;
         self.wake_writer();
     }
 
@@ -264,7 +273,7 @@ impl AsyncWrite for Script {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut wire = self.wire();
-        if wire.flush_waits {
+        if wire.flush_waits || wire.shutdown_waits {
             wire.writer = Some(cx.waker().clone());
             return Poll::Pending;
         }
