@@ -303,6 +303,7 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
         let called = self.connection.take_called();
         self.stall_timer.reset();
         self.connection.responses.record_responses_in(slot);
+        slot.record_sent(self.connection.io.sent());
         if called {
             // The bytes that were read since the call were the request's body. A next head that
             // came with them stays in hyper's buffer, and is found there when the connection is

@@ -277,7 +277,12 @@ impl<T: Transport> Lingering<T> {
                 Step::Discarding => {
                     let mut unread = ReadBuf::new(&mut discard);
                     match io.poll_read(cx, &mut unread) {
-                        Poll::Ready(Ok(())) if unread.filled().is_empty() => return Poll::Ready(()),
+                        // The client sends nothing more, and may still receive.
+                        Poll::Ready(Ok(())) if unread.filled().is_empty() => {
+                            self.min_wait = Duration::ZERO;
+                            self.until = None;
+                            self.step = Step::Acknowledging;
+                        }
                         Poll::Ready(Ok(()))
                             if self.race == Race::Open && !is_blank(unread.filled()) =>
                         {
@@ -330,7 +335,7 @@ pub(super) fn close_after_response<T: Transport>(
     // not find undelivered bytes. The same holds if the client ends it and the response was too
     // large to be sent at once.
     let is_at_risk = is_our_end
-        || connection.server().caps().sent_at_once.is_exceeded_by(connection.io.written() as usize);
+        || connection.server().caps().sent_at_once.is_exceeded_by(connection.io.sent() as usize);
     if !is_shut || is_at_risk && io.unacknowledged().is_some_and(|bytes| bytes > FIN_BYTES) {
         // A request that crosses our FIN arrives before the acknowledgement of the FIN.
         let race = if is_our_end { Race::Open } else { Race::NotCounted };

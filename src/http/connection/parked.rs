@@ -182,7 +182,7 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
                     let bytes = after_empty_lines(buf.filled());
                     if is_blank(bytes) {
                         if read == 0 {
-                            return self.end_cleanly();
+                            return self.on_client_ended(slot, caps);
                         }
                         // No request yet, so the wait continues. Empty lines use up the poll's
                         // budget, so that a client cannot hold the task with them.
@@ -342,11 +342,15 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
         self.fast_path.as_ref().is_some_and(|fast_path| fast_path.connection().has_stream())
     }
 
-    /// Closes a connection whose client has ended its side between two requests.
-    fn end_cleanly(&mut self) -> Transition<T, S> {
-        if let Some(io) = &mut self.io {
-            io.end_cleanly();
+    /// Closes a connection whose client has ended its side between two requests. It may still
+    /// receive the last response.
+    fn on_client_ended(&mut self, slot: &ConnectionSlot, caps: &Caps) -> Transition<T, S> {
+        let Some(mut io) = self.io.take() else { return Transition::Close };
+        let may_wait = caps.sent_at_once.is_exceeded_by(slot.sent() as usize);
+        if may_wait && io.unacknowledged().is_some_and(|bytes| bytes > 0) {
+            return Transition::linger(Lingering::until_acked(io));
         }
+        io.end_cleanly();
         Transition::Close
     }
 

@@ -82,7 +82,7 @@ impl ConnectionState {
             in_flight: AtomicU32::new(0),
             streams: AtomicU32::new(0),
             handlers_running: AtomicU32::new(0),
-            io: IoState::new(),
+            io: IoState::new(slot.sent()),
             responses: ResponsesState::new(slot),
             bodies: RequestBodies::default(),
             upgrade: UpgradeState::default(),

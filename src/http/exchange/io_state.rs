@@ -18,6 +18,8 @@ pub(crate) struct IoState {
     read: AtomicU64,
     /// Bytes written by hyper since it last called the service.
     pub(super) written: AtomicU64,
+    /// Bytes written since the connection began, or since it was last without a task.
+    sent: AtomicU64,
     /// The frames that an HTTP/2 client has sent.
     pub(crate) inflow: Inflow,
     /// The last write for hyper was not accepted by the kernel.
@@ -56,12 +58,14 @@ enum FinalRead {
 }
 
 impl IoState {
-    pub(super) fn new() -> Self {
+    /// `sent`: the bytes that were written on the connection before.
+    pub(super) fn new(sent: u64) -> Self {
         Self {
             flushed: AtomicBool::new(true),
             received: AtomicBool::new(false),
             read: AtomicU64::new(0),
             written: AtomicU64::new(0),
+            sent: AtomicU64::new(sent),
             inflow: Inflow::default(),
             write_blocked: AtomicBool::new(false),
             blocked: AtomicBool::new(false),
@@ -100,6 +104,15 @@ impl IoState {
         self.write_blocked.store(false, Relaxed);
         self.unacknowledged_is_current.store(false, Relaxed);
         self.written.store(self.written() + bytes as u64, Relaxed);
+        self.on_sent(bytes);
+    }
+
+    pub(crate) fn on_sent(&self, bytes: usize) {
+        self.sent.store(self.sent() + bytes as u64, Relaxed);
+    }
+
+    pub(crate) fn sent(&self) -> u64 {
+        self.sent.load(Relaxed)
     }
 
     pub(super) fn on_unacknowledged(&self, bytes: usize) {
@@ -253,7 +266,7 @@ mod tests {
     // client would be given up (P6).
     #[test]
     fn a_timeout_takes_effect_after_one_read_that_found_nothing() {
-        let io = IoState::new();
+        let io = IoState::new(0);
         assert!(io.may_have_unread());
         assert!(io.is_final_read_wanted());
         assert!(!io.may_have_unread(), "hyper does not read");

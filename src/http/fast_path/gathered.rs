@@ -108,10 +108,8 @@ impl Gathered {
                 Poll::Pending => break,
             }
         }
-        if !self.long_body.is_empty() {
-            // A later close looks for what the client has not acknowledged.
-            unflushed.connection().io.on_written(written);
-        }
+        // A later close looks for what the client has not acknowledged.
+        unflushed.connection().io.on_sent(written);
         match Pin::new(io).poll_flush(cx) {
             Poll::Ready(Ok(())) => {}
             Poll::Ready(Err(_)) => return self.disconnect(),

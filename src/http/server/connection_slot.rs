@@ -38,6 +38,7 @@ pub(crate) struct ConnectionSlot {
     /// Set by [`Self::make_room`].
     makes_room: AtomicBool,
     closed: AtomicBool,
+    sent: AtomicU64,
     sends_large: AtomicBool,
 }
 
@@ -76,6 +77,7 @@ impl ConnectionSlot {
             evicted: AtomicBool::new(false),
             makes_room: AtomicBool::new(false),
             closed: AtomicBool::new(false),
+            sent: AtomicU64::new(0),
             sends_large: AtomicBool::new(false),
         }
     }
@@ -221,6 +223,15 @@ impl ConnectionSlot {
 
     pub(crate) fn has_announced(&self) -> bool {
         self.announced.load(Relaxed)
+    }
+
+    /// Records for the next protocol state of the connection how many bytes were written.
+    pub(crate) fn record_sent(&self, bytes: u64) {
+        self.sent.store(bytes, Relaxed);
+    }
+
+    pub(crate) fn sent(&self) -> u64 {
+        self.sent.load(Relaxed)
     }
 
     pub(crate) fn mark_closed(&self) {

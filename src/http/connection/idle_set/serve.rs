@@ -90,7 +90,8 @@ impl<L: IdlePoller, S: HttpService> IdleSet<L, S> {
         match Pin::new(&mut *io).poll_read(cx, &mut buf) {
             Poll::Pending => return self.wake_if_buffered(key),
             Poll::Ready(Ok(())) if !buf.filled().is_empty() => {}
-            Poll::Ready(Ok(()) | Err(_)) => return self.close(key),
+            Poll::Ready(Ok(())) => return self.on_client_ended(key),
+            Poll::Ready(Err(_)) => return self.close(key),
         }
         let read = after_empty_lines(buf.filled());
         if read.is_empty() {

@@ -188,6 +188,16 @@ impl<L: IdlePoller, S: HttpService> IdleSet<L, S> {
         self.resume(slot, State::Lingering(Box::new(lingering)));
     }
 
+    /// Closes a connection whose client has ended its side. It may still receive the last response.
+    pub(super) fn on_client_ended(&mut self, key: usize) {
+        let Some(IdleConnection { io, info }) = self.connections.get(key) else { return };
+        if !info.delivered && io.unacknowledged().is_some_and(|bytes| bytes > 0) {
+            self.resume_closing(key, Race::NotCounted);
+        } else {
+            self.close(key);
+        }
+    }
+
     /// Checks whether the client has received the last response, or goes on receiving it (P15).
     fn check_delivery(&mut self, key: usize, now: Moment) {
         let Some(IdleConnection { io, info }) = self.connections.get_mut(key) else { return };

@@ -104,6 +104,7 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
         self.delivery = Delivery::default();
         if let Some(fast_path) = &self.fast_path {
             fast_path.connection().responses.record_responses_in(slot);
+            slot.record_sent(fast_path.connection().io.sent());
         }
         if worker.over_fast_path_limit() {
             self.fast_path = None;

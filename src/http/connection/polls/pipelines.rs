@@ -233,6 +233,33 @@ async fn nor_the_response_to_a_request_that_had_its_outcome() {
     assert_eq!((requests.finished, requests.timed_out, requests.gone), (1, 1, 1));
 }
 
+// A client that had received nothing of its responses shut its side, or asked for a close with a
+// short response. The connection was closed at once, and the kernel kept megabytes of it for minutes
+// that no limit counted (P15).
+#[tokio::test]
+async fn unread_responses_are_given_up_however_their_client_ends() {
+    const OPTIONS: &[u8] = b"OPTIONS /large HTTP/1.1\r\nhost: a\r\n\r\n";
+    const LAST: &[u8] = b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
+    let many = [&MIDDLING.repeat(3)[..], LAST].concat();
+    for (requests, ends) in
+        [(LARGE, true), (OPTIONS, true), (&[LARGE, LAST].concat(), false), (&many, false)]
+    {
+        let limits = Limits::default().send_timeout(Duration::from_secs(2));
+        let mut world = World::with_limits(limits);
+        world.start().await;
+        world.wire().stop_receiving(usize::MAX);
+        world.send(requests).await;
+        if ends {
+            world.wire().end();
+            world.settle().await;
+        }
+        assert!(!world.has_ended(), "{}", requests.escape_ascii());
+        world.wait(6).await;
+        assert_eq!(world.wire().how_it_ended(), End::Reset, "{}", requests.escape_ascii());
+        assert_eq!(world.connections().send_timeouts, 1);
+    }
+}
+
 // The part that had left without hyper was not counted, and the connection ended with a FIN (P5d).
 #[tokio::test]
 async fn a_response_that_left_in_part_is_reset_if_its_client_shuts_its_side_and_is_dropped() {
