@@ -168,6 +168,7 @@ impl Connection<'_> {
                 self.text(head, "404 Not Found", "not found")
             }
             ("GET", "/") => self.pipelined(head),
+            ("GET", _) if self.has("each path is the same") => self.page(),
             ("GET", "/slow") => self.slow(head, Duration::from_millis(number)),
             ("POST", "/echo") => self.echo(head),
             ("GET", "/stream") => self.stream(head, Duration::from_millis(number)),
@@ -189,6 +190,16 @@ impl Connection<'_> {
             format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\n{close}\r\n{body}");
         self.write(response.as_bytes())?;
         Ok(closes)
+    }
+
+    /// A page of 150 kB, for which half a second passes before each half.
+    fn page(&mut self) -> Step<bool> {
+        let half = "x".repeat(75_000);
+        thread::sleep(500 * MS);
+        self.write(format!("HTTP/1.1 200 OK\r\ncontent-length: 150000\r\n\r\n{half}").as_bytes())?;
+        thread::sleep(500 * MS);
+        self.write(half.as_bytes())?;
+        Ok(false)
     }
 
     /// Hello world.

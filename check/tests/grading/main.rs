@@ -105,6 +105,18 @@ fn graded(fault: &str, options: &[&str]) -> Report {
     grade_by(arguments.chain([this.as_str()]).chain(role).chain([fault.as_str()])).unwrap()
 }
 
+// A server that responds to every path with a large page after a second was taken for one with
+// `--slow`, `--stream` and `--big`. It was blamed for responses that it had completed.
+#[test]
+fn a_server_that_responds_to_every_path_in_the_same_way_has_no_routes() {
+    let _turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let only = ["--only=cut/*", "--only=request/stream", "--only=request/slow-reader"];
+    let report = graded("each path is the same", &[&only[..], &["--repeat=1"]].concat());
+    let text = format(&report, Format::Human, true);
+    let is_skipped = |verdict: &Verdict| matches!(verdict, Verdict::Skip(_));
+    assert!(report.graded.iter().all(|graded| is_skipped(&graded.verdict)), "{text}");
+}
+
 fn failed(report: &Report) -> BTreeSet<&'static str> {
     let failed = |verdict: &Verdict| matches!(verdict, Verdict::Fail | Verdict::Broken(_));
     let failed = report.graded.iter().filter(|graded| failed(&graded.verdict));
