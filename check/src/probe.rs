@@ -149,8 +149,10 @@ struct Probe<'a> {
 
 impl Probe<'_> {
     fn client(&self) -> Result<Client, String> {
-        Client::connect(self.server.address, MAX_WAIT)
-            .map_err(|error| format!("cannot connect to {}: {error}", self.server.address))
+        let mut client = Client::connect(self.server.address, MAX_WAIT)
+            .map_err(|error| format!("cannot connect to {}: {error}", self.server.address))?;
+        client.set_deadline(Instant::now() + MAX_WAIT);
+        Ok(client)
     }
 
     fn request(&self, bytes: &str) -> Result<Response, String> {
@@ -277,6 +279,7 @@ impl Probe<'_> {
             let failed = |_| End::Malformed;
             let mut client =
                 http2::Client::connect(self.server.address, HTTP2_PATIENCE).map_err(failed)?;
+            client.connection().set_deadline(Instant::now() + MAX_WAIT);
             client.read_everything().map_err(failed)?;
             let first = client.next_frame()?;
             if first.kind != http2::SETTINGS {

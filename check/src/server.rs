@@ -288,6 +288,7 @@ impl Server {
 /// `None` if the connection was refused, or what happened after the connect.
 pub fn status_of(url: &Url) -> Result<u16, Option<String>> {
     let mut client = Client::connect(url.address, PROBE_MAX).map_err(|_| None)?;
+    client.set_deadline(Instant::now() + PROBE_MAX);
     let _ = client
         .send(format!("GET {} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n", url.path));
     client.response().map(|response| response.status).map_err(|end| Some(end.to_string()))

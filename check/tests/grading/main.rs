@@ -117,6 +117,15 @@ fn a_server_that_responds_to_every_path_in_the_same_way_has_no_routes() {
     assert!(report.graded.iter().all(|graded| is_skipped(&graded.verdict)), "{text}");
 }
 
+// A server whose `/stream` sends events for ever was probed for ever: no scenario was played.
+#[test]
+fn a_stream_without_an_end_is_no_route() {
+    let _turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let report = graded("endless stream", &["--only=request/stream", "--repeat=1"]);
+    let verdict = Verdict::Skip(Need::Stream.missing().to_owned());
+    assert_eq!(report.graded[0].verdict, verdict);
+}
+
 fn failed(report: &Report) -> BTreeSet<&'static str> {
     let failed = |verdict: &Verdict| matches!(verdict, Verdict::Fail | Verdict::Broken(_));
     let failed = report.graded.iter().filter(|graded| failed(&graded.verdict));
