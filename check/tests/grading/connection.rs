@@ -2,7 +2,7 @@
 
 use crate::{
     http2,
-    server::{Activity, DRAIN, LAME_DUCK, MS, Server, TICK, Wait},
+    server::{Activity, DRAIN, LAME_DUCK, MS, Server, TICK, Wait, crash},
 };
 use socket2::SockRef;
 use std::{
@@ -107,6 +107,9 @@ impl Connection<'_> {
             if let Some(end) = self.buffer.windows(4).position(|four| four == b"\r\n\r\n") {
                 let head: Vec<u8> = self.buffer.drain(..end + 4).collect();
                 return Ok(parse(&String::from_utf8_lossy(&head)));
+            }
+            if !self.buffer.is_empty() && self.has("crash by half a head") {
+                crash();
             }
             let was_stopping = self.server.is_stopping();
             let was_idle = self.buffer.is_empty() && self.activity == Activity::Idle;

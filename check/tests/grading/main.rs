@@ -177,6 +177,27 @@ fn a_route_that_is_gone_after_the_stop_is_a_loss() {
     assert_eq!(failed(&graded("404 after the stop", &options)), BTreeSet::from(names));
 }
 
+// A server that died of SIGPIPE when it logged its stop passed every scenario of the exit, and so
+// did one that had crashed before the stop was requested.
+#[test]
+fn a_crash_is_no_exit() {
+    let _turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let verdict = |fault: &str, only: &str| {
+        let report = graded(fault, &[only, "--repeat=1"]);
+        (report.graded[0].verdict.clone(), report.graded[0].findings.stories.concat())
+    };
+    for (fault, only, words) in [
+        ("crash at the stop", "--only=exit/silent", "it crashed after the stop"),
+        ("crash at the stop", "--only=signal/at-ready", "killed by SIGPIPE"),
+        ("crash by EMFILE", "--only=exit/descriptors", "it ended before the stop"),
+    ] {
+        let (verdict, stories) = verdict(fault, only);
+        assert!(verdict == Verdict::Fail && stories.contains(words), "{only}: {stories}");
+    }
+    let (verdict, _) = verdict("crash by half a head", "--only=exit/silent");
+    assert!(matches!(&verdict, Verdict::Broken(why) if why.contains("SIGPIPE")), "{verdict:?}");
+}
+
 /// Scenarios that a fault fails besides its own, since they see the same loss.
 fn also(fault: &str) -> &'static [&'static str] {
     match fault {

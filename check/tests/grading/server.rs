@@ -3,7 +3,11 @@
 
 use crate::connection;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use signal_hook::{consts::SIGTERM, flag, low_level::pipe};
+use signal_hook::{
+    consts::{SIGPIPE, SIGTERM},
+    flag,
+    low_level::pipe,
+};
 use socket2::{Domain, Protocol, SockFilter, SockRef, Socket, Type};
 use std::{
     io::{self, Read, Write},
@@ -230,6 +234,9 @@ fn accept_one(listener: &TcpListener, server: &Arc<Server>) -> bool {
     let stream = loop {
         match listener.accept() {
             Ok((stream, _)) => break stream,
+            Err(error) if error.raw_os_error() == Some(24) && server.has("crash by EMFILE") => {
+                crash();
+            }
             // EMFILE ends the thread that accepts, and that would stop the server.
             Err(error) if error.raw_os_error() == Some(24) && server.has("exit/descriptors") => {
                 thread::park();
@@ -244,8 +251,17 @@ fn accept_one(listener: &TcpListener, server: &Arc<Server>) -> bool {
     true
 }
 
+/// Ends the process as a write to a closed pipe does.
+pub(crate) fn crash() -> ! {
+    let _ = signal_hook::low_level::emulate_default_handler(SIGPIPE);
+    process::exit(0)
+}
+
 /// Keeps new connections out, serves the queue, and closes the listener.
 fn close(listener: TcpListener, server: &Arc<Server>) {
+    if server.has("crash at the stop") {
+        crash();
+    }
     if server.has("drain/backlog") {
         return drop(listener);
     }
