@@ -115,13 +115,13 @@ impl<'a> Trial<'a> {
         }
     }
 
-    /// Plays the scenario. If the stop command has failed, it has found nothing.
+    /// Plays the scenario. If the stop command or request has failed, it has found nothing.
     ///
     /// # Errors
     /// If it does not apply, or could not be tried.
     pub fn play(&mut self, scenario: &Scenario) -> Result<(), Abort> {
         let played = (scenario.play)(self);
-        if let Some(Err(why)) = self.server.as_mut().map(Server::judge_stop_command) {
+        if let Some(Err(why)) = self.server.as_mut().map(Server::judge_stop) {
             self.findings = Findings::default();
             return Err(Abort::Broken(why));
         }

@@ -313,6 +313,23 @@ fn a_scenario_whose_stop_command_fails_could_not_be_tried() {
     }
 }
 
+// A server that responds to the stop request after its drain was not tried: the check waited for
+// the response, and found nothing wrong in a lame duck delay that was over.
+#[test]
+fn the_response_to_a_stop_request_is_not_waited_for() {
+    let _turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let only = ["--only=exit/code", "--only=lame-duck/new-connection", "--repeat=1"];
+    let stop = "--stop=http:POST:127.0.0.1:{port2}/stop";
+    let report = graded("none", &[&[stop], &only[..]].concat());
+    let text = format(&report, Format::Human, true);
+    assert_eq!(report.exit_code(true), 0, "{text}");
+    assert!(report.graded.iter().all(|graded| graded.findings.tries > 0), "{text}");
+    let report = graded("none", &[&["--stop=http:POST:127.0.0.1:{port2}/x"], &only[..]].concat());
+    for graded in &report.graded {
+        assert_eq!(graded.verdict, Verdict::Broken("the stop request: 404".to_owned()));
+    }
+}
+
 const HELLO: &str = r#"
 import os
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer

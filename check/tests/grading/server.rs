@@ -318,7 +318,12 @@ fn serve_probes(listener: TcpListener, server: &Arc<Server>) {
             "ready/fails-first at-close" => LAME_DUCK,
             _ => Duration::ZERO,
         };
-        let is_live = read_some(&mut stream).is_ok_and(|request| request.starts_with("GET /live "));
+        let request = read_some(&mut stream).unwrap_or_default();
+        if request.starts_with("POST ") {
+            stop_by(stream, request.starts_with("POST /stop "));
+            continue;
+        }
+        let is_live = request.starts_with("GET /live ");
         let is_ready = !server.is_stopping() || server.since_stop() < late;
         let status = if is_live || is_ready { "200 OK" } else { "503 Service Unavailable" };
         if server.has("signal/at-ready") && !std::mem::replace(&mut was_probed, true) {
@@ -328,6 +333,18 @@ fn serve_probes(listener: TcpListener, server: &Arc<Server>) {
         let _ =
             write!(stream, "HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
     }
+}
+
+/// Begins the stop, and responds after the lame duck delay. Another path is no stop.
+fn stop_by(mut stream: TcpStream, is_stop: bool) {
+    if is_stop {
+        signal_hook::low_level::raise(SIGTERM).unwrap();
+    }
+    thread::spawn(move || {
+        let (status, delay) = if is_stop { ("200 OK", 2 * LAME_DUCK) } else { ("404 No", MS) };
+        thread::sleep(delay);
+        let _ = write!(stream, "HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n");
+    });
 }
 
 fn read_some(stream: &mut TcpStream) -> io::Result<String> {
