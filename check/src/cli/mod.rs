@@ -35,6 +35,8 @@ use under_load::{RolloutArgs, SoakArgs, restart_under_load, roll_out};
 /// Grades the shutdown of any HTTP server process, in any language.
 #[derive(Debug, Parser)]
 #[command(name = "lameduck-check", version, arg_required_else_help = true)]
+// The options of a list can be replaced by those that follow.
+#[command(args_override_self = true)]
 struct Cli {
     #[command(subcommand)]
     command: Action,
@@ -207,9 +209,30 @@ where
     I: IntoIterator<Item = T>,
     T: Into<OsString> + Clone,
 {
-    let cli = Cli::try_parse_from(arguments).map_err(|error| error.to_string())?;
-    match cli.command {
-        Action::Run(args) => args.grade(&Progress::silent()),
+    parse_run(arguments)?.grade(&Progress::silent())
+}
+
+/// Checks a command line, which begins with `run`, for a command that keeps no evidence.
+///
+/// # Errors
+/// What is wrong with it.
+pub(crate) fn expect_run(arguments: Vec<String>) -> Result<(), String> {
+    let args = parse_run(arguments)?;
+    args.selection.scenarios()?;
+    args.server.target()?;
+    if args.evidence.is_some() {
+        return Err("--evidence: only `run` keeps it".to_owned());
+    }
+    Ok(())
+}
+
+fn parse_run<I, T>(arguments: I) -> Result<Box<RunArgs>, String>
+where
+    I: IntoIterator<Item = T>,
+    T: Into<OsString> + Clone,
+{
+    match Cli::try_parse_from(arguments).map_err(|error| error.to_string())?.command {
+        Action::Run(args) => Ok(args),
         Action::List(_)
         | Action::Explain { .. }
         | Action::Soak(_)
