@@ -388,12 +388,21 @@ mod tests {
         }
     }
 
-    // A soak without a restart succeeded, whatever the server.
+    // A soak without a restart or a client succeeded, whatever the server, and so did a rollout
+    // without a restart.
     #[test]
-    fn a_soak_has_a_restart() {
-        let command = ["lameduck-check", "soak", "--restarts", "0", "--", "true"];
-        let error = Cli::try_parse_from(command).unwrap_err();
-        assert!(error.to_string().contains("from 1 on") && error.exit_code() == 2, "{error}");
+    fn a_load_has_clients_and_a_restart() {
+        for (command, flag) in
+            [("soak", "--restarts"), ("soak", "--clients"), ("rollout", "--restarts")]
+        {
+            let command = ["lameduck-check", command, flag, "0", "--", "true"];
+            let error = Cli::try_parse_from(command).unwrap_err();
+            assert!(error.to_string().contains(flag) && error.exit_code() == 2, "{error}");
+        }
+        let none = ["rollout", "--keeping=0", "--per-request=0", "--", "true"];
+        let cli = Cli::try_parse_from(["lameduck-check"].into_iter().chain(none)).unwrap();
+        let Action::Rollout(args) = cli.command else { panic!("{cli:?}") };
+        assert!(roll_out(&args).unwrap_err().contains("needs a client"));
     }
 
     // A server that speaks TLS lost every request: the clients of these commands sent plain text.
