@@ -263,6 +263,14 @@ impl Connection<'_> {
         let head = format!("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n{close}\r\n");
         self.write(head.as_bytes())?;
         let span = if self.has("endless stream") { Duration::MAX } else { span };
+        if self.has("five parts") {
+            for n in 0..5 {
+                thread::sleep(if n > 0 { span / 5 } else { Duration::ZERO });
+                self.write(b"5\r\npiece\r\n")?;
+            }
+            self.write(b"0\r\n\r\n")?;
+            return Ok(closes);
+        }
         let begin = Instant::now();
         let mut pieces = 0;
         while begin.elapsed() < span {

@@ -126,6 +126,14 @@ fn a_stream_without_an_end_is_no_route() {
     assert_eq!(report.graded[0].verdict, verdict);
 }
 
+// A server whose body of five parts begins with the first one takes 480 of 600 ms, and was blamed.
+#[test]
+fn a_stream_that_takes_less_than_its_time_is_whole() {
+    let _turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let report = graded("five parts", &["--only=request/stream", "--repeat=1"]);
+    assert_eq!(report.graded[0].verdict, Verdict::Pass, "{:?}", report.graded[0].findings.stories);
+}
+
 fn failed(report: &Report) -> BTreeSet<&'static str> {
     let failed = |verdict: &Verdict| matches!(verdict, Verdict::Fail | Verdict::Broken(_));
     let failed = report.graded.iter().filter(|graded| failed(&graded.verdict));
