@@ -260,10 +260,7 @@ fn expect_continue(trial: &mut Trial<'_>) -> Result<(), Abort> {
     trial.stop()?;
     trial.wait_until(ms(100));
     let _ = client.send("hello");
-    let mut response = client.response();
-    if response.as_ref().is_ok_and(|response| response.status == 100) {
-        response = client.response();
-    }
+    let response = client.response();
     // RFC 9110 §10.1.1: a server may refuse the expectation.
     let is_refusal = response.as_ref().is_ok_and(|response| response.status == 417);
     let holds = is_refusal || is_served(&response);
