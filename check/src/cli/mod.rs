@@ -219,6 +219,7 @@ where
 pub(crate) fn expect_run(arguments: Vec<String>) -> Result<(), String> {
     let args = parse_run(arguments)?;
     args.selection.scenarios()?;
+    args.expect_lame_duck()?;
     args.server.target()?;
     if args.evidence.is_some() {
         return Err("--evidence: only `run` keeps it".to_owned());
@@ -242,8 +243,16 @@ where
 }
 
 impl RunArgs {
+    /// Checks that there is time for what scenarios do in the lame duck delay.
+    fn expect_lame_duck(&self) -> Result<(), String> {
+        let why = "--lame-duck 0s: expected a time from 1ms on; a server that closes its listener \
+                   at the stop has --profile bare";
+        (!self.lame_duck.is_zero()).then_some(()).ok_or_else(|| why.to_owned())
+    }
+
     fn grade(&self, progress: &Progress) -> Result<Report, String> {
         let scenarios = self.selection.scenarios()?;
+        self.expect_lame_duck()?;
         let mut target = self.server.target()?;
         if let Some(folder) = &self.evidence {
             prepare(folder)?;
@@ -374,6 +383,8 @@ mod tests {
             // A longer time would overflow when it is added to an `Instant`.
             (&["--start", "18000000000000000000s", "--", "true"], "at most 1day"),
             (&["--lame-duck", "2days", "--", "true"], "at most 1day"),
+            // A server was blamed for what it closed when the delay was over.
+            (&["--lame-duck", "0s", "--", "true"], "has --profile bare"),
             // Refused before the run, whose report would be lost.
             (&["--evidence", "/dev/null/x", "--", "true", "{port}"], "--evidence /dev/null/x"),
             (&["--jobs", "0", "--", "true"], "from 1 to 64"),

@@ -2,6 +2,7 @@
 
 use crate::{
     scenario::{Grade, Need, Scenario, Weight},
+    scenarios::lame_duck::send_in_time,
     trial::{Abort, Trial, get, is_served, outcome, route},
 };
 use lameduck_wire::{
@@ -191,9 +192,7 @@ fn first_byte(trial: &mut Trial<'_>) -> Result<(), Abort> {
     thread::sleep(ms(50));
     trial.stop()?;
     trial.wait_until(trial.early(ms(50)));
-    for (client, _) in &mut clients {
-        let _ = client.send(&request);
-    }
+    send_in_time(trial, &mut clients, &request)?;
     expect_all(trial, clients);
     Ok(())
 }
