@@ -5,6 +5,7 @@ mod server_args;
 mod under_load;
 
 use crate::{
+    evidence::Evidence,
     formats::{Format, format},
     grading::{Effort, Report, grade},
     probe::examine,
@@ -290,10 +291,14 @@ fn run(args: &RunArgs) -> Result<ExitCode, String> {
     Ok(ExitCode::from(report.exit_code(args.strict)))
 }
 
-/// Creates the folder of the evidence before the run, which takes minutes.
+/// Creates the folder of the evidence before the run, which takes minutes, and removes what an
+/// earlier run has left in it.
 fn prepare(folder: &Path) -> Result<(), String> {
     let created = fs::create_dir_all(folder)
-        .and_then(|()| Ok(rustix::fs::access(folder, rustix::fs::Access::WRITE_OK)?));
+        .and_then(|()| Ok(rustix::fs::access(folder, rustix::fs::Access::WRITE_OK)?))
+        .and_then(|()| {
+            all().try_for_each(|scenario| Evidence::remove(&evidence_of(scenario, folder)))
+        });
     created.map_err(|error| format!("--evidence {}: {error}", folder.display()))
 }
 
@@ -301,11 +306,15 @@ fn write_evidence(report: &Report, folder: &Path) -> Result<(), String> {
     let failed = |error| format!("--evidence {}: {error}", folder.display());
     for graded in &report.graded {
         if let Some(evidence) = &graded.evidence {
-            let name = graded.scenario.name.replace('/', "-");
-            evidence.write(&folder.join(name)).map_err(failed)?;
+            evidence.write(&evidence_of(graded.scenario, folder)).map_err(failed)?;
         }
     }
     Ok(())
+}
+
+/// Returns the folder of the evidence of a scenario.
+fn evidence_of(scenario: &Scenario, folder: &Path) -> PathBuf {
+    folder.join(scenario.name.replace('/', "-"))
 }
 
 fn list(selection: &Selection) -> Result<ExitCode, String> {
@@ -358,9 +367,12 @@ fn print(text: &str) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Action, Cli, Selection, grade_by, restart_under_load, roll_out, slow_hint};
+    use super::{
+        Action, Cli, Selection, grade_by, prepare, restart_under_load, roll_out, slow_hint,
+    };
     use crate::target::Listen;
     use clap::{CommandFactory, Parser};
+    use std::fs;
 
     #[test]
     fn the_command_line_is_consistent() {
@@ -440,6 +452,20 @@ mod tests {
         assert!(slow_hint(&fixed, 4).is_some_and(|hint| hint.contains("{port} in the command, 4")));
         assert_eq!(slow_hint(&fixed, 1), None);
         assert_eq!(slow_hint(&Listen::Chosen { variables: Vec::new() }, 4), None);
+    }
+
+    // A scenario that passed had the evidence of a failure: that of the run before.
+    #[test]
+    fn evidence_of_an_earlier_run_is_removed() {
+        let folder = std::env::temp_dir().join(format!("lameduck-evidence-{}", std::process::id()));
+        let failure = folder.join("accept-backlog");
+        fs::create_dir_all(&failure).unwrap();
+        for file in [failure.join("timeline.svg"), folder.join("mine")] {
+            fs::write(file, "").unwrap();
+        }
+        prepare(&folder).unwrap();
+        assert!(!failure.exists() && folder.join("mine").exists());
+        fs::remove_dir_all(&folder).unwrap();
     }
 
     #[test]

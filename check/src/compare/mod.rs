@@ -339,7 +339,8 @@ mod tests {
             json!({"name": name, "install": "apt", "settings": "`none`", "source": "https://s",
                    "notes": ["A remark."]})
         };
-        let list = List::of(&json!({"servers": [entry("good"), entry("bad"), entry("absent")]}));
+        let servers = [entry("good"), entry("bad"), entry("absent"), entry("a & b <c>")];
+        let list = List::of(&json!({"servers": servers}));
         let list = list.unwrap();
         let result = |verdict: &str, story: &[&str]| {
             let scenario = json!({"name": "accept/backlog", "grade": "MUST", "verdict": verdict,
@@ -347,8 +348,8 @@ mod tests {
             json!({"version": "1.2", "report": {"scenarios": [scenario], "took_ms": 1000}})
         };
         let failed = result("fail", &["queued 1: the connection was reset"]);
-        let results: [Value; 3] =
-            [result("pass", &[]), failed, json!({"not_graded": "cannot run `absent` (apt)"})];
+        let absent = json!({"not_graded": "cannot run `absent` (apt)"});
+        let results: [Value; 4] = [result("pass", &[]), failed, absent, result("skip", &[])];
         let graded: Vec<_> = list.entries.iter().zip(results).collect();
         let text = page::format(&graded, "table.svg");
         for line in [
@@ -363,6 +364,7 @@ mod tests {
         }
         let svg = picture::draw(&graded);
         assert!(svg.contains("accept/backlog") && !svg.contains(">absent<"), "{svg}");
+        assert!(svg.contains(">a &amp; b &lt;c&gt;<"), "{svg}");
         assert_eq!(svg.matches("class=\"pass\"").count(), 1 + 1, "a cell and the legend");
     }
 }
