@@ -11,7 +11,7 @@ use crate::{
     probe::examine,
     process,
     progress::Progress,
-    scenario::{Scenario, all, matches},
+    scenario::{Need, Scenario, all, matches},
     target::{Listen, Profile},
 };
 use clap::{Args, Parser, Subcommand};
@@ -251,6 +251,13 @@ impl RunArgs {
         (!self.lame_duck.is_zero()).then_some(()).ok_or_else(|| why.to_owned())
     }
 
+    /// Returns a line for each scenario that may be tried.
+    fn listed(&self) -> Result<String, String> {
+        let mut scenarios = self.selection.scenarios()?;
+        scenarios.retain(|scenario| scenario.needs.contains(&Need::Tls) == self.server.tls);
+        Ok(lines(&scenarios, self.profile))
+    }
+
     fn grade(&self, progress: &Progress) -> Result<Report, String> {
         let scenarios = self.selection.scenarios()?;
         self.expect_lame_duck()?;
@@ -281,7 +288,8 @@ fn slow_hint(listen: &Listen, jobs: usize) -> Option<String> {
 
 fn run(args: &RunArgs) -> Result<ExitCode, String> {
     if args.list {
-        return list(&args.selection);
+        print(&args.listed()?)?;
+        return Ok(ExitCode::SUCCESS);
     }
     let report = args.grade(&Progress::on_terminal())?;
     print(&format(&report, args.format, args.strict))?;
@@ -318,18 +326,19 @@ fn evidence_of(scenario: &Scenario, folder: &Path) -> PathBuf {
 }
 
 fn list(selection: &Selection) -> Result<ExitCode, String> {
-    let width = if io::stdout().is_terminal() { 60 } else { 1000 };
-    let lines: String = selection
-        .scenarios()?
-        .into_iter()
-        .map(|scenario| {
-            let grade = scenario.weight.in_profile(Profile::Kubernetes);
-            let does: String = scenario.does.chars().take(width).collect();
-            format!("{:26} {grade:6} {does}\n", scenario.name)
-        })
-        .collect();
-    print(&lines)?;
+    print(&lines(&selection.scenarios()?, Profile::Kubernetes))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Returns a line for each scenario, with its grade.
+fn lines(scenarios: &[&Scenario], profile: Profile) -> String {
+    let width = if io::stdout().is_terminal() { 60 } else { 1000 };
+    let line = |scenario: &&Scenario| {
+        let grade = scenario.weight.in_profile(profile);
+        let does: String = scenario.does.chars().take(width).collect();
+        format!("{:26} {grade:6} {does}\n", scenario.name)
+    };
+    scenarios.iter().map(line).collect()
 }
 
 fn explain(name: &str) -> Result<ExitCode, String> {
@@ -368,7 +377,8 @@ fn print(text: &str) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::{
-        Action, Cli, Selection, grade_by, prepare, restart_under_load, roll_out, slow_hint,
+        Action, Cli, Selection, grade_by, parse_run, prepare, restart_under_load, roll_out,
+        slow_hint,
     };
     use crate::target::Listen;
     use clap::{CommandFactory, Parser};
@@ -466,6 +476,16 @@ mod tests {
         prepare(&folder).unwrap();
         assert!(!failure.exists() && folder.join("mine").exists());
         fs::remove_dir_all(&folder).unwrap();
+    }
+
+    // `run --list` had the grades of another profile, and scenarios that are not tried.
+    #[test]
+    fn what_would_be_tried_is_listed() {
+        let run = |words: &[&str]| parse_run([&["lameduck-check", "run"], words].concat()).unwrap();
+        let bare = run(&["--profile", "bare", "--only", "*/kept-connection"]).listed().unwrap();
+        assert!(bare.starts_with("lame-duck/kept-connection  INFO"), "{bare}");
+        let tls = run(&["--tls"]).listed().unwrap();
+        assert!(tls.lines().count() == 3 && tls.lines().all(|line| line.starts_with("tls/")));
     }
 
     #[test]

@@ -90,9 +90,9 @@ enum Behind {
 
 pub(super) fn restart_under_load(args: &SoakArgs) -> Result<ExitCode, String> {
     args.server.expect_plain_text("soak")?;
-    // A socket that is held needs no port.
+    // A socket that is held needs no port, and the server may not start without it.
     let target = match args.hand_over {
-        HandOver::Socket => args.server.target()?,
+        HandOver::Socket => args.server.trusted()?,
         HandOver::Restart | HandOver::ReusePort => args.server.examined()?,
     };
     let plan = Soak {

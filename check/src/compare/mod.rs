@@ -263,7 +263,7 @@ fn scenarios(result: &Value) -> &[Value] {
 
 #[cfg(test)]
 mod tests {
-    use super::{List, grade_all, page, picture, version_in};
+    use super::{List, expect_run, grade_all, page, picture, version_in};
     use serde_json::{Value, json};
     use std::{fs, path::Path};
 
@@ -288,6 +288,8 @@ mod tests {
         let list = List::read(&root.join("servers/servers.json")).unwrap();
         assert!(list.entries.len() >= 16);
         for entry in list.entries {
+            let options = [&list.options[..], &entry.options].concat();
+            expect_run(entry.arguments(&options, 1, root)).unwrap();
             assert!(entry.source.starts_with("https://") && !entry.settings.is_empty());
             assert!(!entry.command.is_empty() && !entry.version.is_empty(), "{}", entry.name);
         }
