@@ -133,7 +133,9 @@ fn row(track: &Track) -> Row {
                     Parsed::Complete(response, _) if *end == End::Closed => {
                         served(from, *at, response.status)
                     }
-                    _ => bar(from, *at, kind_of_rest(&received), end.to_string()),
+                    Parsed::Complete(..) | Parsed::Partial | Parsed::Malformed => {
+                        bar(from, *at, kind_of_rest(&received), end.to_string())
+                    }
                 });
             }
             Event::ConnectFailed(_) => marks.push((*at, Sign::Reset)),
@@ -262,7 +264,8 @@ mod tests {
         let stop = (ms(0), "SIGTERM".to_owned());
         std::thread::sleep(ms(2));
         track.record(Event::Connecting);
-        let ends = |marks: &[_]| picture("a", String::new(), marks, &[track.clone()]).bands[1].to;
+        let tracks = recorder.tracks();
+        let ends = |marks: &[_]| picture("a", String::new(), marks, &tracks).bands[1].to;
         assert!(ends(std::slice::from_ref(&stop)) >= ms(2));
         assert_eq!(ends(&[stop, (ms(1), "exit code 0".to_owned())]), ms(1));
     }
