@@ -239,8 +239,8 @@ impl Client {
         self.0.reset()
     }
 
-    /// Sends a GET request, and returns its final response. A request that could not be sent may have a
-    /// response all the same.
+    /// Sends a GET request, and returns its final response. A request that could not be sent may
+    /// have a response all the same.
     ///
     /// # Errors
     /// How the connection ended before the response was complete.
