@@ -4,15 +4,19 @@
 use crate::{scenario::Scenario, trial::Trial};
 use lameduck_wire::{
     End, Event, Excerpt, Track,
-    http1::{Parsed, parse},
+    http1::{Parsed, parse, parse_at_close},
     timeline::{Band, Bar, Kind, Mark, Picture, Row, Sign, Tone},
 };
 use std::{fmt::Write, fs, io, path::Path, time::Duration};
 
+/// The files of one failure.
+const FILES: [&str; 4] = ["timeline.txt", "timeline.svg", "bytes.txt", "output.txt"];
 /// Connections in a picture.
 const ROWS_MAX: usize = 40;
 /// Bytes of one event in a dump.
 const DUMPED_MAX: usize = 600;
+/// Bytes that may have the head of a response.
+const HEAD_MAX: usize = 4096;
 
 /// What is kept of a repetition.
 #[derive(Clone, Debug)]
@@ -50,10 +54,25 @@ impl Evidence {
     /// Errors of the system.
     pub fn write(&self, folder: &Path) -> io::Result<()> {
         fs::create_dir_all(folder)?;
-        fs::write(folder.join("timeline.txt"), self.picture.to_string())?;
-        fs::write(folder.join("timeline.svg"), self.picture.svg())?;
-        fs::write(folder.join("bytes.txt"), &self.bytes)?;
-        fs::write(folder.join("output.txt"), &self.output)
+        let texts = [self.picture.to_string(), self.picture.svg()];
+        let texts = texts.iter().chain([&self.bytes, &self.output]);
+        FILES.iter().zip(texts).try_for_each(|(name, text)| fs::write(folder.join(name), text))
+    }
+
+    /// Removes the files of an earlier run from a folder, and the folder if it is empty then.
+    ///
+    /// # Errors
+    /// Errors of the system. Files that are not there are none.
+    pub fn remove(folder: &Path) -> io::Result<()> {
+        for name in FILES {
+            match fs::remove_file(folder.join(name)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        // Others may have put something there.
+        let _ = fs::remove_dir(folder);
+        Ok(())
     }
 }
 
@@ -61,7 +80,8 @@ fn picture(name: &str, outcome: String, marks: &[(Duration, String)], tracks: &[
     let events = tracks.iter().flat_map(Track::events).map(|(at, _)| at);
     let last = events.chain(marks.iter().map(|(at, _)| *at)).max().unwrap_or_default();
     let stop = marks.first().map_or(last, |(at, _)| *at);
-    let exit = marks.last().map_or(last, |(at, _)| *at).max(stop);
+    // Not every scenario waits for the exit.
+    let exit = marks.get(1..).and_then(<[_]>::last).map_or(last, |(at, _)| *at).max(stop);
     let band =
         |name: &str, letter, tone, from, to| Band { name: name.into(), letter, tone, from, to };
     let shown = last.saturating_sub(stop).max(Duration::from_millis(20));
@@ -89,40 +109,72 @@ fn row(track: &Track) -> Row {
     let last = events.last().map_or(Duration::ZERO, |(at, _)| *at);
     let from = events.first().map_or(Duration::ZERO, |(at, _)| *at);
     bars.push(Bar { from, to: last, kind: Kind::Open, label: String::new() });
-    let bar = |from, to, kind, label: String| Bar { from, to, kind, label };
     for (at, event) in &events {
         match event {
             Event::Sent(_) => asked = asked.or(Some(*at)),
             Event::Received(excerpt) => {
-                received.extend_from_slice(&excerpt.bytes);
+                extend(&mut received, excerpt);
                 while let Parsed::Complete(response, length) = parse(&received) {
                     received.drain(..length);
                     if response.says_close() {
                         marks.push((*at, Sign::Close));
                     }
-                    let kind = if response.status < 500 { Kind::Completed } else { Kind::Refused };
-                    let from = asked.take().unwrap_or(*at);
-                    bars.push(bar(from, *at, kind, response.status.to_string()));
+                    bars.push(served(asked.take().unwrap_or(*at), *at, response.status));
                 }
             }
+            // The client polls, or gives up.
+            Event::Ended(End::Silent) => {}
             Event::Ended(end) => {
                 let sign = if *end == End::Reset { Some(Sign::Reset) } else { None };
                 let sign = sign.or((*end == End::Closed).then_some(Sign::Fin));
                 marks.extend(sign.map(|sign| (*at, sign)));
-                if let Some(from) = asked.take() {
-                    bars.push(bar(from, *at, Kind::Broken, end.to_string()));
-                }
+                let Some(from) = asked.take() else { continue };
+                bars.push(match parse_at_close(&received) {
+                    Parsed::Complete(response, _) if *end == End::Closed => {
+                        served(from, *at, response.status)
+                    }
+                    Parsed::Complete(..) | Parsed::Partial | Parsed::Malformed => {
+                        bar(from, *at, kind_of_rest(&received), end.to_string())
+                    }
+                });
             }
             Event::ConnectFailed(_) => marks.push((*at, Sign::Reset)),
             Event::Connecting | Event::Connected | Event::ShutWrite | Event::Remark(_) => {}
         }
     }
     if let Some(from) = asked {
-        // HTTP/2, a large response, or none.
-        let kind = if received.is_empty() { Kind::Broken } else { Kind::Open };
-        bars.push(bar(from, last, kind, String::new()));
+        bars.push(bar(from, last, kind_of_rest(&received), String::new()));
     }
     Row { label: track.label().to_owned(), bars, marks }
+}
+
+fn bar(from: Duration, to: Duration, kind: Kind, label: String) -> Bar {
+    Bar { from, to, kind, label }
+}
+
+fn served(from: Duration, to: Duration, status: u16) -> Bar {
+    let kind = if status < 500 { Kind::Completed } else { Kind::Refused };
+    bar(from, to, kind, status.to_string())
+}
+
+/// Stands for the bytes of which an excerpt has only the number.
+const UNKNOWN: u8 = 0;
+
+/// Adds what was received, in its whole length: a body with a length needs no more.
+fn extend(received: &mut Vec<u8>, excerpt: &Excerpt) {
+    let length = received.len() + excerpt.length;
+    received.extend_from_slice(&excerpt.bytes);
+    received.resize(length, UNKNOWN);
+}
+
+/// Returns the kind of a request without a complete response. HTTP/2, TLS, and a large response
+/// without a length are not judged.
+fn kind_of_rest(received: &[u8]) -> Kind {
+    let is_http1 = received.is_empty() || received.starts_with(b"HTTP/");
+    let head = received[..received.len().min(HEAD_MAX)].to_ascii_lowercase();
+    let has_length = String::from_utf8_lossy(&head).contains("\r\ncontent-length:");
+    let is_known = has_length || !received.contains(&UNKNOWN);
+    if is_http1 && is_known { Kind::Broken } else { Kind::Open }
 }
 
 fn dump(mut out: String, track: &Track) -> String {
@@ -151,4 +203,70 @@ fn escaped(excerpt: &Excerpt) -> String {
     let shown = &excerpt.bytes[..excerpt.bytes.len().min(DUMPED_MAX)];
     let text = shown.escape_ascii().to_string();
     if shown.len() < excerpt.length { format!("{text} … {} bytes", excerpt.length) } else { text }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{picture, row};
+    use lameduck_wire::{
+        End, Event, Excerpt, Recorder,
+        timeline::{Kind, Row},
+    };
+    use std::time::Duration;
+
+    /// Draws a connection on which a request was sent and this was received.
+    fn drawn(received: &[&[u8]], ends: &[End]) -> Row {
+        let track = Recorder::new().track("a");
+        track.record(Event::Connecting);
+        track.record(Event::Sent(Excerpt::of(b"GET / HTTP/1.1\r\n\r\n")));
+        for bytes in received {
+            track.record(Event::Ended(End::Silent));
+            track.record(Event::Received(Excerpt::of(bytes)));
+        }
+        ends.iter().for_each(|end| track.record(Event::Ended(*end)));
+        row(&track)
+    }
+
+    // The picture of a failure showed other losses than its text: a response of more than 4 KiB,
+    // one without a length, one that was polled for, and all of HTTP/2.
+    #[test]
+    fn the_picture_has_the_losses_of_the_record() {
+        let body = vec![b'x'; 9000];
+        let length = [b"HTTP/1.1 200 OK\r\ncontent-length: 9000\r\n\r\n", &body[..]].concat();
+        let close = [b"HTTP/1.1 200 OK\r\n\r\n", &body[..]].concat();
+        let chunked = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2328\r\n";
+        let chunked = [chunked, &body[..], b"\r\n0\r\n\r\n"].concat();
+        let cut = &length[..8000];
+        for (received, ends, kind) in [
+            (&[&length[..]][..], &[][..], Kind::Completed),
+            (&[cut, &length[8000..]], &[], Kind::Completed),
+            (&[&close], &[End::Closed], Kind::Completed),
+            (&[&close], &[End::Reset], Kind::Open),
+            (&[&chunked], &[End::Closed], Kind::Open),
+            (&[cut], &[End::Closed], Kind::Broken),
+            (&[cut], &[End::Silent], Kind::Broken),
+            (&[], &[End::Silent, End::Silent], Kind::Broken),
+            (&[], &[End::Reset], Kind::Broken),
+            (&[b"\0\0\0\x04\0\0\0\0\0"], &[End::Closed], Kind::Open),
+        ] {
+            let bars = drawn(received, ends).bars;
+            assert_eq!(bars.last().unwrap().kind, kind, "{} {ends:?}", received.len());
+            assert_eq!(bars.len(), 2, "{bars:?}");
+        }
+    }
+
+    // The phase of the stop had no length in scenarios that do not wait for the exit.
+    #[test]
+    fn a_stop_without_an_exit_lasts_to_the_end() {
+        let recorder = Recorder::new();
+        let track = recorder.track("a");
+        let ms = Duration::from_millis;
+        let stop = (ms(0), "SIGTERM".to_owned());
+        std::thread::sleep(ms(2));
+        track.record(Event::Connecting);
+        let tracks = recorder.tracks();
+        let ends = |marks: &[_]| picture("a", String::new(), marks, &tracks).bands[1].to;
+        assert!(ends(std::slice::from_ref(&stop)) >= ms(2));
+        assert_eq!(ends(&[stop, (ms(1), "exit code 0".to_owned())]), ms(1));
+    }
 }

@@ -149,8 +149,10 @@ struct Probe<'a> {
 
 impl Probe<'_> {
     fn client(&self) -> Result<Client, String> {
-        Client::connect(self.server.address, MAX_WAIT)
-            .map_err(|error| format!("cannot connect to {}: {error}", self.server.address))
+        let mut client = Client::connect(self.server.address, MAX_WAIT)
+            .map_err(|error| format!("cannot connect to {}: {error}", self.server.address))?;
+        client.set_deadline(Instant::now() + MAX_WAIT);
+        Ok(client)
     }
 
     fn request(&self, bytes: &str) -> Result<Response, String> {
@@ -199,14 +201,12 @@ impl Probe<'_> {
     }
 
     fn is_slow(&self, path: &str) -> Result<(), String> {
-        let begin = Instant::now();
-        let response = self.get(&route(path, 300))?;
-        is_200(&response)?;
-        let took = begin.elapsed();
-        if took < Duration::from_millis(280) {
-            return Err(format!("responded after {took:?}, although it should take 300 ms"));
-        }
-        Ok(())
+        let time = |ms| {
+            let begin = Instant::now();
+            is_200(&self.get(&route(path, ms))?)?;
+            Ok(begin.elapsed())
+        };
+        follows_its_time(300, time)
     }
 
     fn is_echo(&self, path: &str) -> Result<(), String> {
@@ -224,23 +224,27 @@ impl Probe<'_> {
     }
 
     fn is_stream(&self, path: &str) -> Result<(), String> {
-        let mut client = self.client()?;
-        let _ = client.send(format!(
-            "GET {} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n",
-            route(path, 500)
-        ));
-        let head = client.head().map_err(|end| end.to_string())?;
-        is_200(&head)?;
-        let begin = Instant::now();
-        client.body(&head).map_err(|end| end.to_string())?;
-        is_stream(begin.elapsed())
+        let time = |ms| {
+            let mut client = self.client()?;
+            let _ = client.send(format!(
+                "GET {} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n",
+                route(path, ms)
+            ));
+            let head = client.head().map_err(|end| end.to_string())?;
+            is_200(&head)?;
+            let begin = Instant::now();
+            client.body(&head).map_err(|end| end.to_string())?;
+            Ok(begin.elapsed())
+        };
+        follows_its_time(500, time)
     }
 
     fn is_big(&self, path: &str) -> Result<(), String> {
         let response = self.get(&route(path, 100_000))?;
         is_200(&response)?;
-        if response.bytes.len() < 100_000 {
-            return Err(format!("the body has {} of 100000 bytes", response.bytes.len()));
+        if response.bytes.len() != 100_000 {
+            let length = response.bytes.len();
+            return Err(format!("the body has {length} bytes, although 100000 were requested"));
         }
         Ok(())
     }
@@ -261,10 +265,13 @@ impl Probe<'_> {
     }
 
     fn streams_over_tls(&self, path: &str) -> Result<(), String> {
-        let (response, took) = tls::timed_body(self.server.address, &route(path, 500), MAX_WAIT)
-            .map_err(|error| none_over_tls(path, error))?;
-        is_200(&response)?;
-        is_stream(took)
+        let time = |ms| {
+            let timed = tls::timed_body(self.server.address, &route(path, ms), MAX_WAIT);
+            let (response, took) = timed.map_err(|error| none_over_tls(path, error))?;
+            is_200(&response)?;
+            Ok(took)
+        };
+        follows_its_time(500, time)
     }
 
     fn speaks_http2(&self, path: &str) -> bool {
@@ -272,6 +279,7 @@ impl Probe<'_> {
             let failed = |_| End::Malformed;
             let mut client =
                 http2::Client::connect(self.server.address, HTTP2_PATIENCE).map_err(failed)?;
+            client.connection().set_deadline(Instant::now() + MAX_WAIT);
             client.read_everything().map_err(failed)?;
             let first = client.next_frame()?;
             if first.kind != http2::SETTINGS {
@@ -299,11 +307,17 @@ fn none_over_tls(path: &str, error: Option<String>) -> String {
     format!("GET {path} has no response over TLS: {error}")
 }
 
-/// Checks how long the body of 500 ms took.
-fn is_stream(took: Duration) -> Result<(), String> {
-    let is_long = took >= Duration::from_millis(200);
-    let why = || format!("the body took {took:?}, although it should take 500 ms");
-    is_long.then_some(()).ok_or_else(why)
+/// Difference of the times that shows that a route follows its parameter.
+const DIFFERENCE_MIN: Duration = Duration::from_millis(150);
+
+/// Checks that a route takes about `ms` longer for `ms` milliseconds than for one. A server that
+/// responds to every path in the same way does not have the route.
+fn follows_its_time(ms: u64, time: impl Fn(u64) -> Result<Duration, String>) -> Result<(), String> {
+    // The long one first: the first request of a route may take longer than the others.
+    let (long, short) = (time(ms)?, time(1)?);
+    let difference = long.saturating_sub(short);
+    let why = || format!("it took {long:?} for {ms} ms, and {short:?} for 1 ms");
+    (difference >= DIFFERENCE_MIN).then_some(()).ok_or_else(why)
 }
 
 fn is_200(response: &Response) -> Result<(), String> {

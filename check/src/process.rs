@@ -109,6 +109,28 @@ impl Exit {
     }
 }
 
+/// Signals that end a process because of a fault of its own.
+const CRASHES: [Signal; 8] = [
+    Signal::PIPE,
+    Signal::SEGV,
+    Signal::ABORT,
+    Signal::BUS,
+    Signal::ILL,
+    Signal::FPE,
+    Signal::TRAP,
+    Signal::SYS,
+];
+
+impl Exit {
+    /// Returns whether a fault of the process ended it. The default action of a stop signal is no
+    /// crash.
+    #[must_use]
+    pub fn is_crash(self) -> bool {
+        let Self::Signal(number) = self else { return false };
+        CRASHES.iter().any(|signal| signal.as_raw() == number)
+    }
+}
+
 impl fmt::Display for Exit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -118,6 +140,8 @@ impl fmt::Display for Exit {
                 Some(Signal::INT) => f.write_str("killed by SIGINT"),
                 Some(Signal::KILL) => f.write_str("killed by SIGKILL"),
                 Some(Signal::PIPE) => f.write_str("killed by SIGPIPE"),
+                Some(Signal::ABORT) => f.write_str("killed by SIGABRT"),
+                Some(Signal::SEGV) => f.write_str("killed by SIGSEGV"),
                 _ => write!(f, "killed by signal {number}"),
             },
         }

@@ -78,7 +78,8 @@ impl Relay {
     /// # Errors
     /// If it does not serve.
     pub fn start(target: Target, hand_over: HandOver) -> Result<Self, String> {
-        if hand_over == HandOver::ReusePort && target.ready.is_none() {
+        let has_own_probe = target.ready.as_ref().is_some_and(|url| url.contains("{port2}"));
+        if hand_over == HandOver::ReusePort && !has_own_probe {
             return Err("reuse-port needs --ready with {port2}: on the shared port either \
                         process may respond"
                 .to_owned());
@@ -190,14 +191,15 @@ pub struct Soaked {
 }
 
 impl Soaked {
-    /// Returns whether every response had status 200, nothing was lost, every exit was clean, and
-    /// no connection was refused if something always listened.
+    /// Returns whether there were responses, each had status 200, nothing was lost, every exit was
+    /// clean, and no connection was refused if something always listened.
     #[must_use]
     pub fn is_perfect(&self) -> bool {
         let totals: &Totals = &self.load.totals;
         let failed = totals.lost() + totals.refused_by_status.load(Relaxed);
         let refused = totals.refused.load(Relaxed);
-        failed == 0 && self.unclean.is_empty() && (self.may_refuse || refused == 0)
+        let is_loaded = totals.answered() > 0;
+        is_loaded && failed == 0 && self.unclean.is_empty() && (self.may_refuse || refused == 0)
     }
 }
 
@@ -207,7 +209,7 @@ const LAST_RESPONSE_MAX: Duration = Duration::from_secs(60);
 /// Restarts a server repeatedly under load.
 ///
 /// # Errors
-/// If a process does not serve.
+/// If a process does not serve, or a client lacks descriptors, for example.
 pub async fn soak(target: &Target, soak: Soak, progress: &Progress) -> Result<Soaked, String> {
     let mut relay = Relay::start(target.clone(), soak.hand_over)?;
     let wire = Wire::new(relay.address(), Duration::ZERO..=soak.latency);
@@ -233,6 +235,7 @@ pub async fn soak(target: &Target, soak: Soak, progress: &Progress) -> Result<So
         let (passed, ended) = passing.await.map_err(|error| error.to_string())?;
         relay = passed;
         let ended = ended?;
+        load.expect_no_fault()?;
         if !ended.is_clean() {
             unclean.push(describe(&ended));
         }
@@ -242,6 +245,7 @@ pub async fn soak(target: &Target, soak: Soak, progress: &Progress) -> Result<So
     load.over.store(true, Relaxed);
     let _ = timeout(LAST_RESPONSE_MAX, clients.join_all()).await;
     drop(relay);
+    load.expect_no_fault()?;
     Ok(Soaked { load, unclean, may_refuse: soak.hand_over == HandOver::Restart })
 }
 
@@ -264,12 +268,25 @@ pub fn block_on<T>(work: impl Future<Output = T>) -> io::Result<T> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Ended, Soaked, describe};
+    use super::{Ended, HandOver, Relay, Soaked, describe};
     use crate::{
         load::{Load, Wire},
         process::Exit,
+        target::Target,
     };
     use std::sync::{Arc, atomic::Ordering::Relaxed};
+
+    // With a probe on the shared port the old process was taken for its successor, which did not
+    // serve yet.
+    #[test]
+    fn processes_that_share_a_port_are_probed_on_another() {
+        let mut target = Target::new(vec!["/no/such/program".to_owned()]);
+        for ready in [None, Some("http://127.0.0.1:{port}/"), Some("http://127.0.0.1:80/")] {
+            target.ready = ready.map(str::to_owned);
+            let why = Relay::start(target.clone(), HandOver::ReusePort).unwrap_err();
+            assert!(why.contains("--ready with {port2}"), "{ready:?}: {why}");
+        }
+    }
 
     // The error of a server whose exit was not clean stood above the lines that had led to it.
     #[test]
@@ -281,11 +298,14 @@ mod tests {
         assert!(described.ends_with(":\n3\n4\n5\n6\n7\n8\n9\n10"), "{described}");
     }
 
-    // A server that responded 503 during each restart was perfect.
+    // A server that responded 503 during each restart was perfect, and so was one that had not
+    // responded at all.
     #[test]
-    fn a_soak_with_a_refusal_is_not_perfect() {
+    fn a_soak_with_a_refusal_or_without_a_response_is_not_perfect() {
         let load = Arc::new(Load::new(Wire::direct(([127, 0, 0, 1], 1).into()), "/"));
         let soaked = Soaked { load, unclean: Vec::new(), may_refuse: true };
+        assert!(!soaked.is_perfect());
+        soaked.load.totals.answered.store(1, Relaxed);
         assert!(soaked.is_perfect());
         soaked.load.totals.refused_by_status.store(1, Relaxed);
         assert!(!soaked.is_perfect());

@@ -83,10 +83,11 @@ impl Outcome {
         answered / self.span.as_secs_f64()
     }
 
-    /// Returns whether nothing failed.
+    /// Returns whether servers were restarted under load, and nothing failed.
     #[must_use]
     pub const fn is_perfect(&self) -> bool {
-        self.failed == 0 && self.unclean_exits == 0
+        let is_proved = self.restarts > 0 && self.answered > 0;
+        is_proved && self.failed == 0 && self.unclean_exits == 0
     }
 }
 
@@ -99,7 +100,8 @@ const WARM_UP: Duration = Duration::from_millis(300);
 /// Runs the rollout, and reports the progress after every restart.
 ///
 /// # Errors
-/// If a process cannot be started or stopped, or the balancer does not respond.
+/// If a process cannot be started or stopped, the balancer does not respond, or a client lacks
+/// descriptors, for example.
 pub async fn roll(plan: &Rollout, mut progress: impl FnMut(Step)) -> Result<Outcome, String> {
     if matches!(plan.target.listen, Listen::At(_)) {
         return Err("three servers need three ports: use --port-env or {port}".to_owned());
@@ -140,12 +142,14 @@ pub async fn roll(plan: &Rollout, mut progress: impl FnMut(Step)) -> Result<Outc
         servers.insert(place, (start(&plan.target, &ports).await?, ports));
         sleep(plan.kind.settling()).await;
         restarts += 1;
+        load.expect_no_fault()?;
         let (answered, failed) = (load.totals.answered(), load.totals.failed());
         progress(Step { restarts, answered, failed });
     }
 
     load.over.store(true, Relaxed);
     while clients.join_next().await.is_some() {}
+    load.expect_no_fault()?;
     let span = begin.elapsed();
     stories.extend(load.totals.stories().lines().map(str::to_owned));
     if load.totals.failed() > 0 {

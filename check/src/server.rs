@@ -6,7 +6,7 @@ use crate::{
     target::{Listen, Stop, Target, Url},
     tls,
 };
-use lameduck_wire::http1::Client;
+use lameduck_wire::{End, http1::Client};
 use std::{
     net::{SocketAddr, TcpStream},
     process::{Command, Stdio},
@@ -32,6 +32,8 @@ pub struct Server {
     plan: Plan,
     /// The last stop command, which may still run. Dropping it kills it.
     stop_command: Option<Process>,
+    /// The connection of the last stop request, until its response.
+    stop_request: Option<Client>,
 }
 
 /// The addresses of a server that may be started several times.
@@ -148,6 +150,7 @@ impl Server {
             live,
             plan: plan.clone(),
             stop_command: None,
+            stop_request: None,
         })
     }
 
@@ -205,7 +208,8 @@ impl Server {
     }
 
     /// Requests the stop. A stop command is started and not waited for: one such as `docker stop`
-    /// waits for the exit itself.
+    /// waits for the exit itself. Neither is the response to a stop request, which may come after
+    /// the drain.
     ///
     /// # Errors
     /// If the process is gone, the request fails, or the command cannot be started.
@@ -224,12 +228,9 @@ impl Server {
                      connection: close\r\n\r\n",
                     url.path
                 ));
-                match client.response() {
-                    Ok(response) if response.status < 300 => Ok(()),
-                    Ok(response) => Err(format!("the stop request: {}", response.status)),
-                    // It may stop before it responds.
-                    Err(_) => Ok(()),
-                }
+                client.set_max_wait(Duration::from_millis(1));
+                self.stop_request = Some(client);
+                Ok(())
             }
             Stop::Command(command) => {
                 let pid = self.process.id().as_raw_pid().to_string();
@@ -244,11 +245,24 @@ impl Server {
         }
     }
 
-    /// Judges the stop command, if there was one and it has ended.
+    /// Judges the stop command, if there was one and it has ended, or the response to the stop
+    /// request, if it has arrived.
     ///
     /// # Errors
-    /// If it did not end with exit code 0.
-    pub fn judge_stop_command(&mut self) -> Result<(), String> {
+    /// If the command did not end with exit code 0, or the status is 300 or more.
+    pub fn judge_stop(&mut self) -> Result<(), String> {
+        if let Some(client) = &mut self.stop_request {
+            let head = client.head();
+            if head != Err(End::Silent) {
+                self.stop_request = None;
+            }
+            // It may stop before it responds.
+            if let Ok(head) = head
+                && head.status >= 300
+            {
+                return Err(format!("the stop request: {}", head.status));
+            }
+        }
         let Some(command) = &mut self.stop_command else { return Ok(()) };
         match command.exit() {
             None | Some((Exit::Code(0), _)) => Ok(()),
@@ -264,17 +278,17 @@ impl Server {
     /// still waits for the exit is killed.
     ///
     /// # Errors
-    /// If the stop command fails meanwhile.
+    /// If the stop command or the stop request fails meanwhile.
     pub fn exit_until(&mut self, end: Instant) -> Result<Option<(Exit, Instant)>, String> {
         loop {
             let exit = self.process.exit();
-            self.judge_stop_command()?;
+            self.judge_stop()?;
             if exit.is_some() {
                 return Ok(exit);
             }
             if Instant::now() >= end {
-                // It could fail because of the SIGKILL that follows.
-                self.stop_command = None;
+                // They could fail because of the SIGKILL that follows.
+                (self.stop_command, self.stop_request) = (None, None);
                 return Ok(None);
             }
             std::thread::sleep(Duration::from_millis(1));
@@ -288,6 +302,7 @@ impl Server {
 /// `None` if the connection was refused, or what happened after the connect.
 pub fn status_of(url: &Url) -> Result<u16, Option<String>> {
     let mut client = Client::connect(url.address, PROBE_MAX).map_err(|_| None)?;
+    client.set_deadline(Instant::now() + PROBE_MAX);
     let _ = client
         .send(format!("GET {} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n", url.path));
     client.response().map(|response| response.status).map_err(|end| Some(end.to_string()))

@@ -115,13 +115,13 @@ impl<'a> Trial<'a> {
         }
     }
 
-    /// Plays the scenario. If the stop command has failed, it has found nothing.
+    /// Plays the scenario. If the stop command or request has failed, it has found nothing.
     ///
     /// # Errors
     /// If it does not apply, or could not be tried.
     pub fn play(&mut self, scenario: &Scenario) -> Result<(), Abort> {
         let played = (scenario.play)(self);
-        if let Some(Err(why)) = self.server.as_mut().map(Server::judge_stop_command) {
+        if let Some(Err(why)) = self.server.as_mut().map(Server::judge_stop) {
             self.findings = Findings::default();
             return Err(Abort::Broken(why));
         }
@@ -292,7 +292,7 @@ impl<'a> Trial<'a> {
     /// Requests the stop.
     ///
     /// # Errors
-    /// If that fails.
+    /// If that fails, or the server has ended before.
     pub fn stop(&mut self) -> Result<(), Abort> {
         let stop = &self.target.stop;
         self.stop_by(|server| server.stop(stop))
@@ -301,11 +301,12 @@ impl<'a> Trial<'a> {
     /// Requests the stop in another way.
     ///
     /// # Errors
-    /// If that fails.
+    /// If that fails, or the server has ended before.
     pub fn stop_by(
         &mut self,
         stop: impl FnOnce(&mut Server) -> Result<(), String>,
     ) -> Result<(), Abort> {
+        self.server()?.expect_running()?;
         self.marks.push((self.recorder.now(), self.target.stop.name().to_owned()));
         self.stopped.get_or_insert_with(Instant::now);
         Ok(stop(self.server()?)?)
@@ -367,15 +368,17 @@ impl<'a> Trial<'a> {
         Ok(exit.map(|(exit, at)| (exit, at.saturating_duration_since(stopped))))
     }
 
-    /// Expects the exit within the grace period.
+    /// Expects the exit within the grace period. A crash is none.
     ///
     /// # Errors
     /// If no server was started, or the stop command fails.
     pub fn expect_exit(&mut self, despite: &str) -> Result<Option<(Exit, Duration)>, Abort> {
         let exit = self.exit()?;
         let grace = self.target.grace;
-        self.expect(exit.is_some(), || {
-            format!("it had not exited {grace:?} after the stop, because of {despite}")
+        let is_exit = exit.is_some_and(|(exit, _)| !exit.is_crash());
+        self.expect(is_exit, || match exit {
+            Some((exit, _)) => format!("it crashed after the stop, with {despite}: {exit}"),
+            None => format!("it had not exited {grace:?} after the stop, because of {despite}"),
         });
         if let Some((_, took)) = exit {
             self.measure("exit", took);

@@ -92,10 +92,10 @@ impl Client {
         self.0.shut_write().unwrap();
     }
 
-    /// Returns the next response, which must be complete.
+    /// Returns the next response, which must be complete. An interim one counts.
     #[track_caller]
     pub(crate) fn answer(&mut self) -> Answer {
-        match self.0.response() {
+        match self.next() {
             Ok(answer) => answer,
             Err(end) => {
                 let unread = String::from_utf8_lossy(self.unread());
@@ -111,7 +111,14 @@ impl Client {
 
     /// Returns the next response, or how the connection ended before it was complete.
     pub(crate) fn try_answer(&mut self) -> Result<Answer, End> {
-        self.0.response().map_err(ended)
+        self.next().map_err(ended)
+    }
+
+    /// Reads the next response. No test may miss a 1xx that it does not expect.
+    fn next(&mut self) -> Result<Answer, End> {
+        let mut answer = self.0.head()?;
+        answer.bytes = self.0.body(&answer)?;
+        Ok(answer)
     }
 
     /// Reads everything, and returns how the connection ended.

@@ -18,7 +18,8 @@ pub enum End {
     ClosedEarly,
     /// A reset.
     Reset,
-    /// Nothing arrived within the longest wait, and the connection is still open.
+    /// Nothing arrived within the longest wait, or the deadline is over. The connection is still
+    /// open.
     Silent,
     /// The bytes are not HTTP.
     Malformed,
@@ -32,12 +33,15 @@ impl fmt::Display for End {
             Self::Closed => f.write_str("closed without a byte of a response"),
             Self::ClosedEarly => f.write_str("closed inside the response"),
             Self::Reset => f.write_str("reset"),
-            Self::Silent => f.write_str("open, but nothing arrived"),
+            Self::Silent => f.write_str("open, but nothing arrived in time"),
             Self::Malformed => f.write_str("the bytes are not HTTP"),
             Self::Failed(kind) => write!(f, "failed: {kind}"),
         }
     }
 }
+
+/// How long after the deadline what has arrived can be read.
+const AFTER_DEADLINE: Duration = Duration::from_secs(1);
 
 /// One connection. Bytes that were received and not consumed yet are kept.
 #[derive(Debug)]
@@ -84,6 +88,7 @@ impl Connection {
     }
 
     /// Sets the time after which no read waits. It bounds a peer that sends a byte now and then.
+    /// What has arrived by then can be read for another second, which bounds one that never stops.
     pub const fn set_deadline(&mut self, deadline: Instant) {
         self.deadline = Some(deadline);
     }
@@ -168,7 +173,12 @@ impl Connection {
     /// # Errors
     /// [`End::Reset`], [`End::Silent`] or [`End::Failed`].
     pub fn read_more(&mut self) -> Result<usize, End> {
-        let end = self.deadline.map(|end| end.saturating_duration_since(Instant::now()));
+        let now = Instant::now();
+        if self.deadline.is_some_and(|end| now >= end + AFTER_DEADLINE) {
+            self.record(|| Event::Ended(End::Silent));
+            return Err(End::Silent);
+        }
+        let end = self.deadline.map(|end| end.saturating_duration_since(now));
         // A timeout of zero is refused by the system.
         let wait = end.map_or(self.max_wait, |end| end.min(self.max_wait));
         self.read_within(wait.max(Duration::from_millis(1)))
@@ -259,4 +269,33 @@ fn end_of(error: &io::Error) -> End {
 pub fn is_refused(address: SocketAddr) -> bool {
     TcpStream::connect_timeout(&address, Duration::from_millis(200))
         .is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Connection, End};
+    use std::{
+        io::Write,
+        net::TcpListener,
+        thread,
+        time::{Duration, Instant},
+    };
+
+    // A server that sent without a pause was read for ever, whatever the deadline.
+    #[test]
+    fn a_peer_that_never_stops_is_read_until_a_second_after_the_deadline() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = thread::spawn(move || {
+            let mut stream = listener.accept().unwrap().0;
+            while stream.write_all(b"piece\n").is_ok() {}
+        });
+        let mut connection = Connection::connect(address, Duration::from_secs(5)).unwrap();
+        let begin = Instant::now();
+        connection.set_deadline(begin + Duration::from_millis(50));
+        assert_eq!(connection.end(), End::Silent);
+        assert!(begin.elapsed() < Duration::from_secs(4), "{:?}", begin.elapsed());
+        drop(connection);
+        server.join().unwrap();
+    }
 }

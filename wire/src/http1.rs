@@ -45,11 +45,23 @@ impl Response {
         String::from_utf8_lossy(&self.bytes).into_owned()
     }
 
-    /// Returns whether the response announces the close of its connection.
+    /// Returns whether the response announces the close of its connection, in any of its fields
+    /// `connection`.
     #[must_use]
     pub fn says_close(&self) -> bool {
-        self.header("connection")
-            .is_some_and(|value| value.split(',').any(|v| v.trim().eq_ignore_ascii_case("close")))
+        let is_close = |option: &str| option.trim().eq_ignore_ascii_case("close");
+        self.fields("connection").any(|value| value.split(',').any(is_close))
+    }
+
+    /// Returns the values of all fields with this name, which must be in lower case.
+    fn fields(&self, name: &str) -> impl DoubleEndedIterator<Item = &str> {
+        let fields = self.headers.iter().filter(move |(known, _)| known == name);
+        fields.map(|(_, value)| value.as_str())
+    }
+
+    /// Returns whether another response to the same request follows (RFC 9110 §15.2).
+    const fn is_interim(&self) -> bool {
+        self.status >= 100 && self.status < 200 && self.status != 101
     }
 
     /// Returns how the end of the body is known, or `None` if the length is not a number.
@@ -58,7 +70,8 @@ impl Response {
         if self.status < 200 || self.status == 204 || self.status == 304 {
             return Some(Framing::Empty);
         }
-        let coding = self.header("transfer-encoding").and_then(|value| value.rsplit(',').next());
+        let codings = self.fields("transfer-encoding").next_back();
+        let coding = codings.and_then(|value| value.rsplit(',').next());
         if coding.is_some_and(|coding| coding.trim().eq_ignore_ascii_case("chunked")) {
             return Some(Framing::Chunked);
         }
@@ -80,7 +93,8 @@ pub enum Parsed {
     Malformed,
 }
 
-/// Reads a response from the beginning of `bytes`, of which more may come.
+/// Reads a response from the beginning of `bytes`, of which more may come. Interim responses before
+/// it are skipped, and count for its length.
 #[must_use]
 pub fn parse(bytes: &[u8]) -> Parsed {
     read(bytes, false)
@@ -94,8 +108,16 @@ pub fn parse_at_close(bytes: &[u8]) -> Parsed {
 }
 
 fn read(bytes: &[u8], is_closed: bool) -> Parsed {
-    let Some(head_end) = find(bytes, b"\r\n\r\n") else { return Parsed::Partial };
-    let Some(mut response) = parse_head(&bytes[..head_end]) else { return Parsed::Malformed };
+    let mut begin = 0;
+    let (mut response, head_end) = loop {
+        let Some(length) = find(&bytes[begin..], b"\r\n\r\n") else { return Parsed::Partial };
+        let end = begin + length;
+        let Some(response) = parse_head(&bytes[begin..end]) else { return Parsed::Malformed };
+        if !response.is_interim() {
+            break (response, end);
+        }
+        begin = end + 4;
+    };
     let body = &bytes[head_end + 4..];
     let (read, length) = match response.framing() {
         None => return Parsed::Malformed,
@@ -120,16 +142,21 @@ fn parse_chunks(bytes: &[u8]) -> Result<(Vec<u8>, usize), Parsed> {
         let line = find(&bytes[at..], b"\r\n").ok_or(Parsed::Partial)?;
         let length = parse_chunk_size(&bytes[at..at + line]).ok_or(Parsed::Malformed)?;
         at += line + 2;
+        if length == 0 {
+            return Ok((body, at + trailer_length(&bytes[at..]).ok_or(Parsed::Partial)?));
+        }
         let end = at.checked_add(length).ok_or(Parsed::Malformed)?;
         if bytes.len() < end + 2 {
             return Err(Parsed::Partial);
         }
         body.extend_from_slice(&bytes[at..end]);
         at = end + 2;
-        if length == 0 {
-            return Ok((body, at));
-        }
     }
+}
+
+/// Returns the length of the trailers with the empty line after them, if that has arrived.
+fn trailer_length(bytes: &[u8]) -> Option<usize> {
+    if bytes.starts_with(b"\r\n") { Some(2) } else { find(bytes, b"\r\n\r\n").map(|end| end + 4) }
 }
 
 fn parse_chunk_size(line: &[u8]) -> Option<usize> {
@@ -138,7 +165,9 @@ fn parse_chunk_size(line: &[u8]) -> Option<usize> {
 }
 
 fn parse_head(head: &[u8]) -> Option<Response> {
-    let mut lines = std::str::from_utf8(head).ok()?.split("\r\n");
+    // RFC 9110 §5.5: a value may have bytes that are no UTF-8.
+    let head = String::from_utf8_lossy(head);
+    let mut lines = head.split("\r\n");
     let status = lines.next()?.strip_prefix("HTTP/1.")?.split(' ').nth(1)?.parse().ok()?;
     let headers = lines
         .filter_map(|line| line.split_once(':'))
@@ -210,8 +239,8 @@ impl Client {
         self.0.reset()
     }
 
-    /// Sends a GET request, and returns its response. A request that could not be sent may have a
-    /// response all the same.
+    /// Sends a GET request, and returns its final response. A request that could not be sent may
+    /// have a response all the same.
     ///
     /// # Errors
     /// How the connection ended before the response was complete.
@@ -220,7 +249,8 @@ impl Client {
         self.response()
     }
 
-    /// Returns the head of the next response. Its body stays unread.
+    /// Returns the head of the next response, which may be an interim one such as 100. Its body
+    /// stays unread.
     ///
     /// # Errors
     /// How the connection ended before the head was complete.
@@ -236,12 +266,15 @@ impl Client {
         }
     }
 
-    /// Returns the next response.
+    /// Returns the next final response. Interim ones before it are skipped.
     ///
     /// # Errors
     /// How the connection ended before the response was complete.
     pub fn response(&mut self) -> Result<Response, End> {
         let mut response = self.head()?;
+        while response.is_interim() {
+            response = self.head()?;
+        }
         response.bytes = self.body(&response)?;
         Ok(response)
     }
@@ -259,23 +292,33 @@ impl Client {
         }
     }
 
-    /// Reads one chunk. The last one is empty.
+    /// Reads one chunk. The last one is empty; the trailers are read with it, and dropped.
     ///
     /// # Errors
     /// How the connection ended before the chunk was complete.
     pub fn chunk(&mut self) -> Result<Vec<u8>, End> {
-        let line = loop {
+        let length = parse_chunk_size(&self.line()?).ok_or(End::Malformed)?;
+        if length == 0 {
+            while !self.line()?.is_empty() {}
+            return Ok(Vec::new());
+        }
+        let chunk = self.exactly(length)?;
+        self.exactly(2)?;
+        Ok(chunk)
+    }
+
+    /// Reads a line, and returns it without its end.
+    fn line(&mut self) -> Result<Vec<u8>, End> {
+        loop {
             if let Some(end) = find(self.unread(), b"\r\n") {
-                break self.consume(end + 2);
+                let mut line = self.consume(end + 2);
+                line.truncate(end);
+                return Ok(line);
             }
             if self.read_more()? == 0 {
                 return Err(End::ClosedEarly);
             }
-        };
-        let length = parse_chunk_size(&line[..line.len() - 2]).ok_or(End::Malformed)?;
-        let chunk = self.exactly(length)?;
-        self.exactly(2)?;
-        Ok(chunk)
+        }
     }
 
     fn chunks(&mut self) -> Result<Vec<u8>, End> {
@@ -292,7 +335,8 @@ impl Client {
 
 #[cfg(test)]
 mod tests {
-    use super::{Framing, Parsed, parse, parse_at_close};
+    use super::{Client, Framing, Parsed, parse, parse_at_close};
+    use std::{io::Write, net::TcpListener, time::Duration};
 
     fn complete(bytes: &str) -> (u16, String, usize) {
         match parse(bytes.as_bytes()) {
@@ -314,6 +358,41 @@ mod tests {
             }
         }
         assert_eq!(complete("HTTP/1.1 204 No Content\r\n\r\n").2, 27);
+    }
+
+    // Servers were blamed for an early hint, for trailers, for a name in Latin-1, and for a close
+    // that they had announced in a second field.
+    #[test]
+    fn interim_responses_trailers_and_repeated_fields_are_read() {
+        let hint = "HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n";
+        let bytes = [
+            &format!("{hint}HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 200 OK\r\nserver: Caf")
+                .into_bytes(),
+            &b"\xe9\r\nconnection: x\r\nConnection: y, Close\r\ntransfer-encoding: chunked\r\n\r\n"
+                [..],
+            b"2\r\nhi\r\n0\r\na: b\r\nc: d\r\n\r\n",
+        ]
+        .concat();
+        let next = [&bytes[..], b"HTTP/1.1 204 Next\r\n\r\n"].concat();
+        for length in 0..bytes.len() {
+            assert_eq!(parse(&bytes[..length]), Parsed::Partial, "{length}");
+        }
+        let Parsed::Complete(parsed, length) = parse(&next) else { panic!() };
+        assert_eq!(length, bytes.len());
+
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut client = Client::connect(address, Duration::from_secs(5)).unwrap();
+        let mut server = listener.accept().unwrap().0;
+        server.write_all(&next).unwrap();
+        server.write_all(hint.as_bytes()).unwrap();
+        for response in [parsed, client.response().unwrap()] {
+            assert_eq!((response.status, response.body().as_str()), (200, "hi"));
+            assert_eq!(response.header("server"), Some("Caf\u{fffd}"));
+            assert!(response.says_close());
+        }
+        assert_eq!(client.response().unwrap().status, 204);
+        assert_eq!(client.head().unwrap().status, 103);
     }
 
     #[test]

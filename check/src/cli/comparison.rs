@@ -23,7 +23,7 @@ pub(super) struct CompareArgs {
     /// Grade nothing: write the page of the results that are there
     #[arg(long)]
     no_grading: bool,
-    /// Options of `run` for all servers, for example --repeat 5
+    /// Options of `run` for all servers, for example --repeat 5. They replace those of the list
     #[arg(last = true, value_name = "OPTION")]
     options: Vec<String>,
 }

@@ -5,12 +5,13 @@ mod server_args;
 mod under_load;
 
 use crate::{
+    evidence::Evidence,
     formats::{Format, format},
     grading::{Effort, Report, grade},
     probe::examine,
     process,
     progress::Progress,
-    scenario::{Scenario, all, matches},
+    scenario::{Need, Scenario, all, matches},
     target::{Listen, Profile},
 };
 use clap::{Args, Parser, Subcommand};
@@ -35,6 +36,8 @@ use under_load::{RolloutArgs, SoakArgs, restart_under_load, roll_out};
 /// Grades the shutdown of any HTTP server process, in any language.
 #[derive(Debug, Parser)]
 #[command(name = "lameduck-check", version, arg_required_else_help = true)]
+// The options of a list can be replaced by those that follow.
+#[command(args_override_self = true)]
 struct Cli {
     #[command(subcommand)]
     command: Action,
@@ -207,9 +210,31 @@ where
     I: IntoIterator<Item = T>,
     T: Into<OsString> + Clone,
 {
-    let cli = Cli::try_parse_from(arguments).map_err(|error| error.to_string())?;
-    match cli.command {
-        Action::Run(args) => args.grade(&Progress::silent()),
+    parse_run(arguments)?.grade(&Progress::silent())
+}
+
+/// Checks a command line, which begins with `run`, for a command that keeps no evidence.
+///
+/// # Errors
+/// What is wrong with it.
+pub(crate) fn expect_run(arguments: Vec<String>) -> Result<(), String> {
+    let args = parse_run(arguments)?;
+    args.selection.scenarios()?;
+    args.expect_lame_duck()?;
+    args.server.target()?;
+    if args.evidence.is_some() {
+        return Err("--evidence: only `run` keeps it".to_owned());
+    }
+    Ok(())
+}
+
+fn parse_run<I, T>(arguments: I) -> Result<Box<RunArgs>, String>
+where
+    I: IntoIterator<Item = T>,
+    T: Into<OsString> + Clone,
+{
+    match Cli::try_parse_from(arguments).map_err(|error| error.to_string())?.command {
+        Action::Run(args) => Ok(args),
         Action::List(_)
         | Action::Explain { .. }
         | Action::Soak(_)
@@ -219,8 +244,23 @@ where
 }
 
 impl RunArgs {
+    /// Checks that there is time for what scenarios do in the lame duck delay.
+    fn expect_lame_duck(&self) -> Result<(), String> {
+        let why = "--lame-duck 0s: expected a time from 1ms on; a server that closes its listener \
+                   at the stop has --profile bare";
+        (!self.lame_duck.is_zero()).then_some(()).ok_or_else(|| why.to_owned())
+    }
+
+    /// Returns a line for each scenario that may be tried.
+    fn listed(&self) -> Result<String, String> {
+        let mut scenarios = self.selection.scenarios()?;
+        scenarios.retain(|scenario| scenario.needs.contains(&Need::Tls) == self.server.tls);
+        Ok(lines(&scenarios, self.profile))
+    }
+
     fn grade(&self, progress: &Progress) -> Result<Report, String> {
         let scenarios = self.selection.scenarios()?;
+        self.expect_lame_duck()?;
         let mut target = self.server.target()?;
         if let Some(folder) = &self.evidence {
             prepare(folder)?;
@@ -248,7 +288,8 @@ fn slow_hint(listen: &Listen, jobs: usize) -> Option<String> {
 
 fn run(args: &RunArgs) -> Result<ExitCode, String> {
     if args.list {
-        return list(&args.selection);
+        print(&args.listed()?)?;
+        return Ok(ExitCode::SUCCESS);
     }
     let report = args.grade(&Progress::on_terminal())?;
     print(&format(&report, args.format, args.strict))?;
@@ -258,10 +299,14 @@ fn run(args: &RunArgs) -> Result<ExitCode, String> {
     Ok(ExitCode::from(report.exit_code(args.strict)))
 }
 
-/// Creates the folder of the evidence before the run, which takes minutes.
+/// Creates the folder of the evidence before the run, which takes minutes, and removes what an
+/// earlier run has left in it.
 fn prepare(folder: &Path) -> Result<(), String> {
     let created = fs::create_dir_all(folder)
-        .and_then(|()| Ok(rustix::fs::access(folder, rustix::fs::Access::WRITE_OK)?));
+        .and_then(|()| Ok(rustix::fs::access(folder, rustix::fs::Access::WRITE_OK)?))
+        .and_then(|()| {
+            all().try_for_each(|scenario| Evidence::remove(&evidence_of(scenario, folder)))
+        });
     created.map_err(|error| format!("--evidence {}: {error}", folder.display()))
 }
 
@@ -269,26 +314,31 @@ fn write_evidence(report: &Report, folder: &Path) -> Result<(), String> {
     let failed = |error| format!("--evidence {}: {error}", folder.display());
     for graded in &report.graded {
         if let Some(evidence) = &graded.evidence {
-            let name = graded.scenario.name.replace('/', "-");
-            evidence.write(&folder.join(name)).map_err(failed)?;
+            evidence.write(&evidence_of(graded.scenario, folder)).map_err(failed)?;
         }
     }
     Ok(())
 }
 
+/// Returns the folder of the evidence of a scenario.
+fn evidence_of(scenario: &Scenario, folder: &Path) -> PathBuf {
+    folder.join(scenario.name.replace('/', "-"))
+}
+
 fn list(selection: &Selection) -> Result<ExitCode, String> {
-    let width = if io::stdout().is_terminal() { 60 } else { 1000 };
-    let lines: String = selection
-        .scenarios()?
-        .into_iter()
-        .map(|scenario| {
-            let grade = scenario.weight.in_profile(Profile::Kubernetes);
-            let does: String = scenario.does.chars().take(width).collect();
-            format!("{:26} {grade:6} {does}\n", scenario.name)
-        })
-        .collect();
-    print(&lines)?;
+    print(&lines(&selection.scenarios()?, Profile::Kubernetes))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Returns a line for each scenario, with its grade.
+fn lines(scenarios: &[&Scenario], profile: Profile) -> String {
+    let width = if io::stdout().is_terminal() { 60 } else { 1000 };
+    let line = |scenario: &&Scenario| {
+        let grade = scenario.weight.in_profile(profile);
+        let does: String = scenario.does.chars().take(width).collect();
+        format!("{:26} {grade:6} {does}\n", scenario.name)
+    };
+    scenarios.iter().map(line).collect()
 }
 
 fn explain(name: &str) -> Result<ExitCode, String> {
@@ -326,9 +376,13 @@ fn print(text: &str) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Action, Cli, Selection, grade_by, restart_under_load, roll_out, slow_hint};
+    use super::{
+        Action, Cli, Selection, grade_by, parse_run, prepare, restart_under_load, roll_out,
+        slow_hint,
+    };
     use crate::target::Listen;
     use clap::{CommandFactory, Parser};
+    use std::fs;
 
     #[test]
     fn the_command_line_is_consistent() {
@@ -351,6 +405,8 @@ mod tests {
             // A longer time would overflow when it is added to an `Instant`.
             (&["--start", "18000000000000000000s", "--", "true"], "at most 1day"),
             (&["--lame-duck", "2days", "--", "true"], "at most 1day"),
+            // A server was blamed for what it closed when the delay was over.
+            (&["--lame-duck", "0s", "--", "true"], "has --profile bare"),
             // Refused before the run, whose report would be lost.
             (&["--evidence", "/dev/null/x", "--", "true", "{port}"], "--evidence /dev/null/x"),
             (&["--jobs", "0", "--", "true"], "from 1 to 64"),
@@ -365,12 +421,21 @@ mod tests {
         }
     }
 
-    // A soak without a restart succeeded, whatever the server.
+    // A soak without a restart or a client succeeded, whatever the server, and so did a rollout
+    // without a restart.
     #[test]
-    fn a_soak_has_a_restart() {
-        let command = ["lameduck-check", "soak", "--restarts", "0", "--", "true"];
-        let error = Cli::try_parse_from(command).unwrap_err();
-        assert!(error.to_string().contains("from 1 on") && error.exit_code() == 2, "{error}");
+    fn a_load_has_clients_and_a_restart() {
+        for (command, flag) in
+            [("soak", "--restarts"), ("soak", "--clients"), ("rollout", "--restarts")]
+        {
+            let command = ["lameduck-check", command, flag, "0", "--", "true"];
+            let error = Cli::try_parse_from(command).unwrap_err();
+            assert!(error.to_string().contains(flag) && error.exit_code() == 2, "{error}");
+        }
+        let none = ["rollout", "--keeping=0", "--per-request=0", "--", "true"];
+        let cli = Cli::try_parse_from(["lameduck-check"].into_iter().chain(none)).unwrap();
+        let Action::Rollout(args) = cli.command else { panic!("{cli:?}") };
+        assert!(roll_out(&args).unwrap_err().contains("needs a client"));
     }
 
     // A server that speaks TLS lost every request: the clients of these commands sent plain text.
@@ -397,6 +462,30 @@ mod tests {
         assert!(slow_hint(&fixed, 4).is_some_and(|hint| hint.contains("{port} in the command, 4")));
         assert_eq!(slow_hint(&fixed, 1), None);
         assert_eq!(slow_hint(&Listen::Chosen { variables: Vec::new() }, 4), None);
+    }
+
+    // A scenario that passed had the evidence of a failure: that of the run before.
+    #[test]
+    fn evidence_of_an_earlier_run_is_removed() {
+        let folder = std::env::temp_dir().join(format!("lameduck-evidence-{}", std::process::id()));
+        let failure = folder.join("accept-backlog");
+        fs::create_dir_all(&failure).unwrap();
+        for file in [failure.join("timeline.svg"), folder.join("mine")] {
+            fs::write(file, "").unwrap();
+        }
+        prepare(&folder).unwrap();
+        assert!(!failure.exists() && folder.join("mine").exists());
+        fs::remove_dir_all(&folder).unwrap();
+    }
+
+    // `run --list` had the grades of another profile, and scenarios that are not tried.
+    #[test]
+    fn what_would_be_tried_is_listed() {
+        let run = |words: &[&str]| parse_run([&["lameduck-check", "run"], words].concat()).unwrap();
+        let bare = run(&["--profile", "bare", "--only", "*/kept-connection"]).listed().unwrap();
+        assert!(bare.starts_with("lame-duck/kept-connection  INFO"), "{bare}");
+        let tls = run(&["--tls"]).listed().unwrap();
+        assert!(tls.lines().count() == 3 && tls.lines().all(|line| line.starts_with("tls/")));
     }
 
     #[test]

@@ -5,8 +5,12 @@ use crate::{
     target::{Listen, Stop, Target, Url},
 };
 use clap::Args;
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    time::Duration,
+};
 
+const ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Parses a time of at most a day.
@@ -19,8 +23,9 @@ pub(super) fn parse_time(text: &str) -> Result<Duration, String> {
 #[derive(Debug, Args)]
 pub(super) struct ServerArgs {
     /// Address on which the server listens, if it cannot be chosen; one server runs at a time
-    #[arg(long, default_value = "127.0.0.1:8080", conflicts_with = "port_env")]
-    addr: SocketAddr,
+    /// [default: 127.0.0.1:8080]
+    #[arg(long, conflicts_with = "port_env")]
+    addr: Option<SocketAddr>,
     /// Environment variable with the port of the server; may be repeated. `{port}` in the
     /// command does the same
     #[arg(long, value_name = "NAME")]
@@ -35,7 +40,7 @@ pub(super) struct ServerArgs {
     /// The server speaks TLS, with any certificate: the scenarios of the family `tls` are tried,
     /// and no others
     #[arg(long)]
-    tls: bool,
+    pub(super) tls: bool,
     /// How the stop is requested: TERM, INT, QUIT, HUP, USR1, USR2, WINCH, http:POST:URL or
     /// cmd:'COMMAND'
     #[arg(long, default_value = "TERM")]
@@ -79,8 +84,12 @@ impl ServerArgs {
         let listen = if has_port || !self.port_env.is_empty() {
             Listen::Chosen { variables: self.port_env.clone() }
         } else {
-            Listen::At(self.addr)
+            Listen::At(self.addr.unwrap_or(ADDRESS))
         };
+        if let (true, Some(addr)) = (has_port, self.addr) {
+            return Err(format!("--addr {addr}: {{port}} in the command is a port that is chosen"));
+        }
+        self.expect_routes_of_tls()?;
         if !self.path.starts_with('/') {
             return Err(format!("--path {}: a path begins with a slash", self.path));
         }
@@ -99,6 +108,28 @@ impl ServerArgs {
         target.stop = self.stop.clone();
         (target.grace, target.start_max) = (self.grace, self.start);
         target.paths.plain = self.path.clone();
+        Ok(target)
+    }
+
+    /// Checks that no route is given which the scenarios of TLS do not use.
+    fn expect_routes_of_tls(&self) -> Result<(), String> {
+        let unused = [
+            ("--slow", &self.slow),
+            ("--echo", &self.echo),
+            ("--big", &self.big),
+            ("--ws", &self.ws),
+        ];
+        match unused.into_iter().find(|(_, path)| self.tls && path.is_some()) {
+            Some((flag, _)) => Err(format!("{flag}: the scenarios of --tls do not use it")),
+            None => Ok(()),
+        }
+    }
+
+    /// Returns the target of a server that is not started before, so that its routes cannot be
+    /// tried: those that were given are there.
+    pub(super) fn trusted(&self) -> Result<Target, String> {
+        let mut target = self.target()?;
+        target.paths.slow.clone_from(&self.slow);
         Ok(target)
     }
 
@@ -130,5 +161,32 @@ impl ServerArgs {
             big: route(&self.big, "/big?bytes={n}"),
             upgrade: route(&self.ws, "/ws"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ServerArgs;
+    use clap::{Args, Command, FromArgMatches};
+
+    fn parsed(words: &[&str]) -> ServerArgs {
+        let command = ServerArgs::augment_args(Command::new("run").no_binary_name(true));
+        ServerArgs::from_arg_matches(&command.get_matches_from(words)).unwrap()
+    }
+
+    // A route and an address were ignored without a word.
+    #[test]
+    fn what_would_be_ignored_is_refused() {
+        for (words, error) in [
+            (&["--tls", "--slow", "/nope", "--", "a"][..], "--slow: the scenarios of --tls"),
+            (&["--tls", "--ws", "/nope", "--", "a"], "--ws: the scenarios of --tls"),
+            (&["--addr", "127.0.0.1:1", "--", "a", "{port}"], "--addr 127.0.0.1:1: {port}"),
+        ] {
+            let found = parsed(words).target().unwrap_err();
+            assert!(found.starts_with(error), "{found}");
+        }
+        parsed(&["--tls", "--stream", "/s", "--", "a"]).target().unwrap();
+        let trusted = parsed(&["--slow", "/s?ms={ms}", "--", "a"]).trusted().unwrap();
+        assert_eq!(trusted.paths.slow.as_deref(), Some("/s?ms={ms}"));
     }
 }

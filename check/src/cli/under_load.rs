@@ -8,7 +8,7 @@ use crate::{
     balancer::Kind,
     progress::Progress,
     restarts::{HandOver, Soak, block_on, soak},
-    rollout::{Rollout, roll},
+    rollout::{Outcome, Rollout, roll},
 };
 use clap::Args;
 use std::{process::ExitCode, time::Duration};
@@ -18,10 +18,10 @@ pub(super) struct SoakArgs {
     #[command(flatten)]
     server: ServerArgs,
     /// Number of restarts
-    #[arg(long, default_value_t = 20, value_parser = parse_restarts)]
+    #[arg(long, default_value_t = 20, value_parser = parse_count)]
     restarts: usize,
     /// Busy clients that keep their connection; the same number opens one for every request
-    #[arg(long, default_value_t = 16)]
+    #[arg(long, default_value_t = 16, value_parser = parse_count)]
     clients: usize,
     /// Longest one-way latency; each connection draws its own
     #[arg(long, default_value = "3ms", value_parser = parse_time)]
@@ -43,7 +43,7 @@ pub(super) struct RolloutArgs {
     #[arg(long, value_enum, default_value = "both")]
     behind: Behind,
     /// Minimum number of restarts per balancer
-    #[arg(long, default_value_t = 30)]
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..))]
     restarts: u64,
     /// Minimum number of responses per balancer
     #[arg(long, default_value_t = 100_000)]
@@ -59,9 +59,26 @@ pub(super) struct RolloutArgs {
     time: Duration,
 }
 
-fn parse_restarts(text: &str) -> Result<usize, String> {
-    let restarts = text.parse().ok().filter(|restarts| *restarts > 0);
-    restarts.ok_or_else(|| "expected a number from 1 on".to_owned())
+impl RolloutArgs {
+    /// Returns why a rollout has ended too early, in a line, if it has.
+    fn incomplete(&self, kind: Kind, outcome: &Outcome) -> Option<String> {
+        let is_complete = outcome.restarts >= self.restarts && outcome.answered >= self.responses;
+        let line = format!(
+            "{}: --time {} was over after {} of {} restarts and {} of {} responses\n",
+            kind.name(),
+            humantime::format_duration(self.time),
+            outcome.restarts,
+            self.restarts,
+            outcome.answered,
+            self.responses
+        );
+        (!is_complete).then_some(line)
+    }
+}
+
+fn parse_count(text: &str) -> Result<usize, String> {
+    let count = text.parse().ok().filter(|count| *count > 0);
+    count.ok_or_else(|| "expected a number from 1 on".to_owned())
 }
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
@@ -73,9 +90,9 @@ enum Behind {
 
 pub(super) fn restart_under_load(args: &SoakArgs) -> Result<ExitCode, String> {
     args.server.expect_plain_text("soak")?;
-    // A socket that is held needs no port.
+    // A socket that is held needs no port, and the server may not start without it.
     let target = match args.hand_over {
-        HandOver::Socket => args.server.target()?,
+        HandOver::Socket => args.server.trusted()?,
         HandOver::Restart | HandOver::ReusePort => args.server.examined()?,
     };
     let plan = Soak {
@@ -103,6 +120,9 @@ pub(super) fn restart_under_load(args: &SoakArgs) -> Result<ExitCode, String> {
 
 pub(super) fn roll_out(args: &RolloutArgs) -> Result<ExitCode, String> {
     args.server.expect_plain_text("rollout")?;
+    if args.keeping == 0 && args.per_request == 0 {
+        return Err("--keeping 0 --per-request 0: a rollout needs a client".to_owned());
+    }
     let target = args.server.examined()?;
     let kinds: &[Kind] = match args.behind {
         Behind::Haproxy => &[Kind::Haproxy],
@@ -140,10 +160,35 @@ pub(super) fn roll_out(args: &RolloutArgs) -> Result<ExitCode, String> {
             outcome.unclean_exits
         );
         outcome.stories.iter().for_each(|story| stories += &format!("{story}\n"));
-        is_perfect &= outcome.is_perfect()
-            && outcome.restarts >= args.restarts
-            && outcome.answered >= args.responses;
+        let why = args.incomplete(kind, &outcome);
+        is_perfect &= outcome.is_perfect() && why.is_none();
+        stories.extend(why);
     }
     print(&(text + &stories))?;
     Ok(if is_perfect { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::RolloutArgs;
+    use crate::{balancer::Kind, rollout::Outcome};
+    use clap::{Args, Command, FromArgMatches};
+    use std::time::Duration;
+
+    // A rollout that `--time` had ended failed, and nothing in its report had failed.
+    #[test]
+    fn a_rollout_that_ends_early_says_why() {
+        let command = RolloutArgs::augment_args(Command::new("rollout"));
+        let words = ["rollout", "--restarts=5", "--responses=100", "--time=90s"];
+        let args = RolloutArgs::from_arg_matches(&command.get_matches_from(words)).unwrap();
+        let why = |restarts, answered| {
+            let span = Duration::from_secs(90);
+            let (stories, failed, unclean_exits) = (Vec::new(), 0, 0);
+            let outcome = Outcome { restarts, answered, failed, span, stories, unclean_exits };
+            args.incomplete(Kind::Nginx, &outcome)
+        };
+        assert_eq!(why(5, 100), None);
+        let line = "nginx: --time 1m 30s was over after 4 of 5 restarts and 200 of 100 responses\n";
+        assert_eq!(why(4, 200).as_deref(), Some(line));
+    }
 }

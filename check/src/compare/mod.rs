@@ -7,7 +7,7 @@ mod page;
 mod picture;
 
 use crate::{
-    cli::grade_by,
+    cli::{expect_run, grade_by},
     formats::{Format, format},
     grading::Report,
     server::Server,
@@ -100,6 +100,17 @@ impl Entry {
         })
     }
 
+    /// Returns the command line that grades it. Later options replace earlier ones.
+    fn arguments(&self, options: &[String], backend: u16, folder: &Path) -> Vec<String> {
+        let fill = |word: &String| {
+            word.replace("{backend}", &backend.to_string())
+                .replace("{folder}", &folder.display().to_string())
+        };
+        let words = ["lameduck-check", "run"].map(str::to_owned).into_iter();
+        let words = words.chain(options.iter().cloned()).chain(["--".to_owned()]);
+        words.chain(self.command.iter().map(fill)).collect()
+    }
+
     /// Returns the file of its result.
     fn file(&self, results: &Path) -> PathBuf {
         let letter = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' };
@@ -122,26 +133,34 @@ fn words(of: &Value, key: &str) -> Result<Vec<String>, String> {
 /// Grades the servers whose name is selected. Writes one result each into the folder `results`.
 ///
 /// # Errors
-/// If a result cannot be written, or the backend of a proxy does not start.
+/// If an option is wrong, a result cannot be written, or the backend of a proxy does not start.
 pub fn grade_all(
     list: &List,
     is_selected: impl Fn(&str) -> bool,
     options: &[String],
     results: &Path,
 ) -> Result<(), String> {
+    let selected: Vec<_> = list.entries.iter().filter(|entry| is_selected(&entry.name)).collect();
+    let arguments = |entry: &Entry, backend: u16, folder: &Path| {
+        let options = [&list.options, &entry.options, options].concat();
+        entry.arguments(&options, backend, folder)
+    };
+    // Before the results of an earlier run are replaced.
+    for entry in &selected {
+        let checked = expect_run(arguments(entry, 1, Path::new("/")));
+        checked.map_err(|error| format!("{}: {error}", entry.name))?;
+    }
     let failed = |error: io::Error| format!("{}: {error}", results.display());
     let folder = results.join("tmp");
     fs::create_dir_all(&folder).map_err(failed)?;
     let folder = folder.canonicalize().map_err(failed)?;
-    let selected: Vec<_> = list.entries.iter().filter(|entry| is_selected(&entry.name)).collect();
     let backend = match selected.iter().any(|entry| entry.needs_backend) {
         true => Some(start_backend(list)?),
         false => None,
     };
     for entry in selected {
         let port = backend.as_ref().map(|server| server.address.port()).unwrap_or_default();
-        let options = [&list.options, options].concat();
-        let result = grade_one(entry, &options, port, &folder);
+        let result = grade_one(entry, arguments(entry, port, &folder));
         let value = match &result {
             Ok((version, report)) => {
                 let report: Value = serde_json::from_str(&format(report, Format::Json, false))
@@ -172,24 +191,12 @@ fn start_backend(list: &List) -> Result<Server, String> {
 }
 
 /// Returns the version of the server and its report, or why there is none.
-fn grade_one(
-    entry: &Entry,
-    options: &[String],
-    backend: u16,
-    folder: &Path,
-) -> Result<(String, Report), String> {
+fn grade_one(entry: &Entry, arguments: Vec<String>) -> Result<(String, Report), String> {
     let missing = |error| format!("{error} ({})", entry.install);
     run(&entry.build).map_err(missing)?;
     let output = run(&entry.version).map_err(missing)?;
     let version = version_in(&output).unwrap_or("of unknown version").to_owned();
-    let fill = |word: &String| {
-        word.replace("{backend}", &backend.to_string())
-            .replace("{folder}", &folder.display().to_string())
-    };
-    let command = entry.command.iter().map(fill);
-    let arguments = ["lameduck-check", "run"].into_iter().map(str::to_owned);
-    let arguments = arguments.chain(options.iter().cloned()).chain(entry.options.iter().cloned());
-    let report = grade_by(arguments.chain(["--".to_owned()]).chain(command))?;
+    let report = grade_by(arguments)?;
     Ok((version, report))
 }
 
@@ -256,9 +263,9 @@ fn scenarios(result: &Value) -> &[Value] {
 
 #[cfg(test)]
 mod tests {
-    use super::{List, page, picture, version_in};
+    use super::{List, expect_run, grade_all, page, picture, version_in};
     use serde_json::{Value, json};
-    use std::path::Path;
+    use std::{fs, path::Path};
 
     #[test]
     fn versions_are_found_in_what_programs_print() {
@@ -281,6 +288,8 @@ mod tests {
         let list = List::read(&root.join("servers/servers.json")).unwrap();
         assert!(list.entries.len() >= 16);
         for entry in list.entries {
+            let options = [&list.options[..], &entry.options].concat();
+            expect_run(entry.arguments(&options, 1, root)).unwrap();
             assert!(entry.source.starts_with("https://") && !entry.settings.is_empty());
             assert!(!entry.command.is_empty() && !entry.version.is_empty(), "{}", entry.name);
         }
@@ -298,13 +307,42 @@ mod tests {
         }
     }
 
+    // `compare … -- --jobs 1` replaced the results of all servers by "not graded", since the list
+    // set that option, too, and ended with success.
+    #[test]
+    fn wrong_options_end_a_comparison_before_it_writes() {
+        let entry = json!({"name": "a", "install": "apt", "settings": "-", "source": "-",
+            "build": ["false"], "options": ["--repeat", "2"], "command": ["true", "{port}"]});
+        let list = json!({"servers": [entry], "options": ["--jobs", "4"]});
+        let list = List::of(&list).unwrap();
+        let results = std::env::temp_dir().join(format!("lameduck-compare-{}", std::process::id()));
+        let graded = |options: &[&str]| {
+            let options: Vec<String> = options.iter().map(|&word| word.to_owned()).collect();
+            grade_all(&list, |_| true, &options, &results)
+        };
+        for (options, words) in [
+            (&["--jbos", "1"][..], "a: error: unexpected argument '--jbos'"),
+            (&["--only", "none/*"], "a: no scenario matches `none/*`"),
+            (&["--evidence", "x"], "a: --evidence: only `run` keeps it"),
+        ] {
+            let error = graded(options).unwrap_err();
+            assert!(error.contains(words), "{error}");
+            assert!(!results.exists());
+        }
+        graded(&["--jobs", "1", "--repeat", "1"]).unwrap();
+        let result = fs::read_to_string(results.join("a.json")).unwrap();
+        assert!(result.contains("`false`"), "{result}");
+        fs::remove_dir_all(&results).unwrap();
+    }
+
     #[test]
     fn the_page_has_scores_failures_and_what_was_not_graded() {
         let entry = |name: &str| {
             json!({"name": name, "install": "apt", "settings": "`none`", "source": "https://s",
                    "notes": ["A remark."]})
         };
-        let list = List::of(&json!({"servers": [entry("good"), entry("bad"), entry("absent")]}));
+        let servers = [entry("good"), entry("bad"), entry("absent"), entry("a & b <c>")];
+        let list = List::of(&json!({"servers": servers}));
         let list = list.unwrap();
         let result = |verdict: &str, story: &[&str]| {
             let scenario = json!({"name": "accept/backlog", "grade": "MUST", "verdict": verdict,
@@ -312,8 +350,8 @@ mod tests {
             json!({"version": "1.2", "report": {"scenarios": [scenario], "took_ms": 1000}})
         };
         let failed = result("fail", &["queued 1: the connection was reset"]);
-        let results: [Value; 3] =
-            [result("pass", &[]), failed, json!({"not_graded": "cannot run `absent` (apt)"})];
+        let absent = json!({"not_graded": "cannot run `absent` (apt)"});
+        let results: [Value; 4] = [result("pass", &[]), failed, absent, result("skip", &[])];
         let graded: Vec<_> = list.entries.iter().zip(results).collect();
         let text = page::format(&graded, "table.svg");
         for line in [
@@ -328,6 +366,7 @@ mod tests {
         }
         let svg = picture::draw(&graded);
         assert!(svg.contains("accept/backlog") && !svg.contains(">absent<"), "{svg}");
+        assert!(svg.contains(">a &amp; b &lt;c&gt;<"), "{svg}");
         assert_eq!(svg.matches("class=\"pass\"").count(), 1 + 1, "a cell and the legend");
     }
 }

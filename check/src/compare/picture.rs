@@ -2,6 +2,7 @@
 
 use super::{Graded, scenarios};
 use crate::scenario::all;
+use lameduck_wire::timeline::escape;
 use std::fmt::Write;
 
 const LEFT: usize = 128;
@@ -62,7 +63,8 @@ pub(super) fn draw(graded: &[Graded<'_>]) -> String {
     for (n, (entry, result)) in rows.iter().enumerate() {
         let y = TOP + CELL * n;
         let at = y + CELL - 5;
-        let _ = writeln!(out, "<text class=\"name\" x=\"20\" y=\"{at}\">{}</text>", entry.name);
+        let server = escape(&entry.name);
+        let _ = writeln!(out, "<text class=\"name\" x=\"20\" y=\"{at}\">{server}</text>");
         for (name, x) in &columns {
             let scenario = scenarios(result).iter().find(|scenario| scenario["name"] == *name);
             let word = |key: &str| scenario.and_then(|one| one[key].as_str()).unwrap_or_default();

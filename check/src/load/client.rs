@@ -14,7 +14,7 @@ use std::{
     io,
     pin::Pin,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
     task::{Context, Waker},
@@ -101,6 +101,8 @@ pub struct Load {
     /// Set to end all clients after their current request.
     pub over: AtomicBool,
     clients: AtomicUsize,
+    /// The first connect that failed on this side.
+    fault: OnceLock<String>,
 }
 
 impl Load {
@@ -124,7 +126,28 @@ impl Load {
             totals: Totals::default(),
             over: AtomicBool::new(false),
             clients: AtomicUsize::new(0),
+            fault: OnceLock::new(),
         }
+    }
+
+    /// Checks that the clients had all that they need from this system.
+    ///
+    /// # Errors
+    /// If one could not connect for lack of descriptors or ports, for example. Then all have ended,
+    /// and the server is not to blame.
+    pub fn expect_no_fault(&self) -> Result<(), String> {
+        self.fault.get().map_or(Ok(()), |fault| Err(fault.clone()))
+    }
+
+    /// Counts a connect that the server refused. Any other failure ends the load.
+    fn count_failed_connect(&self, error: &io::Error) {
+        use io::ErrorKind::{ConnectionRefused, ConnectionReset, TimedOut};
+        if matches!(error.kind(), ConnectionRefused | ConnectionReset | TimedOut) {
+            self.totals.refused.fetch_add(1, Relaxed);
+            return;
+        }
+        self.fault.get_or_init(|| format!("a client of the load cannot connect: {error}"));
+        self.over.store(true, Relaxed);
     }
 }
 
@@ -148,8 +171,8 @@ pub async fn run(load: Arc<Load>, habit: Habit) {
             Some(stream) => stream,
             None => match load.wire.connect().await {
                 Ok(stream) => stream,
-                Err(_) => {
-                    load.totals.refused.fetch_add(1, Relaxed);
+                Err(error) => {
+                    load.count_failed_connect(&error);
                     sleep(Duration::from_millis(2)).await;
                     continue;
                 }
@@ -256,15 +279,30 @@ async fn exchange_bytes(
 
 #[cfg(test)]
 mod tests {
-    use super::exchange;
+    use super::{Load, exchange};
     use crate::load::Wire;
     use socket2::SockRef;
     use std::{
         io::{self, Read, Write},
         net::TcpListener,
+        sync::atomic::Ordering::Relaxed,
         thread,
         time::Duration,
     };
+
+    // A server was blamed for refused connections when the check itself had no descriptors left.
+    #[test]
+    fn a_connect_that_fails_on_this_side_is_no_refusal() {
+        let load = Load::new(Wire::direct(([127, 0, 0, 1], 1).into()), "/");
+        load.count_failed_connect(&io::ErrorKind::ConnectionRefused.into());
+        assert_eq!(load.expect_no_fault(), Ok(()));
+        // EMFILE.
+        load.count_failed_connect(&io::Error::from_raw_os_error(24));
+        assert_eq!(load.totals.refused.load(Relaxed), 1);
+        let why = load.expect_no_fault().unwrap_err();
+        assert!(why.contains("cannot connect") && why.contains("os error 24"), "{why}");
+        assert!(load.over.load(Relaxed));
+    }
 
     /// Returns the body of a response without a length, over a wire with this latency. The server
     /// ends the connection by a FIN, or by a reset.

@@ -6,6 +6,7 @@ use crate::{
     scenario::{Grade, Need, Scenario, Weight},
     trial::{Abort, Trial, get, route},
 };
+use lameduck_wire::http1::Client;
 use std::{thread, time::Duration};
 
 const MUST: Weight = Weight::Always(Grade::Must);
@@ -229,16 +230,29 @@ const SPARE: u64 = 6;
 
 fn descriptors(trial: &mut Trial<'_>) -> Result<(), Abort> {
     trial.start()?;
-    let path = trial.target.paths.plain.clone();
     trial.server()?.process.limit_descriptors(SPARE)?;
+    let opened = open_all(trial);
+    thread::sleep(Duration::from_millis(100));
+    if let Some((exit, _)) = trial.server()?.process.exit() {
+        trial
+            .expect(false, || format!("it ended before the stop, for lack of descriptors: {exit}"));
+        return Ok(());
+    }
+    let clients = opened?;
+    trial.stop()?;
+    trial.expect_exit("a lack of descriptors")?;
+    drop(clients);
+    Ok(())
+}
+
+/// Opens more connections than the server may accept, and sends a request on each.
+fn open_all(trial: &mut Trial<'_>) -> Result<Vec<Client>, Abort> {
+    let path = trial.target.paths.plain.clone();
     let mut clients = Vec::new();
     for n in 0..2 * SPARE {
         let mut client = trial.connect(&format!("connection {n}"))?;
         client.send(get(&path))?;
         clients.push(client);
     }
-    thread::sleep(Duration::from_millis(100));
-    trial.stop()?;
-    trial.expect_exit("a lack of descriptors")?;
-    Ok(())
+    Ok(clients)
 }

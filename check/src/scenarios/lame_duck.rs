@@ -4,7 +4,7 @@ use crate::{
     scenario::{Need, Scenario, Weight},
     trial::{Abort, Trial, get, is_served, outcome},
 };
-use lameduck_wire::End;
+use lameduck_wire::{End, http1::Client};
 use std::{io::ErrorKind, thread, time::Duration};
 
 pub(super) const SCENARIOS: &[Scenario] = &[
@@ -57,7 +57,7 @@ fn new_connection(trial: &mut Trial<'_>) -> Result<(), Abort> {
     loop {
         let begun = trial.since_stop();
         if begun >= window {
-            return Ok(());
+            return if trial.findings.tries > 0 { Ok(()) } else { Err(too_late()) };
         }
         number += 1;
         let label = format!("{} ms after the stop", begun.as_millis());
@@ -90,14 +90,33 @@ fn kept_connection(trial: &mut Trial<'_>) -> Result<(), Abort> {
     let mut clients = trial.keep_all(KEPT)?;
     trial.stop()?;
     trial.wait_until(trial.early(Duration::from_millis(20)));
-    for (client, _) in &mut clients {
-        let _ = client.send(get(&path));
-    }
+    send_in_time(trial, &mut clients, &get(&path))?;
     for (mut client, label) in clients {
         let response = client.response();
         trial.expect_response(&label, &response);
     }
     Ok(())
+}
+
+/// Sends a request on each connection in the lame duck delay.
+///
+/// # Errors
+/// If the delay was over before the last one: the server may have closed the connections.
+pub(super) fn send_in_time(
+    trial: &Trial<'_>,
+    clients: &mut [(Client, String)],
+    request: &str,
+) -> Result<(), Abort> {
+    for (client, _) in clients {
+        let _ = client.send(request);
+    }
+    if trial.since_stop() < trial.target.lame_duck { Ok(()) } else { Err(too_late()) }
+}
+
+fn too_late() -> Abort {
+    Abort::Broken(
+        "--lame-duck was over before the requests were sent: the machine is busy".to_owned(),
+    )
 }
 
 /// The close of a long lame duck is not waited for.
@@ -111,10 +130,10 @@ fn announced_close(trial: &mut Trial<'_>) -> Result<(), Abort> {
     let most = trial.target.grace.min(CLOSE_MAX);
     let pause = Duration::from_millis(25);
     trial.wait_until(trial.early(pause));
+    send_in_time(trial, &mut clients, &get(&path))?;
     while !clients.is_empty() && trial.since_stop() < most {
         let mut open = Vec::new();
         for (mut client, label) in clients {
-            let _ = client.send(get(&path));
             match client.response() {
                 Ok(response) if response.says_close() => trial.expect(true, String::new),
                 Ok(_) => open.push((client, label)),
@@ -125,8 +144,33 @@ fn announced_close(trial: &mut Trial<'_>) -> Result<(), Abort> {
         }
         clients = open;
         thread::sleep(pause);
+        for (client, _) in &mut clients {
+            let _ = client.send(get(&path));
+        }
     }
     // Those that are still open were not closed without an announcement.
     clients.iter().for_each(|_| trial.expect(true, String::new));
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::send_in_time;
+    use crate::{
+        target::Target,
+        trial::{Abort, Trial},
+    };
+    use std::time::Duration;
+
+    // A server was blamed for the connections that it had closed after its delay, when a busy
+    // machine had sent the requests too late.
+    #[test]
+    fn requests_that_are_sent_after_the_delay_are_not_judged() {
+        let mut target = Target::new(vec!["server".to_owned()]);
+        for (lame_duck, is_late) in [(Duration::from_secs(1), false), (Duration::ZERO, true)] {
+            target.lame_duck = lame_duck;
+            let sent = send_in_time(&Trial::new(&target, 1), &mut [], "");
+            assert_eq!(matches!(sent, Err(Abort::Broken(_))), is_late);
+        }
+    }
 }

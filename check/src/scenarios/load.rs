@@ -61,6 +61,7 @@ fn latency(trial: &mut Trial<'_>) -> Result<(), Abort> {
     runtime.block_on(join(&mut clients));
     trial.server()?.process.kill();
     runtime.block_on(join(&mut clients));
+    load.expect_no_fault()?;
     let totals = &load.totals;
     let refused = totals.refused_by_status.load(Relaxed);
     trial.findings.tries += totals.answered();

@@ -97,11 +97,16 @@ fn twice(trial: &mut Trial<'_>) -> Result<(), Abort> {
     thread::sleep(Duration::from_millis(100));
     trial.stop()?;
     trial.wait_until(Duration::from_millis(100));
-    // The process may be gone already.
-    let _ = trial.stop();
+    let again = match trial.server()?.process.exit() {
+        // Then it has lost the request, or only its parent has ended.
+        Some((exit, _)) => {
+            Err(Abort::Broken(format!("no second stop: the server had ended: {exit}")))
+        }
+        None => trial.stop(),
+    };
     let response = client.response();
     trial.expect_response("slow", &response);
-    Ok(())
+    again
 }
 
 fn pid_1(trial: &mut Trial<'_>) -> Result<(), Abort> {

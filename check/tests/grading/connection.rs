@@ -2,7 +2,7 @@
 
 use crate::{
     http2,
-    server::{Activity, DRAIN, LAME_DUCK, MS, Server, TICK, Wait},
+    server::{Activity, DRAIN, LAME_DUCK, MS, Server, TICK, Wait, crash},
 };
 use socket2::SockRef;
 use std::{
@@ -108,6 +108,9 @@ impl Connection<'_> {
                 let head: Vec<u8> = self.buffer.drain(..end + 4).collect();
                 return Ok(parse(&String::from_utf8_lossy(&head)));
             }
+            if !self.buffer.is_empty() && self.has("crash by half a head") {
+                crash();
+            }
             let was_stopping = self.server.is_stopping();
             let was_idle = self.buffer.is_empty() && self.activity == Activity::Idle;
             let has_read = self.read(Wait::Serving)?;
@@ -168,6 +171,7 @@ impl Connection<'_> {
                 self.text(head, "404 Not Found", "not found")
             }
             ("GET", "/") => self.pipelined(head),
+            ("GET", _) if self.has("each path is the same") => self.page(),
             ("GET", "/slow") => self.slow(head, Duration::from_millis(number)),
             ("POST", "/echo") => self.echo(head),
             ("GET", "/stream") => self.stream(head, Duration::from_millis(number)),
@@ -189,6 +193,16 @@ impl Connection<'_> {
             format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\n{close}\r\n{body}");
         self.write(response.as_bytes())?;
         Ok(closes)
+    }
+
+    /// A page of 150 kB, for which half a second passes before each half.
+    fn page(&mut self) -> Step<bool> {
+        let half = "x".repeat(75_000);
+        thread::sleep(500 * MS);
+        self.write(format!("HTTP/1.1 200 OK\r\ncontent-length: 150000\r\n\r\n{half}").as_bytes())?;
+        thread::sleep(500 * MS);
+        self.write(half.as_bytes())?;
+        Ok(false)
     }
 
     /// Hello world.
@@ -248,6 +262,15 @@ impl Connection<'_> {
         let close = if closes { "connection: close\r\n" } else { "" };
         let head = format!("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n{close}\r\n");
         self.write(head.as_bytes())?;
+        let span = if self.has("endless stream") { Duration::MAX } else { span };
+        if self.has("five parts") {
+            for n in 0..5 {
+                thread::sleep(if n > 0 { span / 5 } else { Duration::ZERO });
+                self.write(b"5\r\npiece\r\n")?;
+            }
+            self.write(b"0\r\n\r\n")?;
+            return Ok(closes);
+        }
         let begin = Instant::now();
         let mut pieces = 0;
         while begin.elapsed() < span {

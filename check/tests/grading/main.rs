@@ -105,6 +105,35 @@ fn graded(fault: &str, options: &[&str]) -> Report {
     grade_by(arguments.chain([this.as_str()]).chain(role).chain([fault.as_str()])).unwrap()
 }
 
+// A server that responds to every path with a large page after a second was taken for one with
+// `--slow`, `--stream` and `--big`. It was blamed for responses that it had completed.
+#[test]
+fn a_server_that_responds_to_every_path_in_the_same_way_has_no_routes() {
+    let _turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let only = ["--only=cut/*", "--only=request/stream", "--only=request/slow-reader"];
+    let report = graded("each path is the same", &[&only[..], &["--repeat=1"]].concat());
+    let text = format(&report, Format::Human, true);
+    let is_skipped = |verdict: &Verdict| matches!(verdict, Verdict::Skip(_));
+    assert!(report.graded.iter().all(|graded| is_skipped(&graded.verdict)), "{text}");
+}
+
+// A server whose `/stream` sends events for ever was probed for ever: no scenario was played.
+#[test]
+fn a_stream_without_an_end_is_no_route() {
+    let _turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let report = graded("endless stream", &["--only=request/stream", "--repeat=1"]);
+    let verdict = Verdict::Skip(Need::Stream.missing().to_owned());
+    assert_eq!(report.graded[0].verdict, verdict);
+}
+
+// A server whose body of five parts begins with the first one takes 480 of 600 ms, and was blamed.
+#[test]
+fn a_stream_that_takes_less_than_its_time_is_whole() {
+    let _turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let report = graded("five parts", &["--only=request/stream", "--repeat=1"]);
+    assert_eq!(report.graded[0].verdict, Verdict::Pass, "{:?}", report.graded[0].findings.stories);
+}
+
 fn failed(report: &Report) -> BTreeSet<&'static str> {
     let failed = |verdict: &Verdict| matches!(verdict, Verdict::Fail | Verdict::Broken(_));
     let failed = report.graded.iter().filter(|graded| failed(&graded.verdict));
@@ -154,6 +183,27 @@ fn a_route_that_is_gone_after_the_stop_is_a_loss() {
     let mut options: Vec<&str> = only.iter().map(String::as_str).collect();
     options.push("--repeat=2");
     assert_eq!(failed(&graded("404 after the stop", &options)), BTreeSet::from(names));
+}
+
+// A server that died of SIGPIPE when it logged its stop passed every scenario of the exit, and so
+// did one that had crashed before the stop was requested.
+#[test]
+fn a_crash_is_no_exit() {
+    let _turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let verdict = |fault: &str, only: &str| {
+        let report = graded(fault, &[only, "--repeat=1"]);
+        (report.graded[0].verdict.clone(), report.graded[0].findings.stories.concat())
+    };
+    for (fault, only, words) in [
+        ("crash at the stop", "--only=exit/silent", "it crashed after the stop"),
+        ("crash at the stop", "--only=signal/at-ready", "killed by SIGPIPE"),
+        ("crash by EMFILE", "--only=exit/descriptors", "it ended before the stop"),
+    ] {
+        let (verdict, stories) = verdict(fault, only);
+        assert!(verdict == Verdict::Fail && stories.contains(words), "{only}: {stories}");
+    }
+    let (verdict, _) = verdict("crash by half a head", "--only=exit/silent");
+    assert!(matches!(&verdict, Verdict::Broken(why) if why.contains("SIGPIPE")), "{verdict:?}");
 }
 
 /// Scenarios that a fault fails besides its own, since they see the same loss.
@@ -268,6 +318,23 @@ fn a_scenario_whose_stop_command_fails_could_not_be_tried() {
     for graded in &report.graded {
         let why = "the stop command: exit code 3 alas".to_owned();
         assert_eq!(graded.verdict, Verdict::Broken(why), "{}", graded.scenario.name);
+    }
+}
+
+// A server that responds to the stop request after its drain was not tried: the check waited for
+// the response, and found nothing wrong in a lame duck delay that was over.
+#[test]
+fn the_response_to_a_stop_request_is_not_waited_for() {
+    let _turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let only = ["--only=exit/code", "--only=lame-duck/new-connection", "--repeat=1"];
+    let stop = "--stop=http:POST:127.0.0.1:{port2}/stop";
+    let report = graded("none", &[&[stop], &only[..]].concat());
+    let text = format(&report, Format::Human, true);
+    assert_eq!(report.exit_code(true), 0, "{text}");
+    assert!(report.graded.iter().all(|graded| graded.findings.tries > 0), "{text}");
+    let report = graded("none", &[&["--stop=http:POST:127.0.0.1:{port2}/x"], &only[..]].concat());
+    for graded in &report.graded {
+        assert_eq!(graded.verdict, Verdict::Broken("the stop request: 404".to_owned()));
     }
 }
 

@@ -3,7 +3,11 @@
 
 use crate::connection;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use signal_hook::{consts::SIGTERM, flag, low_level::pipe};
+use signal_hook::{
+    consts::{SIGPIPE, SIGTERM},
+    flag,
+    low_level::pipe,
+};
 use socket2::{Domain, Protocol, SockFilter, SockRef, Socket, Type};
 use std::{
     io::{self, Read, Write},
@@ -230,6 +234,9 @@ fn accept_one(listener: &TcpListener, server: &Arc<Server>) -> bool {
     let stream = loop {
         match listener.accept() {
             Ok((stream, _)) => break stream,
+            Err(error) if error.raw_os_error() == Some(24) && server.has("crash by EMFILE") => {
+                crash();
+            }
             // EMFILE ends the thread that accepts, and that would stop the server.
             Err(error) if error.raw_os_error() == Some(24) && server.has("exit/descriptors") => {
                 thread::park();
@@ -244,8 +251,17 @@ fn accept_one(listener: &TcpListener, server: &Arc<Server>) -> bool {
     true
 }
 
+/// Ends the process as a write to a closed pipe does.
+pub(crate) fn crash() -> ! {
+    let _ = signal_hook::low_level::emulate_default_handler(SIGPIPE);
+    process::exit(0)
+}
+
 /// Keeps new connections out, serves the queue, and closes the listener.
 fn close(listener: TcpListener, server: &Arc<Server>) {
+    if server.has("crash at the stop") {
+        crash();
+    }
     if server.has("drain/backlog") {
         return drop(listener);
     }
@@ -302,7 +318,12 @@ fn serve_probes(listener: TcpListener, server: &Arc<Server>) {
             "ready/fails-first at-close" => LAME_DUCK,
             _ => Duration::ZERO,
         };
-        let is_live = read_some(&mut stream).is_ok_and(|request| request.starts_with("GET /live "));
+        let request = read_some(&mut stream).unwrap_or_default();
+        if request.starts_with("POST ") {
+            stop_by(stream, request.starts_with("POST /stop "));
+            continue;
+        }
+        let is_live = request.starts_with("GET /live ");
         let is_ready = !server.is_stopping() || server.since_stop() < late;
         let status = if is_live || is_ready { "200 OK" } else { "503 Service Unavailable" };
         if server.has("signal/at-ready") && !std::mem::replace(&mut was_probed, true) {
@@ -312,6 +333,18 @@ fn serve_probes(listener: TcpListener, server: &Arc<Server>) {
         let _ =
             write!(stream, "HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
     }
+}
+
+/// Begins the stop, and responds after the lame duck delay. Another path is no stop.
+fn stop_by(mut stream: TcpStream, is_stop: bool) {
+    if is_stop {
+        signal_hook::low_level::raise(SIGTERM).unwrap();
+    }
+    thread::spawn(move || {
+        let (status, delay) = if is_stop { ("200 OK", 2 * LAME_DUCK) } else { ("404 No", MS) };
+        thread::sleep(delay);
+        let _ = write!(stream, "HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n");
+    });
 }
 
 fn read_some(stream: &mut TcpStream) -> io::Result<String> {

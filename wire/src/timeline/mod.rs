@@ -10,6 +10,8 @@
 mod svg;
 mod text;
 
+pub use svg::escape;
+
 use std::time::Duration;
 
 /// A shutdown, ready to be drawn. Times are those of its source: simulated time, or a log's

@@ -302,6 +302,31 @@ fn text(out: &mut String, x: f64, y: f64, style: &str, words: &str) -> fmt::Resu
     writeln!(out, "<text x=\"{x:.1}\" y=\"{y:.1}\" {style}>{}</text>", escape(words))
 }
 
-fn escape(words: &str) -> String {
-    words.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+/// Escapes text for XML. What XML cannot have, such as control characters, is replaced.
+#[must_use]
+pub fn escape(text: &str) -> String {
+    let mut escaped = String::new();
+    for char in text.chars() {
+        match char {
+            '&' => escaped.push_str("&amp;"),
+            '<' => escaped.push_str("&lt;"),
+            '>' => escaped.push_str("&gt;"),
+            '\n' | '\t' => escaped.push(char),
+            '\u{fffe}' | '\u{ffff}' => escaped.push('\u{fffd}'),
+            char if char.is_control() => escaped.push('\u{fffd}'),
+            char => escaped.push(char),
+        }
+    }
+    escaped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::escape;
+
+    // The coloured output of a server in the story of a failure made its picture unreadable.
+    #[test]
+    fn a_picture_has_no_control_characters() {
+        assert_eq!(escape("\x1b[31m<a> & b\n"), "\u{fffd}[31m&lt;a&gt; &amp; b\n");
+    }
 }
