@@ -269,7 +269,7 @@ fn responses_are_as_expected(history: &RunHistory<'_>) -> Judgement {
     for observed in &history.requests {
         let Some(RequestKind::User(first)) = history.request_kind(observed) else { continue };
         let Some(request) = first.steps().nth(observed.step) else { continue };
-        if observed.is_by_service() {
+        if observed.is_all_by_service() {
             judged = Exercise::Yes;
             is_as_expected(history, request, observed)?;
         }

@@ -183,7 +183,7 @@ impl StepProof {
             Some((_, RequestResult::Completed(status, _))) => {
                 let status = self.request().status_of(observed.grpc_status(), *status);
                 let kind = if self.request().is_grpc() { "gRPC status " } else { "" };
-                let by = if observed.is_by_service() { "" } else { " by the host" };
+                let by = if observed.is_all_by_service() { "" } else { " by the host" };
                 format!("{kind}{status}{by}")
             }
             Some((_, RequestResult::Failed(how))) => how.clone(),
@@ -257,7 +257,7 @@ fn succeeded(request: &Request, observed: &ObservedRequest) -> bool {
                 return false;
             };
             let enough = !matches!(reads, Reads::Events(least) if events < *least);
-            observed.is_by_service()
+            observed.is_all_by_service()
                 && request.expects(request.status_of(observed.grpc_status(), *status))
                 && request.misses(body).is_none()
                 && enough

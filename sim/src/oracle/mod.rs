@@ -43,6 +43,7 @@ mod stragglers;
 mod streams;
 mod tls;
 
+pub(crate) use observed_request::{ENDS_CALL, RESPONDS};
 pub use observed_request::{ErrorKind, ObservedRequest, RequestResult};
 pub use run_history::RunHistory;
 
