@@ -45,6 +45,7 @@ mod tls;
 
 pub(crate) use observed_request::{ENDS_CALL, RESPONDS};
 pub use observed_request::{ErrorKind, ObservedRequest, RequestResult};
+pub(crate) use run_history::REFUSED;
 pub use run_history::RunHistory;
 
 use crate::{
