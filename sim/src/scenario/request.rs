@@ -239,7 +239,8 @@ impl Request {
         self.header("content-type", "application/json").body(body)
     }
 
-    /// Adds a header field. `Host` and `Content-Length` are added for you.
+    /// Adds a header field. `Content-Length` is added for you, and `Host: localhost`, which a field
+    /// `host` replaces.
     ///
     /// # Panics
     /// Panics if the name or the value is invalid.
@@ -252,6 +253,11 @@ impl Request {
                 && HeaderValue::from_str(&value).is_ok(),
             "invalid header field {name:?}: {value:?}"
         );
+        if name.eq_ignore_ascii_case("host") {
+            let is_host = value.contains('{') || value.parse::<http::uri::Authority>().is_ok();
+            assert!(is_host, "invalid host {value:?}: it must be a name or an address");
+            self.headers.retain(|(other, _)| !other.eq_ignore_ascii_case("host"));
+        }
         self.headers.push((name, value));
         self
     }

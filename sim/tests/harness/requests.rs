@@ -167,3 +167,26 @@ fn a_request_that_fails_in_the_drain_only_is_found_without_any_condition() {
     assert!(failure.broken.why.contains("got 500 in draining"), "{failure}");
     assert!(failure.broken.why.contains("the pool is closed"), "{failure}");
 }
+
+// The field was sent in addition to `Host: localhost`, and over HTTP/2 it contradicted the
+// authority. The host refused such requests, as it must, and no test of virtual hosts was possible.
+#[test]
+fn a_request_may_be_for_another_host() {
+    let shop = |uri: http::Uri, headers: HeaderMap| async move {
+        let hosts: Vec<_> = headers.get_all("host").iter().collect();
+        match (uri.authority(), &*hosts) {
+            (Some(host), []) => host.to_string(),
+            (None, [host]) => host.to_str().unwrap_or_default().to_owned(),
+            other => format!("{other:?}"),
+        }
+    };
+    let shop_of = |host: &str| Request::get("/").header("Host", host).expect(200).expect_body(host);
+    explore(move |world| world.host().serve(Router::new().route("/", get(shop))))
+        .request(shop_of("shop.example:81"))
+        .request(shop_of("localhost").header("host", "tea.example").expect_body("tea.example"))
+        .get("/")
+        .expect(200)
+        .seeds(0..40)
+        .run()
+        .unwrap();
+}
