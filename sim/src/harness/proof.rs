@@ -239,7 +239,6 @@ impl StepProof {
 /// Whether the service made the response that the client wants.
 fn succeeded(request: &Request, observed: &ObservedRequest) -> bool {
     let body = observed.body.as_deref().unwrap_or_default();
-    let events = body.matches("\n\n").count() as u64;
     match request.reads() {
         Reads::WebSocket(messages) if observed.end.is_none() => {
             observed.messages.is_some_and(|received| received == messages.len() as u64)
@@ -256,7 +255,7 @@ fn succeeded(request: &Request, observed: &ObservedRequest) -> bool {
             let Some((_, RequestResult::Completed(status, _))) = &observed.end else {
                 return false;
             };
-            let enough = !matches!(reads, Reads::Events(least) if events < *least);
+            let enough = !matches!(reads, Reads::Events(least) if observed.events < *least);
             observed.is_all_by_service()
                 && request.expects(request.status_of(observed.grpc_status(), *status))
                 && request.misses(body).is_none()

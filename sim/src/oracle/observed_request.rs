@@ -44,6 +44,8 @@ pub struct ObservedRequest {
     pub body: Option<String>,
     /// Number of messages received, of a WebSocket or a gRPC call.
     pub messages: Option<u64>,
+    /// Number of server-sent events received, if the client counts them.
+    pub events: u64,
     /// Number of the request, per client.
     pub number: u64,
     /// The status of a gRPC call, and the length of the body before it.
@@ -201,6 +203,7 @@ pub(super) fn requests(records: &[Record]) -> Vec<ObservedRequest> {
                 step: 0,
                 body: None,
                 messages: None,
+                events: 0,
                 number: request,
                 call: None,
                 service_ends_call: false,
@@ -246,6 +249,7 @@ pub(super) fn requests(records: &[Record]) -> Vec<ObservedRequest> {
                 observed.messages = record.number("count");
                 observed.ends_regularly = record.text("message") == Some(ENDS_REGULARLY);
             }
+            "events" => observed.events = record.number("count").unwrap_or_default(),
             "failed" => {
                 observed.end = Some((
                     record.at,

@@ -159,7 +159,8 @@ impl Request {
     }
 
     /// Creates a `GET` of server-sent events. The client reads until the service ends the stream,
-    /// and expects at least `least` events before that, unless the stop comes earlier.
+    /// and expects at least `least` events before that, unless the stop comes earlier. Comments,
+    /// such as keep-alives, are no events.
     ///
     /// # Panics
     /// Panics if `least` is 0, and for the same reasons as [`get`](Self::get).

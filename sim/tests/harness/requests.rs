@@ -190,3 +190,22 @@ fn a_request_may_be_for_another_host() {
         .run()
         .unwrap();
 }
+
+// Comments counted as events, so that a stream of keep-alives passed. And a stream of more than 16
+// KiB never had enough events.
+#[test]
+fn comments_are_no_events_and_long_streams_are_counted_to_their_end() {
+    let stream = |line: &'static str, count: usize| {
+        explore(move |world| {
+            let lines = move || async move {
+                ([("content-type", "text/event-stream")], line.repeat(count))
+            };
+            world.host().serve(Router::new().route("/", get(lines)))
+        })
+        .seeds(0..12)
+    };
+    let failure = failure_of(stream(":\n\n", 50).request(Request::events("/", 1)).run());
+    assert_eq!(failure.broken.promise, "S6", "{failure}");
+    let long = "data: a line of some length, so that the stream is long\n\n";
+    stream(long, 1_000).request(Request::events("/", 1_000)).run().unwrap();
+}
