@@ -15,7 +15,7 @@ use super::{
     server::checked,
 };
 use crate::{
-    explore::exploring,
+    explore::{exploring, quiet_panics},
     harness::{Passed, Setup, TestWorld, Trial, Trials, world::Shared},
     oracle::Broken,
     scenario::Request,
@@ -153,7 +153,9 @@ impl<S: HttpService, T: HttpService> DeployTrials<S, T> {
     }
 
     fn replayed(&self, scenario: DeployScenario) -> Result<Passed, DeployFailure> {
-        match self.judged(&scenario).checked().found {
+        quiet_panics();
+        let judged = exploring(|| self.judged(&scenario));
+        match judged.unwrap_or_else(|payload| resume_unwind(payload)).checked().found {
             Some(found) => Err(self.failure(scenario, found)),
             None => Ok(Passed { scenarios: 1 }),
         }
@@ -240,7 +242,8 @@ impl<S: HttpService, T: HttpService> DeployTrials<S, T> {
     }
 
     fn failure(&self, scenario: DeployScenario, found: Finding) -> DeployFailure {
-        let outcome = self.play(&scenario);
+        let outcome = exploring(|| self.play(&scenario));
+        let outcome = outcome.unwrap_or_else(|payload| resume_unwind(payload));
         let (log, downstreams) = (failure::log(&outcome, &found), failure::downstreams(&outcome));
         let (seed, broken) = (scenario.seed, found.broken);
         DeployFailure { seed, broken, scenario: Some(Box::new(scenario)), log, downstreams }
