@@ -45,6 +45,7 @@ mod losses;
 mod platform;
 mod play;
 mod process;
+mod proved;
 mod records;
 mod rollout;
 mod rotation;
