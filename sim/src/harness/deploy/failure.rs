@@ -47,8 +47,8 @@ impl DeployFailure {
     }
 }
 
-/// Returns the log of a play: the platform, the phases and the panics, and around the failure the service and
-/// what concerns its client, key or message.
+/// Returns the log of a play: the platform, the phases and the panics, and around the failure the
+/// service, its host, and what concerns its client, key or message.
 pub(super) fn log(outcome: &DeployOutcome, found: &Finding) -> Vec<String> {
     let records = outcome.trace.records();
     let of = found.of.as_deref();

@@ -20,9 +20,9 @@
 //! - D4, **nothing is used after its stop hook ran.** No process uses a [`Resource`] that it has
 //!   closed.
 //! - D5, **no client sees an avoidable error.** Each client gets a complete response that it
-//!   expects, with the body that it expects, unless the [`Platform`] makes that impossible: nothing listens in a restart without
-//!   a balancer, a downstream fails, or a connection was not used in the whole lame duck delay, so
-//!   that its close could not be announced.
+//!   expects, with the body that it expects, unless the [`Platform`] makes that impossible: nothing
+//!   listens in a restart without a balancer, a downstream fails, or a connection was not used in
+//!   the whole lame duck delay, so that its close could not be announced.
 //! - D6, **the deploy ends.** Each new process becomes ready, and each old one exits before its
 //!   platform kills it.
 //!
