@@ -24,7 +24,6 @@
 //! $ curl -X POST localhost:8081/outage            # simulates an outage; repeat it to end it
 //! $ curl -i localhost:8081/readiness              # 503, and why, within a second
 //! ```
-//! ```
 #![expect(
     clippy::disallowed_methods,
     reason = "an app lives on tokio's time; only the host must not"

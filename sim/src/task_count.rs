@@ -3,18 +3,46 @@
 
 use std::{
     cell::Cell,
-    future::Future,
-    pin::Pin,
+    future::{Future, poll_fn},
+    pin::{Pin, pin},
     task::{Context, Poll},
 };
 
 thread_local! {
     static OURS: Cell<usize> = const { Cell::new(0) };
+    static OF_DOWNSTREAMS: Cell<usize> = const { Cell::new(0) };
 }
 
-/// Returns the number of the simulation's own tasks on this thread.
+/// Returns the number of tasks on this thread that are none of the service: the simulation's own,
+/// and those that downstreams have spawned. Some of the latter may have ended: nothing shows it.
 pub(crate) fn ours() -> usize {
-    OURS.get()
+    OURS.get() + OF_DOWNSTREAMS.get()
+}
+
+/// Resets the number of tasks that downstreams have spawned, when their world ends.
+#[derive(Debug)]
+pub(crate) struct Downstreams;
+
+impl Drop for Downstreams {
+    fn drop(&mut self) {
+        OF_DOWNSTREAMS.set(0);
+    }
+}
+
+/// Calls code of a downstream. The tasks that it spawns are none of the service. Those that they
+/// spawn in turn are not known.
+pub(crate) fn of_downstream<T>(run: impl FnOnce() -> T) -> T {
+    let others = || alive().saturating_sub(ours());
+    let before = others();
+    let ran = run();
+    OF_DOWNSTREAMS.set(OF_DOWNSTREAMS.get() + others().saturating_sub(before));
+    ran
+}
+
+/// Polls a future of a downstream. The tasks that it spawns are none of the service.
+pub(crate) async fn spawning<T>(future: impl Future<Output = T>) -> T {
+    let mut future = pin!(future);
+    poll_fn(|cx| of_downstream(|| future.as_mut().poll(cx))).await
 }
 
 /// Returns the number of tasks that are alive on the current runtime.

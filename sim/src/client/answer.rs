@@ -1,7 +1,7 @@
 //! Parser of HTTP/1 responses. It is strict, because a cut response must never look complete (RFC
 //! 9112 §6, §7, §8).
 
-use super::OF_FIELD;
+use super::{OF_FIELD, events::EventCount};
 use crate::trace::Fnv64;
 use bytes::{Buf, BytesMut};
 use http::Method;
@@ -137,6 +137,7 @@ pub(super) struct Body {
     /// The first bytes, at most as many as the client keeps.
     kept: Vec<u8>,
     keeps: usize,
+    events: EventCount,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -157,7 +158,14 @@ impl Body {
             Framing::Chunked => State::ChunkSize,
             Framing::UntilClose => State::UntilClose,
         };
-        Self { state, bytes: 0, hash: Fnv64::new(), kept: Vec::new(), keeps: 0 }
+        Self {
+            state,
+            bytes: 0,
+            hash: Fnv64::new(),
+            kept: Vec::new(),
+            keeps: 0,
+            events: EventCount::default(),
+        }
     }
 
     /// Keeps the first `keeps` bytes.
@@ -167,6 +175,11 @@ impl Body {
 
     pub(super) fn into_kept(self) -> Vec<u8> {
         self.kept
+    }
+
+    /// Returns the number of server-sent events, which a client counts that keeps bodies.
+    pub(super) const fn events(&self) -> u64 {
+        self.events.get()
     }
 
     /// Returns the number of body bytes received.
@@ -229,6 +242,9 @@ impl Body {
     fn take_data(&mut self, buffer: &mut BytesMut, most: u64) -> u64 {
         let taken = usize::try_from(most).unwrap_or(usize::MAX).min(buffer.len());
         self.hash.feed(&buffer[..taken]);
+        if self.keeps > 0 {
+            self.events.read(&buffer[..taken]);
+        }
         let room = self.keeps.saturating_sub(self.kept.len());
         self.kept.extend_from_slice(&buffer[..taken.min(room)]);
         buffer.advance(taken);

@@ -22,7 +22,7 @@ pub struct RequestSpec {
     pub method: Method,
     /// Path and query.
     pub target: String,
-    /// Header fields in addition to `Host` and `Content-Length`.
+    /// Header fields in addition to `Content-Length`, and to `Host: localhost` unless it is one.
     pub fields: Vec<(String, String)>,
     /// The body; empty for none.
     pub body: Bytes,
@@ -103,19 +103,28 @@ impl RequestSpec {
     #[must_use]
     pub(crate) fn field_count(&self) -> usize {
         let Some(wire) = &self.wire else {
-            // `Host` is one of them.
-            return 1 + self.fields.len() + usize::from(self.has_length());
+            return 1 + self.fields_without_host().count() + usize::from(self.has_length());
         };
         let end = wire.windows(4).position(|window| window == b"\r\n\r\n").unwrap_or(0);
         wire[..end].windows(2).filter(|window| *window == b"\r\n").count()
     }
 
+    /// Returns the value of `Host`, which is the authority in HTTP/2.
+    pub(super) fn host(&self) -> &str {
+        let host = self.fields.iter().find(|(name, _)| is_host(name));
+        host.map_or("localhost", |(_, value)| value)
+    }
+
+    pub(super) fn fields_without_host(&self) -> impl Iterator<Item = &(String, String)> {
+        self.fields.iter().filter(|(name, _)| !is_host(name))
+    }
+
     /// Returns the HTTP/1.1 head, including the empty line.
     #[must_use]
     pub fn head(&self) -> Vec<u8> {
-        let mut head =
-            [self.method.as_str(), " ", &self.target, " HTTP/1.1\r\nHost: localhost\r\n"].concat();
-        for (name, value) in &self.fields {
+        let (method, host) = (self.method.as_str(), self.host());
+        let mut head = [method, " ", &self.target, " HTTP/1.1\r\nHost: ", host, "\r\n"].concat();
+        for (name, value) in self.fields_without_host() {
             head.extend([name.as_str(), ": ", value, "\r\n"]);
         }
         if self.has_length() {
@@ -140,4 +149,8 @@ impl RequestSpec {
         bytes.extend_from_slice(&self.body);
         bytes
     }
+}
+
+fn is_host(name: &str) -> bool {
+    name.eq_ignore_ascii_case("host")
 }

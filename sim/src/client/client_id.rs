@@ -87,6 +87,13 @@ impl ClientId {
         }
     }
 
+    /// Records the number of server-sent events of a response, if it has any.
+    pub(super) fn events(&self, request: u64, count: u64) {
+        if count > 0 {
+            self.tell("events", &[("request", request.into()), ("count", count.into())]);
+        }
+    }
+
     /// Records which of the requests that follow each other the last one was.
     pub(super) fn step(&self, step: usize) {
         let request = self.requests.load(Ordering::Relaxed).saturating_sub(1);

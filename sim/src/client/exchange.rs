@@ -181,6 +181,7 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Http1Client<Io> {
         let end = match answer {
             Some(Ok((head, body, location))) => {
                 let done = ResponseSummary::new(&head, body.bytes(), body.hash());
+                client_id.events(request, body.events());
                 let kept = body.into_kept();
                 client_id.received(request, &kept);
                 *last = Previous { location, body: String::from_utf8_lossy(&kept).into_owned() };

@@ -443,10 +443,12 @@ fn in_http2_with(
     ask: &RequestSpec,
     body: RequestBody,
 ) -> Result<http::Request<RequestBody>, RequestFailure> {
-    let mut request = http::Request::builder()
-        .method(ask.method.clone())
-        .uri(format!("http://localhost{}", ask.target));
-    for (name, value) in &ask.fields {
+    let mut request = http::Request::builder().method(ask.method.clone()).uri(format!(
+        "http://{}{}",
+        ask.host(),
+        ask.target
+    ));
+    for (name, value) in ask.fields_without_host() {
         request = request.header(name, value);
     }
     request.body(body).map_err(|_| RequestFailure::new(How::NotSent, 0))

@@ -20,6 +20,7 @@
 mod answer;
 mod ask;
 mod client_id;
+mod events;
 mod exchange;
 mod goaway;
 mod grpc;

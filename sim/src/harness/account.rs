@@ -4,7 +4,7 @@
 use super::{downstream::EFFECT, proof::ADDED};
 use crate::{
     draw::FOR_GOOD_MS,
-    scenario::{Client, DownstreamFault, Fault, Outcome, Pacing, SERVER, Scenario, Traffic},
+    scenario::{Client, DownstreamFault, Fault, Outcome, Pacing, Scenario, Traffic},
     timeline::of_scenario,
     trace::Record,
 };
@@ -73,7 +73,6 @@ fn line(record: &Record) -> Option<String> {
 pub(super) fn words(record: &Record) -> Option<String> {
     let text = |name| record.text(name).unwrap_or_default();
     let number = |name| record.number(name).unwrap_or_default();
-    let by_host = &*record.actor == SERVER;
     Some(match record.event {
         "phase" => format!("── {} ──", text("phase")),
         "signal" => format!("{} arrives", text("signal")),
@@ -84,7 +83,7 @@ pub(super) fn words(record: &Record) -> Option<String> {
             let words = [text("message"), text("fields")];
             format!("{} {} {spans}{}", text("level"), text("target"), join(&words))
         }
-        "log" if by_host => {
+        "log" => {
             let mut words = text("message").to_owned();
             for (name, value) in record.fields.iter().filter(|(name, _)| *name != "message") {
                 // Writing to a string cannot fail.

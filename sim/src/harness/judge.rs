@@ -9,7 +9,8 @@ use super::{
 use crate::{
     host_run::MAIN_PORT,
     oracle::{
-        Exercise, HOST_ORACLES, Judgement, ObservedRequest, Oracle, RequestResult, RunHistory,
+        Exercise, HOST_ORACLES, Judgement, ObservedRequest, Oracle, REFUSED, RequestResult,
+        RunHistory,
     },
     scenario::{Reads, Request, RequestKind},
     trace::Record,
@@ -106,8 +107,9 @@ fn exit_is_clean(history: &RunHistory<'_>) -> Judgement {
     if let Some(panic) = first_unsupported(history).or_else(|| first_panic(history)) {
         return Err(panic);
     }
-    let error = first_error(history, "handler failed", "handler")
-        .or_else(|| first_error(history, "response body failed", "response body"));
+    let error = first_error(history, "handler failed", "the handler", "failed")
+        .or_else(|| first_error(history, "response body failed", "the response body", "failed"))
+        .or_else(|| first_error(history, REFUSED, "the response", "is invalid"));
     if let Some(error) = error {
         return Err(error);
     }
@@ -144,11 +146,11 @@ fn has_failing_downstream(history: &RunHistory<'_>, at: Duration) -> bool {
 
 /// Returns the first error that the host logged with `message`, unless the service may be free of
 /// blame.
-fn first_error(history: &RunHistory<'_>, message: &str, what: &str) -> Option<String> {
+fn first_error(history: &RunHistory<'_>, message: &str, what: &str, fails: &str) -> Option<String> {
     let mut logs = history.server("log").filter(|log| log.text("message") == Some(message));
     let log = logs.find(|log| !is_excused(history, log))?;
     Some(format!(
-        "the {what} of {} {} failed: {}",
+        "{what} of {} {} {fails}: {}",
         log.text("method").unwrap_or_default(),
         log.text("path").unwrap_or_default(),
         log.text("error").unwrap_or_default()
@@ -269,7 +271,7 @@ fn responses_are_as_expected(history: &RunHistory<'_>) -> Judgement {
     for observed in &history.requests {
         let Some(RequestKind::User(first)) = history.request_kind(observed) else { continue };
         let Some(request) = first.steps().nth(observed.step) else { continue };
-        if observed.is_by_service() {
+        if observed.is_all_by_service() {
             judged = Exercise::Yes;
             is_as_expected(history, request, observed)?;
         }

@@ -24,9 +24,9 @@
 //!   within the drain, or react to the cancellation.
 //! - S2, **no task is left.** No task of the service is running at the exit. An untracked task
 //!   would be lost with the process.
-//! - S3, **the exit is clean.** No handler, response body or hook fails or panics. A handler fails
-//!   by an error that it returns to the host (axum's do not). Errors are excused once a downstream
-//!   has failed or the request was cancelled, and if clients that leave send the same request.
+//! - S3, **the exit is clean.** No handler, response body or hook fails or panics, and the host
+//!   refuses no response. A handler fails by an error that it returns to the host (axum's do not).
+//!   Errors are excused after a downstream failed or in a cancelled request, or if clients leave.
 //! - S4, **the exit condition holds.** The condition of [`Trial::at_exit`] holds when the process
 //!   exits.
 //! - S5, **responses are as expected.** Each response of the service has an expected status and

@@ -183,7 +183,7 @@ impl StepProof {
             Some((_, RequestResult::Completed(status, _))) => {
                 let status = self.request().status_of(observed.grpc_status(), *status);
                 let kind = if self.request().is_grpc() { "gRPC status " } else { "" };
-                let by = if observed.is_by_service() { "" } else { " by the host" };
+                let by = if observed.is_all_by_service() { "" } else { " by the host" };
                 format!("{kind}{status}{by}")
             }
             Some((_, RequestResult::Failed(how))) => how.clone(),
@@ -239,7 +239,6 @@ impl StepProof {
 /// Whether the service made the response that the client wants.
 fn succeeded(request: &Request, observed: &ObservedRequest) -> bool {
     let body = observed.body.as_deref().unwrap_or_default();
-    let events = body.matches("\n\n").count() as u64;
     match request.reads() {
         Reads::WebSocket(messages) if observed.end.is_none() => {
             observed.messages.is_some_and(|received| received == messages.len() as u64)
@@ -256,8 +255,8 @@ fn succeeded(request: &Request, observed: &ObservedRequest) -> bool {
             let Some((_, RequestResult::Completed(status, _))) = &observed.end else {
                 return false;
             };
-            let enough = !matches!(reads, Reads::Events(least) if events < *least);
-            observed.is_by_service()
+            let enough = !matches!(reads, Reads::Events(least) if observed.events < *least);
+            observed.is_all_by_service()
                 && request.expects(request.status_of(observed.grpc_status(), *status))
                 && request.misses(body).is_none()
                 && enough

@@ -48,7 +48,8 @@ impl<S: HttpService> Trial<S> {
     /// .unwrap();
     /// ```
     ///
-    /// Tasks that the setup itself spawns are never counted.
+    /// Tasks that the setup itself spawns are never counted. Only their number is known: one that
+    /// ends before the exit may hide another task that is left.
     ///
     /// # Panics
     /// Panics if `what` is empty: an exception needs a reason. A

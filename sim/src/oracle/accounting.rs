@@ -250,7 +250,8 @@ pub(super) fn outcomes_are_counted(
             (said(ErrorKind::TimedOut), answered - said(ErrorKind::TimedOut) - cut);
         // A call that ends at the drain has its status from there or from an abort at that moment.
         let is_unavailable = |observed: &&ObservedRequest| {
-            observed.grpc_status() == Some(14) && observed.target.contains("&end=")
+            observed.grpc_status() == Some(14)
+                && (observed.target.contains("&end=") || observed.ends_regularly)
         };
         let either = history.requests.iter().filter(is_unavailable).count() as u64;
         // A response that a handler makes as everything is cut may leave, and counts as aborted.

@@ -43,7 +43,9 @@ mod stragglers;
 mod streams;
 mod tls;
 
+pub(crate) use observed_request::{ENDS_CALL, RESPONDS};
 pub use observed_request::{ErrorKind, ObservedRequest, RequestResult};
+pub(crate) use run_history::REFUSED;
 pub use run_history::RunHistory;
 
 use crate::{

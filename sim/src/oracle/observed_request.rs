@@ -6,6 +6,13 @@ use crate::{
 };
 use std::{collections::BTreeMap, time::Duration};
 
+/// Event for a response that the service of a user made.
+pub(crate) const RESPONDS: &str = "service responds";
+/// Event for the status that such a service gave to a gRPC call after its head.
+pub(crate) const ENDS_CALL: &str = "service ends call";
+/// What the host says to a gRPC call that ends at its time in a shutdown, as one that has finished.
+const ENDS_REGULARLY: &str = "the service is shutting down";
+
 /// A request as its client saw it.
 #[derive(Clone, Debug)]
 pub struct ObservedRequest {
@@ -37,10 +44,18 @@ pub struct ObservedRequest {
     pub body: Option<String>,
     /// Number of messages received, of a WebSocket or a gRPC call.
     pub messages: Option<u64>,
+    /// Number of server-sent events received, if the client counts them.
+    pub events: u64,
     /// Number of the request, per client.
     pub number: u64,
     /// The status of a gRPC call, and the length of the body before it.
     pub call: Option<(u64, u64)>,
+    /// Whether the service of a user gave the call its status, after the head.
+    pub service_ends_call: bool,
+    /// Whether the host ended the call regularly, at its time in the shutdown.
+    pub ends_regularly: bool,
+    /// Whether the status of the call came after the head.
+    pub has_trailers: bool,
 }
 
 impl ObservedRequest {
@@ -50,6 +65,12 @@ impl ObservedRequest {
     pub fn is_by_service(&self) -> bool {
         let status = self.head.map(|(_, status, _)| status);
         status.is_some() && status == self.service_status
+    }
+
+    /// Whether the service made all of the response: the host may end a gRPC call after its head.
+    #[must_use]
+    pub fn is_all_by_service(&self) -> bool {
+        self.is_by_service() && (!self.has_trailers || self.service_ends_call)
     }
 
     /// Returns the cause, if the request got no complete response.
@@ -74,6 +95,7 @@ impl ObservedRequest {
     fn read_call_status(&mut self, record: &Record) {
         let (status, bytes) = (record.number("status"), record.number("bytes"));
         self.call = status.zip(bytes);
+        self.has_trailers = record.text("place") == Some("trailers");
         let is_error = record.text("place") == Some("head") && status != Some(0);
         if let Some((_, head, _)) = &mut self.head
             && is_error
@@ -86,7 +108,8 @@ impl ObservedRequest {
     /// Translates the end of a gRPC call into that of another request: a deadline is a 503, and so
     /// is a cut before the head. A cut after the head is a reset.
     fn read_end_of_call(&mut self, at: Duration) {
-        let is_by_host = self.service_status.is_none();
+        let is_by_host = !self.is_all_by_service();
+        let is_regular = self.ends_regularly || self.target.contains("&end=");
         match self.call {
             Some((4, bytes)) if is_by_host => {
                 self.end = Some((at, RequestResult::Completed(503, bytes)));
@@ -97,7 +120,7 @@ impl ObservedRequest {
                 self.said = ErrorKind::Aborted;
             }
             // One that the host ends at its time has finished.
-            Some((14, _)) if is_by_host && !self.target.contains("&end=") => {
+            Some((14, _)) if is_by_host && !is_regular => {
                 self.end = Some((at, RequestResult::Failed("stream-reset".to_owned())));
             }
             Some(_) | None => {}
@@ -155,7 +178,7 @@ pub enum RequestResult {
 pub(super) fn requests(records: &[Record]) -> Vec<ObservedRequest> {
     let mut requests: BTreeMap<(usize, u64), ObservedRequest> = BTreeMap::new();
     for record in records {
-        let by = if record.event == "service responds" {
+        let by = if matches!(record.event, RESPONDS | ENDS_CALL) {
             record.text("client").unwrap_or_default()
         } else {
             &record.actor
@@ -180,8 +203,12 @@ pub(super) fn requests(records: &[Record]) -> Vec<ObservedRequest> {
                 step: 0,
                 body: None,
                 messages: None,
+                events: 0,
                 number: request,
                 call: None,
+                service_ends_call: false,
+                ends_regularly: false,
+                has_trailers: false,
             };
             requests.insert((client, request), observed);
             continue;
@@ -209,7 +236,8 @@ pub(super) fn requests(records: &[Record]) -> Vec<ObservedRequest> {
                 }
             }
             "call status" => observed.read_call_status(record),
-            "service responds" => observed.service_status = record.number("status"),
+            RESPONDS => observed.service_status = record.number("status"),
+            ENDS_CALL => observed.service_ends_call = true,
             "step" => {
                 observed.step = record
                     .number("step")
@@ -217,7 +245,11 @@ pub(super) fn requests(records: &[Record]) -> Vec<ObservedRequest> {
                     .unwrap_or_default();
             }
             "body" => observed.body = record.text("body").map(ToOwned::to_owned),
-            "messages" | "call messages" => observed.messages = record.number("count"),
+            "messages" | "call messages" => {
+                observed.messages = record.number("count");
+                observed.ends_regularly = record.text("message") == Some(ENDS_REGULARLY);
+            }
+            "events" => observed.events = record.number("count").unwrap_or_default(),
             "failed" => {
                 observed.end = Some((
                     record.at,

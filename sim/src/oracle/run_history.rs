@@ -10,6 +10,7 @@ use crate::{
     },
     trace::Record,
 };
+pub(crate) use exceptions::REFUSED;
 use lameduck::lifecycle::{ABORT_FLUSH, Phase, StopReason};
 use std::{collections::BTreeMap, time::Duration};
 

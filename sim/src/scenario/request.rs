@@ -159,7 +159,8 @@ impl Request {
     }
 
     /// Creates a `GET` of server-sent events. The client reads until the service ends the stream,
-    /// and expects at least `least` events before that, unless the stop comes earlier.
+    /// and expects at least `least` events before that, unless the stop comes earlier. Comments,
+    /// such as keep-alives, are no events.
     ///
     /// # Panics
     /// Panics if `least` is 0, and for the same reasons as [`get`](Self::get).
@@ -239,7 +240,8 @@ impl Request {
         self.header("content-type", "application/json").body(body)
     }
 
-    /// Adds a header field. `Host` and `Content-Length` are added for you.
+    /// Adds a header field. `Content-Length` is added for you, and `Host: localhost`, which a field
+    /// `host` replaces.
     ///
     /// # Panics
     /// Panics if the name or the value is invalid.
@@ -252,6 +254,11 @@ impl Request {
                 && HeaderValue::from_str(&value).is_ok(),
             "invalid header field {name:?}: {value:?}"
         );
+        if name.eq_ignore_ascii_case("host") {
+            let is_host = value.contains('{') || value.parse::<http::uri::Authority>().is_ok();
+            assert!(is_host, "invalid host {value:?}: it must be a name or an address");
+            self.headers.retain(|(other, _)| !other.eq_ignore_ascii_case("host"));
+        }
         self.headers.push((name, value));
         self
     }

@@ -169,3 +169,42 @@ fn a_downstream_without_faults_never_fails() {
     .run()
     .unwrap();
 }
+
+/// A stop at 8 s, and a request before and after a downstream becomes slow.
+const SLOW: &str = r#"{"about":"slow","seed":1,"latency_ms":[1,1],"syn_filter":"Available",
+    "clock_skew_ppm":0,"plan":{"start":60000,"lame_duck":0,"drain":10000,"cancel":3000,
+    "cleanup":5000,"internal_close":1000},"request_timeout_ms":5000,"workers":1,"hooks":[],
+    "stops":[{"at_ms":8000,"by":"Sigterm"}],"clients":[
+    {"at_ms":100,"request_kind":{"User":{"method":"GET","target":"/"}},"traffic":{"Once":"Prompt"}},
+    {"at_ms":4000,"request_kind":{"User":{"method":"GET","target":"/"}},"traffic":{"Once":"Prompt"}}
+    ],"faults":[{"Downstream":{"downstream":0,"at_ms":1500,"for_ms":60000,"how":"Slow"}}],
+    "probe_every_ms":1000}"#;
+
+// On a kept connection the wait for a response was slow, and not the response. So requests were as
+// quick as before, and yet everything that the service did after them was excused.
+#[test]
+fn a_slow_downstream_is_slow_on_a_kept_connection() {
+    let times: Arc<std::sync::Mutex<Vec<Duration>>> = Arc::default();
+    let shop = {
+        let times = Arc::clone(&times);
+        move |world: TestWorld| {
+            let times = Arc::clone(&times);
+            let payments = world.downstream("payments", bank());
+            let client = Client::builder(TokioExecutor::new()).build(payments.connector());
+            let order = move |client: State<Payments>| async move {
+                let begins = tokio::time::Instant::now();
+                let paid = pay(client).await;
+                times.lock().expect("no handler panics").push(begins.elapsed());
+                paid
+            };
+            world.host().serve(Router::new().route("/", get(order)).with_state(client))
+        }
+    };
+    explore(shop).replay(SLOW).run().unwrap();
+    let times = times.lock().unwrap();
+    assert!(
+        matches!(&times[..], [quick, slow] if *quick < Duration::from_millis(100)
+        && *slow >= Duration::from_millis(700)),
+        "{times:?}"
+    );
+}

@@ -147,3 +147,32 @@ fn a_handler_that_fails_with_its_downstream_is_no_failure_of_the_service() {
     });
     passed.unwrap();
 }
+
+// The host refuses such a response, and its client gets a 500. The host was blamed (P5), or nobody.
+#[test]
+fn a_response_that_the_host_refuses_is_a_failure_of_the_service() {
+    let responses: [(_, fn() -> Response); 2] = [
+        ("content-length is 9, and the body has at most 3 bytes", || {
+            ([("content-length", "9")], "tea").into_response()
+        }),
+        ("status 101 without a request to upgrade", || {
+            StatusCode::SWITCHING_PROTOCOLS.into_response()
+        }),
+    ];
+    for (why, response) in responses {
+        let count = || std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let router = move || {
+            let count = count();
+            let order = move || async move {
+                let n = count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                if n % 2 == 1 { response() } else { "tea".into_response() }
+            };
+            Router::new().route("/orders", get(order))
+        };
+        let refused = explore(move |world| world.host().serve(router())).get("/orders").expect(200);
+        let failure = failure_of(refused.seeds(0..60).run());
+        assert_eq!(failure.broken.promise, "S3", "{failure}");
+        let all = format!("the response of GET /orders is invalid: {why}");
+        assert!(failure.broken.why.starts_with(&all), "{failure}");
+    }
+}

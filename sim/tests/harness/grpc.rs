@@ -10,8 +10,11 @@ use axum::{
 use futures_util::{StreamExt, stream};
 use http_body::Frame;
 use http_body_util::StreamBody;
-use lameduck::{RequestContext, lifecycle::Phase};
-use lameduck_sim::{Request, TestWorld, explore};
+use lameduck::{
+    RequestContext, StreamShutdown, TowerService,
+    lifecycle::{Phase, Plan},
+};
+use lameduck_sim::{Request, TestWorld, Trials, explore};
 use std::{convert::Infallible, time::Duration};
 use tonic::transport::{Channel, Endpoint};
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
@@ -150,4 +153,54 @@ fn a_service_calls_another_over_a_channel_of_tonic_whatever_faults_that_one_has(
     .seeds(0..60)
     .run()
     .unwrap();
+}
+
+/// A message every 30 ms, without end. The host may end the call by its class.
+#[expect(clippy::disallowed_methods, reason = "a service that sleeps sleeps by the world's time")]
+fn endless(class: StreamShutdown) -> Response<Body> {
+    let messages = stream::unfold((), |()| async move {
+        tokio::time::sleep(Duration::from_millis(30)).await;
+        Some((Ok(Frame::data(Bytes::from_static(MESSAGE))), ()))
+    });
+    let mut response = reply(messages);
+    response.extensions_mut().insert(class);
+    response
+}
+
+fn endless_calls(class: StreamShutdown) -> Trials<TowerService<Router>> {
+    let host = move |world: TestWorld| {
+        let router =
+            Router::new().route("/tea.Tea/Stream", post(move || async move { endless(class) }));
+        world.host().serve(router)
+    };
+    explore(host).plan(Plan::new().streams(Duration::from_secs(5))).seeds(0..40)
+}
+
+// The host was blamed (P5): it counts a call that it aborts after its head, and its client has a
+// status of the host, which was taken for one of the service. The service is to blame.
+#[test]
+fn a_call_that_ignores_the_shutdown_is_a_failure_of_the_service() {
+    let endless = Request::grpc_stream("/tea.Tea/Stream", [""], 1);
+    let failure = failure_of(endless_calls(StreamShutdown::Finish).request(endless).run());
+    assert_eq!(failure.broken.promise, "S1", "{failure}");
+}
+
+// The status UNAVAILABLE is of the host, which ends such a call at its time. The service was blamed
+// for it (S5).
+#[test]
+fn a_call_that_the_host_ends_at_its_time_is_no_failure() {
+    for class in [StreamShutdown::EndAtDraining, StreamShutdown::EndSpread] {
+        let endless = Request::grpc_stream("/tea.Tea/Stream", [""], 1).expect(0);
+        endless_calls(class).request(endless).run().unwrap();
+    }
+}
+
+// The host ended a call at the timeout of its client, after its head, and was blamed for that (P5),
+// or the service was (S5).
+#[test]
+fn a_call_that_its_timeout_ends_after_its_head_is_no_failure() {
+    let timed = Request::grpc_stream("/tea.Tea/Stream", [""], 1).header("grpc-timeout", "200m");
+    for request in [timed.clone(), timed.expect(0)] {
+        endless_calls(StreamShutdown::Finish).request(request).run().unwrap();
+    }
 }

@@ -2,6 +2,7 @@
 //! be found and described.
 
 mod advice;
+mod deploy_proof;
 mod deploys;
 mod doctor;
 mod downstreams;

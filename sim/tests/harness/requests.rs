@@ -167,3 +167,45 @@ fn a_request_that_fails_in_the_drain_only_is_found_without_any_condition() {
     assert!(failure.broken.why.contains("got 500 in draining"), "{failure}");
     assert!(failure.broken.why.contains("the pool is closed"), "{failure}");
 }
+
+// The field was sent in addition to `Host: localhost`, and over HTTP/2 it contradicted the
+// authority. The host refused such requests, as it must, and no test of virtual hosts was possible.
+#[test]
+fn a_request_may_be_for_another_host() {
+    let shop = |uri: http::Uri, headers: HeaderMap| async move {
+        let hosts: Vec<_> = headers.get_all("host").iter().collect();
+        match (uri.authority(), &*hosts) {
+            (Some(host), []) => host.to_string(),
+            (None, [host]) => host.to_str().unwrap_or_default().to_owned(),
+            other => format!("{other:?}"),
+        }
+    };
+    let shop_of = |host: &str| Request::get("/").header("Host", host).expect(200).expect_body(host);
+    explore(move |world| world.host().serve(Router::new().route("/", get(shop))))
+        .request(shop_of("shop.example:81"))
+        .request(shop_of("localhost").header("host", "tea.example").expect_body("tea.example"))
+        .get("/")
+        .expect(200)
+        .seeds(0..40)
+        .run()
+        .unwrap();
+}
+
+// Comments counted as events, so that a stream of keep-alives passed. And a stream of more than 16
+// KiB never had enough events.
+#[test]
+fn comments_are_no_events_and_long_streams_are_counted_to_their_end() {
+    let stream = |line: &'static str, count: usize| {
+        explore(move |world| {
+            let lines = move || async move {
+                ([("content-type", "text/event-stream")], line.repeat(count))
+            };
+            world.host().serve(Router::new().route("/", get(lines)))
+        })
+        .seeds(0..12)
+    };
+    let failure = failure_of(stream(":\n\n", 50).request(Request::events("/", 1)).run());
+    assert_eq!(failure.broken.promise, "S6", "{failure}");
+    let long = "data: a line of some length, so that the stream is long\n\n";
+    stream(long, 1_000).request(Request::events("/", 1_000)).run().unwrap();
+}

@@ -2,8 +2,9 @@
 
 use crate::failure_of;
 use axum::{Router, routing::get};
-use lameduck_sim::{Trial, explore};
+use lameduck_sim::{ServerConnection, TestWorld, Trial, explore};
 use std::{future::pending, time::Duration};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 #[expect(clippy::disallowed_methods, reason = "this is the flaw")]
 fn detached() -> Router {
@@ -71,4 +72,36 @@ fn the_maintenance_task_of_a_pool_can_be_excepted_and_no_other() {
     .seeds(0..6)
     .run()
     .unwrap();
+}
+
+/// A downstream that serves each connection in two tasks.
+#[expect(clippy::disallowed_methods, reason = "as a test of a user does")]
+async fn clock(connection: ServerConnection) {
+    let (mut read, mut write) = tokio::io::split(connection);
+    drop(tokio::spawn(async move { drop(read.read_u8().await) }));
+    drop(tokio::spawn(async move {
+        let _ = write.write_all(b"tea time").await;
+        pending::<()>().await;
+    }));
+}
+
+// The tasks of a downstream counted as those of the service, if both were on one runtime.
+#[test]
+fn tasks_of_a_downstream_are_none_of_the_service() {
+    let trials = |leaves: bool| {
+        explore(move |world: TestWorld| {
+            let clock = world.tcp_downstream("clock", clock);
+            let time = move || async move {
+                if let Ok(mut clock) = clock.connect().await {
+                    drop(clock.read_u8().await);
+                }
+            };
+            let router = if leaves { detached() } else { Router::new() };
+            world.host().serve(router.route("/time", get(time)))
+        })
+        .get("/time")
+        .seeds(0..25)
+    };
+    trials(false).run().unwrap();
+    assert_eq!(failure_of(trials(true).get("/").run()).broken.promise, "S2");
 }

@@ -468,3 +468,18 @@ fn a_service_that_stops_itself() {
         .post("/stop", ""),
     );
 }
+
+// A start hook ran at the stop. The host waits 50 ms for its result, and was blamed for that (P7).
+#[test]
+fn a_stop_during_a_start_hook() {
+    let connects = || {
+        Hook::on_start("pool", || async {
+            sleep(300).await;
+            Ok::<_, io::Error>(())
+        })
+    };
+    let host = move |world: TestWorld| {
+        world.host().hook(connects()).serve(Router::new().route("/", get(|| async { "tea" })))
+    };
+    explore(host).get("/").seeds(0..40).run().unwrap();
+}

@@ -3,6 +3,7 @@
 use super::{
     judge::Finding,
     play::DeployOutcome,
+    process::KILLED,
     records::{ACKNOWLEDGED, DELIVERED, RETURNED, WROTE},
     scenario::{DeployScenario, Retries},
 };
@@ -46,8 +47,8 @@ impl DeployFailure {
     }
 }
 
-/// Returns the log of a play: the platform and the hosts, and around the failure the service and
-/// what concerns its client, key or message.
+/// Returns the log of a play: the platform, the phases and the panics, and around the failure the
+/// service, its host, and what concerns its client, key or message.
 pub(super) fn log(outcome: &DeployOutcome, found: &Finding) -> Vec<String> {
     let records = outcome.trace.records();
     let of = found.of.as_deref();
@@ -65,8 +66,8 @@ pub(super) fn log(outcome: &DeployOutcome, found: &Finding) -> Vec<String> {
 /// Returns the line of a record, unless it is of no interest to a reader.
 fn line(record: &Record, of: Option<&str>, client: Option<&str>, is_near: bool) -> Option<String> {
     match record.event {
-        "deploy begins" | "deploy ends" | "process begins" | "process ends" | "killed"
-        | "ready" | "SIGTERM" | "traffic switched" | "found up" | "found down" => {
+        "deploy begins" | "deploy ends" | "process begins" | "process ends" | KILLED | "ready"
+        | "SIGTERM" | "traffic switched" | "found up" | "found down" => {
             Some(record.event.to_owned())
         }
         "phase" => Some(format!("── {} ──", record.text("phase")?)),
@@ -74,6 +75,7 @@ fn line(record: &Record, of: Option<&str>, client: Option<&str>, is_near: bool) 
         WROTE | DELIVERED | ACKNOWLEDGED | RETURNED if of.is_some() && record.text("of") == of => {
             Some(format!("{} {}", record.event, of?))
         }
+        "panic" => account::words(record),
         "signal" | "exit" => None,
         "asks" | "completed" | "failed" | "connect failed" if client != Some(&*record.actor) => {
             None

@@ -4,6 +4,7 @@ use super::{
     hosted::SETUP_PANICKED,
     platform::{Deploy, Platform},
     play::DeployOutcome,
+    process::KILLED,
     records::{ACKNOWLEDGED, CLOSED, DELIVERED, OPENED, RETURNED, USED, WROTE},
     rollout::{ENDS, SIGTERM, STUCK},
     traffic::{AttemptResult, Observed},
@@ -101,6 +102,11 @@ fn the_deploy_ends(case: &Case<'_>) -> Option<Why> {
         let after = stuck.text("after")?;
         let why = format!("{process} did not become ready within {after}{cause}");
         return Some((why, None, stuck.at));
+    }
+    if let Some(killed) = case.events(KILLED).next() {
+        let (process, after) = (&killed.actor, killed.text("after")?);
+        let why = format!("{process} was still running {after} after its SIGTERM, and was killed");
+        return Some((why, None, killed.at));
     }
     let ended = case.outcome.is_finished && case.events(ENDS).next().is_some();
     (!ended).then(|| ("it took longer than an hour".to_owned(), None, Duration::ZERO))
@@ -210,10 +216,16 @@ fn nothing_is_used_after_its_stop_hook(case: &Case<'_>) -> Option<Why> {
 
 fn no_avoidable_error(case: &Case<'_>) -> Option<Why> {
     let lost = case.outcome.observed.iter().find(|observed| {
-        (observed.lost().is_some() || observed.is_refused()) && !case.is_unavoidable(observed)
+        let fails = observed.lost().is_some() || observed.is_refused();
+        (fails || observed.missed().is_some()) && !case.is_unavoidable(observed)
     })?;
     let cause = match &lost.last.result {
-        AttemptResult::Response { status, body } => format!("{status} {:?}", body.trim()),
+        AttemptResult::Response { status, body } => {
+            let missed = lost.missed().map_or_else(String::new, |text| {
+                format!(" in place of a body that contains {text:?}")
+            });
+            format!("{status} {:?}{missed}", body.trim())
+        }
         AttemptResult::Failed(failure) => failure.how.name().to_owned(),
         AttemptResult::Unserved => "no process to send it to".to_owned(),
     };

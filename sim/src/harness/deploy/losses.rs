@@ -1,6 +1,9 @@
 //! What the clients of deploys have lost, counted.
 
-use super::{play::DeployOutcome, rollout::ENDS, scenario::Retries};
+use super::{
+    play::DeployOutcome, process::KILLED, proved::Proved, rollout::ENDS, scenario::Retries,
+};
+use crate::scenario::Request;
 use std::{collections::BTreeMap, fmt};
 
 /// What clients have lost in a number of plays.
@@ -49,7 +52,7 @@ impl Losses {
         let mut losses = Self {
             plays: 1,
             unfinished: u64::from(!outcome.is_finished || outcome.trace.events(ENDS).is_empty()),
-            killed: outcome.trace.events("killed").len() as u64,
+            killed: outcome.trace.events(KILLED).len() as u64,
             ..Self::default()
         };
         for observed in &outcome.observed {
@@ -72,6 +75,17 @@ impl Losses {
         losses.plays_with_loss = u64::from(losses.lost + losses.lost_despite_retries > 0);
         losses.plays_with_loss_despite_retries = u64::from(losses.lost_despite_retries > 0);
         losses
+    }
+
+    /// # Panics
+    /// Panics if one of `requests`, or of those that follow them, never succeeded.
+    #[track_caller]
+    pub(super) fn checked(self, proved: &Proved, requests: &[Request]) -> Self {
+        if let Some(request) = proved.missing(requests) {
+            let name = request.name();
+            panic!("{name} never succeeded, so the deploys prove nothing about it: {self}");
+        }
+        self
     }
 
     pub(super) fn add(&mut self, other: &Self) {

@@ -20,10 +20,11 @@
 //! - D4, **nothing is used after its stop hook ran.** No process uses a [`Resource`] that it has
 //!   closed.
 //! - D5, **no client sees an avoidable error.** Each client gets a complete response that it
-//!   expects, unless the [`Platform`] makes that impossible: nothing listens in a restart without
-//!   a balancer, a downstream fails, or a connection was not used in the whole lame duck delay, so
-//!   that its close could not be announced.
-//! - D6, **the deploy ends.** Each new process becomes ready, and each old one exits.
+//!   expects, with the body that it expects, unless the [`Platform`] makes that impossible: nothing
+//!   listens in a restart without a balancer, a downstream fails, or a connection was not used in
+//!   the whole lame duck delay, so that its close could not be announced.
+//! - D6, **the deploy ends.** Each new process becomes ready, and each old one exits before its
+//!   platform kills it.
 //!
 //! No exit of a process is judged: a deploy of a service with
 //! [`Trial::at_exit`](super::Trial::at_exit) or
@@ -44,6 +45,7 @@ mod losses;
 mod platform;
 mod play;
 mod process;
+mod proved;
 mod records;
 mod rollout;
 mod rotation;

@@ -42,6 +42,9 @@ pub(super) struct Version {
     pub(super) probe: Probe,
 }
 
+/// Event of a process that is killed after its grace period.
+pub(super) const KILLED: &str = "killed";
+
 /// Marks the process as gone, however its task ends.
 struct Gone(Process);
 
@@ -60,7 +63,7 @@ pub(super) async fn live(program: Program, process: Process, grace_period: Durat
     let killing = async {
         stop.cancelled().await;
         client::pause(grace_period).await;
-        trace.record(&name, "killed", &[("after", format!("{grace_period:?}").into())]);
+        trace.record(&name, KILLED, &[("after", format!("{grace_period:?}").into())]);
     };
     tokio::select! {
         biased;

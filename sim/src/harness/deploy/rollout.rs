@@ -173,6 +173,9 @@ impl Fleet {
                 // The tool sees the process itself, then gives the balancer time to see it too.
                 await_ready(&run, target, &probe, probing).await;
                 pause(probing.period * (probing.rise + 1)).await;
+                while !run.rotation.view(0).contains(&target) {
+                    pause(WATCH_EVERY).await;
+                }
             }
             Platform::Systemd(_) => {
                 await_ready(&run, target, &probe, probing).await;

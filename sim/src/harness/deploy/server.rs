@@ -6,6 +6,7 @@ use super::{
     platform::Deploy,
     play::{for_each_seed, play},
     process::{Probe, Process, Program, Version},
+    proved::Proved,
     scenario::DeployScenario,
 };
 use crate::{harness::seeds, scenario::Request, trace::Trace};
@@ -129,7 +130,7 @@ impl ServerTrials {
     ///
     /// # Panics
     /// Panics if the run would prove nothing: there is no request, no seed, or a request that never
-    /// succeeded. Panics if the seeds in the environment are invalid.
+    /// succeeded, alone or after another one. Panics if the seeds in the environment are invalid.
     #[track_caller]
     pub fn run(self) -> Losses {
         let seeds = checked(&self.requests, self.seeds.clone());
@@ -144,20 +145,13 @@ impl ServerTrials {
             |_| false,
         );
         let mut losses = Losses::default();
-        let mut unproved = self.requests.clone();
+        let mut proved = Proved::default();
         for (_, outcome) in played {
             let outcome = outcome.unwrap_or_else(|payload| resume_unwind(payload));
             losses.add(&Losses::of(&outcome));
-            unproved.retain(|request| {
-                !outcome.observed.iter().any(|observed| {
-                    observed.succeeded() && request.steps().any(|step| *step == observed.request)
-                })
-            });
+            proved.add(Proved::of(&outcome));
         }
-        if let Some(request) = unproved.first() {
-            panic!("{request} never succeeded, so the deploys prove nothing about it: {losses}");
-        }
-        losses
+        losses.checked(&proved, &self.requests)
     }
 }
 

@@ -84,6 +84,13 @@ impl Observed {
             if self.request.refuses(u64::from(*status)))
     }
 
+    /// Returns the text that an expected response does not have in its body.
+    pub(super) fn missed(&self) -> Option<&str> {
+        let AttemptResult::Response { status, body } = &self.last.result else { return None };
+        let is_expected = self.request.expects(u64::from(*status));
+        self.request.misses(body).filter(|_| is_expected)
+    }
+
     /// Returns the cause if the client got no response, or an error of the server.
     pub(super) fn lost(&self) -> Option<String> {
         match &self.last.result {

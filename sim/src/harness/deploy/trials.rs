@@ -6,16 +6,17 @@ use super::super::{
 };
 use super::{
     failure::{self, DeployFailure},
-    hosted::{HostSetup, UNSUPPORTED, version},
+    hosted::{HostSetup, SETUP_PANICKED, UNSUPPORTED, version},
     judge::{Case, Finding},
     losses::Losses,
     platform::Deploy,
     play::{DeployOutcome, for_each_seed, play},
-    scenario::DeployScenario,
+    proved::Proved,
+    scenario::{DeployClient, DeployScenario},
     server::checked,
 };
 use crate::{
-    explore::exploring,
+    explore::{exploring, quiet_panics},
     harness::{Passed, Setup, TestWorld, Trial, Trials, world::Shared},
     oracle::Broken,
     scenario::Request,
@@ -64,7 +65,7 @@ const TRIES: u32 = 40;
 struct Judged {
     found: Option<Finding>,
     /// The requests that succeeded.
-    proved: Vec<Request>,
+    proved: Proved,
     /// Whether the setup asked for something that deploys do not have.
     is_unsupported: bool,
 }
@@ -73,13 +74,47 @@ impl Judged {
     /// # Panics
     /// Panics if the setup asked for something that deploys do not have.
     fn checked(self) -> Self {
-        assert!(
-            !self.is_unsupported,
-            "Trial::at_exit and Trial::except_tasks have no effect in a deploy, which judges no \
-             exit of a process (S2, S4): let the setup return the host itself"
-        );
+        check_supported(self.is_unsupported);
         self
     }
+}
+
+/// A play whose losses were counted.
+struct Counted {
+    losses: Losses,
+    proved: Proved,
+    setup_panic: Option<String>,
+    is_unsupported: bool,
+}
+
+impl Counted {
+    fn of(outcome: &DeployOutcome) -> Self {
+        let panicked = outcome.trace.events(SETUP_PANICKED);
+        Self {
+            losses: Losses::of(outcome),
+            proved: Proved::of(outcome),
+            setup_panic: panicked.first().and_then(|it| it.text("why").map(ToOwned::to_owned)),
+            is_unsupported: !outcome.trace.events(UNSUPPORTED).is_empty(),
+        }
+    }
+
+    /// # Panics
+    /// Panics if the setup panicked, or asked for something that deploys do not have.
+    fn checked(self) -> Self {
+        check_supported(self.is_unsupported);
+        if let Some(panic) = &self.setup_panic {
+            panic!("the deploys prove nothing: {panic}");
+        }
+        self
+    }
+}
+
+fn check_supported(is_unsupported: bool) {
+    assert!(
+        !is_unsupported,
+        "Trial::at_exit and Trial::except_tasks have no effect in a deploy, which judges no exit \
+         of a process (S2, S4): let the setup return the host itself"
+    );
 }
 
 impl<S, T> fmt::Debug for DeployTrials<S, T> {
@@ -138,14 +173,20 @@ impl<S: HttpService, T: HttpService> DeployTrials<S, T> {
     /// Panics if the run would prove nothing, since no request or no seed is given, or since a
     /// module of [`Trials::assertions_in`] has no assertion. Panics if a setup returns a [`Trial`]
     /// with [`Trial::at_exit`] or [`Trial::except_tasks`]: a deploy judges no exit of a process.
-    /// Panics if the text to replay is not a scenario, or if the seeds in the environment are
-    /// invalid.
+    /// Panics if the text to replay is not a scenario, or one of another test, or if the seeds in
+    /// the environment are invalid.
     #[track_caller]
     pub fn run(self) -> Result<Passed, DeployFailure> {
         let assertions = Assertions::of(&self.scope);
         if let Some(text) = &self.replay {
             let scenario: DeployScenario = serde_json::from_str(text)
                 .expect("the scenario to replay must be one that a failure printed");
+            let is_its = |client: &DeployClient| self.requests.contains(&client.request);
+            assert!(
+                self.requests.is_empty() || scenario.clients.iter().all(is_its),
+                "the scenario to replay sends requests that this test does not have, so it proves \
+                 nothing: remove .replay(…), or the requests"
+            );
             return on_new_thread(|| self.replayed(scenario));
         }
         let seeds = checked(&self.requests, self.seeds.clone());
@@ -153,7 +194,9 @@ impl<S: HttpService, T: HttpService> DeployTrials<S, T> {
     }
 
     fn replayed(&self, scenario: DeployScenario) -> Result<Passed, DeployFailure> {
-        match self.judged(&scenario).checked().found {
+        quiet_panics();
+        let judged = exploring(|| self.judged(&scenario));
+        match judged.unwrap_or_else(|payload| resume_unwind(payload)).checked().found {
             Some(found) => Err(self.failure(scenario, found)),
             None => Ok(Passed { scenarios: 1 }),
         }
@@ -174,18 +217,21 @@ impl<S: HttpService, T: HttpService> DeployTrials<S, T> {
             |played| played.found.is_some() || played.is_unsupported,
         );
         let scenarios = played.len() as u64;
-        let mut unproved = self.requests.clone();
+        let mut proved = Proved::default();
         for (seed, played) in played {
             let played = played.unwrap_or_else(|payload| resume_unwind(payload)).checked();
             if let Some(found) = played.found {
                 return Err(self.shrunk(seed, found));
             }
-            unproved.retain(|request| !request.steps().all(|step| played.proved.contains(step)));
+            proved.add(played.proved);
         }
-        let unproved = unproved.first().map(|request| Broken {
+        let unproved = proved.missing(&self.requests).map(|request| Broken {
             promise: "S6",
             words: "each request succeeds",
-            why: format!("{request} never got the response that it expects in {scenarios} deploys"),
+            why: format!(
+                "{} never got the response that it expects in {scenarios} deploys",
+                request.name()
+            ),
         });
         match unproved.or_else(|| assertions.unreached()) {
             None => Ok(Passed { scenarios }),
@@ -205,12 +251,7 @@ impl<S: HttpService, T: HttpService> DeployTrials<S, T> {
 
     fn judge(&self, outcome: &DeployOutcome) -> Judged {
         let found = Case::new(self.deploy, self.host.plan.lame_duck, outcome).judge();
-        let mut proved: Vec<Request> = Vec::new();
-        for observed in outcome.observed.iter().filter(|observed| observed.succeeded()) {
-            if !proved.contains(&observed.request) {
-                proved.push(observed.request.clone());
-            }
-        }
+        let proved = Proved::of(outcome);
         let is_unsupported = !outcome.trace.events(UNSUPPORTED).is_empty();
         Judged { found, proved, is_unsupported }
     }
@@ -240,7 +281,8 @@ impl<S: HttpService, T: HttpService> DeployTrials<S, T> {
     }
 
     fn failure(&self, scenario: DeployScenario, found: Finding) -> DeployFailure {
-        let outcome = self.play(&scenario);
+        let outcome = exploring(|| self.play(&scenario));
+        let outcome = outcome.unwrap_or_else(|payload| resume_unwind(payload));
         let (log, downstreams) = (failure::log(&outcome, &found), failure::downstreams(&outcome));
         let (seed, broken) = (scenario.seed, found.broken);
         DeployFailure { seed, broken, scenario: Some(Box::new(scenario)), log, downstreams }
@@ -254,18 +296,26 @@ impl<S: HttpService, T: HttpService> DeployTrials<S, T> {
     /// [`explore_server`](super::explore_server) does. Nothing else is judged.
     ///
     /// # Panics
-    /// Panics if the run would prove nothing, since no request or no seed is given, or if the seeds
-    /// in the environment are invalid.
+    /// Panics if the run would prove nothing, since no request or no seed is given, a request never
+    /// succeeded, a setup panicked, or a setup returns a [`Trial`] that [`run`](Self::run) refuses.
+    /// Panics if the seeds in the environment are invalid.
     #[track_caller]
     pub fn losses(self) -> Losses {
         let seeds = checked(&self.requests, self.seeds.clone());
         let draw = |seed| DeployScenario::draw(seed, &self.requests);
-        let played = for_each_seed(seeds, |seed| Losses::of(&self.play(&draw(seed))), |_| false);
+        let played = for_each_seed(
+            seeds,
+            |seed| Counted::of(&self.play(&draw(seed))),
+            |counted| counted.setup_panic.is_some() || counted.is_unsupported,
+        );
         let mut losses = Losses::default();
+        let mut proved = Proved::default();
         for (_, counted) in played {
-            losses.add(&counted.unwrap_or_else(|payload| resume_unwind(payload)));
+            let counted = counted.unwrap_or_else(|payload| resume_unwind(payload)).checked();
+            losses.add(&counted.losses);
+            proved.add(counted.proved);
         }
-        losses
+        losses.checked(&proved, &self.requests)
     }
 
     fn play(&self, scenario: &DeployScenario) -> DeployOutcome {

@@ -6,6 +6,7 @@ use crate::{
     network::{AnyHost, BoxStream},
     scenario::DownstreamFault,
 };
+use bytes::Bytes;
 use hyper_util::client::legacy::connect::{Connected, Connection as HyperConnection};
 use std::{
     fmt,
@@ -58,7 +59,7 @@ pub(super) async fn connect(
     }
     let stream = network.connect(HOST, port).await?;
     let opened = schedule.opened();
-    Ok(Connection { stream, schedule, opened, wait: None, noted: false, is_slow: false })
+    Ok(Connection { stream, schedule, opened, wait: None, noted: false, slow: None })
 }
 
 /// A connection from your service to a [`Downstream`](super::Downstream): a byte stream, for a
@@ -72,8 +73,25 @@ pub struct Connection {
     wait: Option<Pin<Box<dyn Future<Output = ()> + Send + Sync>>>,
     /// Whether the current fault was recorded.
     noted: bool,
-    /// Whether the current read has already been slow.
-    is_slow: bool,
+    /// What has arrived from a slow downstream.
+    slow: Option<Slow>,
+}
+
+/// Bytes that are read later than they have arrived.
+struct Slow {
+    bytes: Bytes,
+    wait: Option<Pin<Box<dyn Future<Output = ()> + Send + Sync>>>,
+}
+
+impl Slow {
+    fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<()> {
+        if let Some(wait) = &mut self.wait {
+            ready!(wait.as_mut().poll(cx));
+            self.wait = None;
+        }
+        buffer.put_slice(&self.bytes.split_to(self.bytes.len().min(buffer.remaining())));
+        Poll::Ready(())
+    }
 }
 
 impl Connection {
@@ -129,18 +147,23 @@ impl AsyncRead for Connection {
                 ready!(this.poll_change(cx));
                 continue;
             }
-            if this.schedule.fault() == Some(DownstreamFault::Slow) && !this.is_slow {
-                this.note("is slow to respond");
-                let wait = this.wait.get_or_insert_with(|| Box::pin(pause(SLOW)));
-                ready!(wait.as_mut().poll(cx));
-                (this.wait, this.is_slow) = (None, true);
-                continue;
-            }
-            if Pin::new(&mut this.stream).poll_read(cx, buffer)?.is_ready() {
-                this.is_slow = false;
+            if let Some(slow) = &mut this.slow {
+                ready!(slow.poll_read(cx, buffer));
+                this.slow = this.slow.take().filter(|slow| !slow.bytes.is_empty());
                 return Poll::Ready(Ok(()));
             }
-            ready!(this.poll_change(cx));
+            let before = buffer.filled().len();
+            if Pin::new(&mut this.stream).poll_read(cx, buffer)?.is_pending() {
+                ready!(this.poll_change(cx));
+                continue;
+            }
+            if this.schedule.fault() != Some(DownstreamFault::Slow) {
+                return Poll::Ready(Ok(()));
+            }
+            this.note("is slow to respond");
+            let bytes = Bytes::copy_from_slice(&buffer.filled()[before..]);
+            buffer.set_filled(before);
+            this.slow = Some(Slow { bytes, wait: Some(Box::pin(pause(SLOW))) });
         }
     }
 }

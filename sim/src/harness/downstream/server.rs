@@ -2,7 +2,7 @@
 
 use crate::{
     network::{AnyHost, AnyListener, BoxStream},
-    task_count::counted,
+    task_count::{Downstreams, counted, of_downstream, spawning},
 };
 use hyper::{body::Incoming, rt::Executor};
 use hyper_util::{
@@ -38,6 +38,7 @@ pub(crate) struct Server {
 
 /// Serves the downstreams that arrive, until the world ends.
 pub(crate) async fn serve_all(host: Arc<dyn AnyHost>, mut servers: UnboundedReceiver<Server>) {
+    let _spawned = Downstreams;
     let mut tasks = JoinSet::new();
     while let Some(server) = servers.recv().await {
         let listening = host.listen(server.port);
@@ -53,7 +54,8 @@ pub(crate) async fn serve_all(host: Arc<dyn AnyHost>, mut servers: UnboundedRece
 async fn serve(mut listener: Box<dyn AnyListener>, mut serve: Serve) {
     let mut connections = JoinSet::new();
     while let Ok(stream) = poll_fn(|cx| listener.poll_accept(cx)).await {
-        connections.spawn(counted(serve(stream)));
+        let serving = of_downstream(|| serve(stream));
+        connections.spawn(counted(spawning(serving)));
     }
 }
 
@@ -101,7 +103,7 @@ where
     F::Output: Send + 'static,
 {
     fn execute(&self, future: F) {
-        self.0.spawn(counted(future));
+        self.0.spawn(counted(spawning(future)));
     }
 }
 

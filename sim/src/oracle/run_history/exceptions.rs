@@ -8,8 +8,10 @@ use crate::{
 use lameduck::lifecycle::{HookVerdict, Phase};
 use std::time::Duration;
 
+/// Message of the host's log about a response that it refused to send.
+pub(crate) const REFUSED: &str = "invalid response; the client gets a 500";
 /// Messages of the host's log about a response body that did not come to its end.
-const BODY_FAILURES: [&str; 2] = ["response body failed", "response body panicked"];
+const BODY_FAILURES: [&str; 3] = ["response body failed", "response body panicked", REFUSED];
 
 impl RunHistory<'_> {
     /// Whether the host logged that a response body of a user's service failed, of this request or
