@@ -10,7 +10,7 @@ use super::{
     accept::{AcceptedStream, accept_tcp, accept_unix, canonical, is_empty},
     port_lock::PortLock,
     quiesce::{DecoyListener, Seal},
-    socket_options::tcp_address,
+    socket_options::{ReusePort, tcp_address},
     spare_fds::is_out_of_descriptors,
     transport::Socket,
     unix_path::UnixPath,
@@ -258,6 +258,13 @@ impl Listener for OsListener {
 
     fn local(&self) -> Address {
         self.local.clone()
+    }
+
+    fn is_port_shared(&self) -> bool {
+        match self.ownership {
+            Ownership::Tcp(_) => self.options.reuse_port == ReusePort::Yes,
+            Ownership::Unix(_) | Ownership::Inherited => false,
+        }
     }
 
     fn quiesce(&mut self) -> QuiesceOutcome {
