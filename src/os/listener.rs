@@ -8,7 +8,7 @@
 use super::{
     SocketOptions, SpareFds,
     accept::{AcceptedStream, accept_tcp, accept_unix, canonical, is_empty},
-    port_lock::PortLock,
+    port_lock::{LockChecks, PortLock},
     quiesce::{DecoyListener, Seal},
     socket_options::{ReusePort, tcp_address},
     spare_fds::is_out_of_descriptors,
@@ -39,6 +39,7 @@ pub struct OsListener {
     options: SocketOptions,
     spare_fds: Option<SpareFds>,
     accept_source: AcceptSource,
+    lock_checks: Option<LockChecks>,
     /// The runtime of the first poll, on which the listener and its connections are registered.
     runtime: Option<Handle>,
     // After the socket: the seal must stay in place until the socket is closed.
@@ -50,7 +51,7 @@ pub struct OsListener {
 #[derive(Clone, Debug)]
 pub(super) enum Ownership {
     /// A port that this process bound, with its lock.
-    Tcp(#[expect(dead_code, reason = "held: the mark lives as long as its port")] SharedPortLock),
+    Tcp(SharedPortLock),
     /// A path that this process bound.
     Unix(Arc<UnixPath>),
     /// A socket inherited from another process, which will pass it to a successor.
@@ -97,6 +98,7 @@ impl OsListener {
             options,
             spare_fds: None,
             accept_source: AcceptSource::Reactor,
+            lock_checks: None,
             runtime: None,
             seal,
             decoy: None,
@@ -126,10 +128,25 @@ impl OsListener {
         Self { spare_fds: Some(spare_fds), ..self }
     }
 
+    /// Registers the socket, and the lock of its port, with the reactor.
+    fn enter_runtime(&mut self) -> io::Result<()> {
+        if !matches!(self.socket, SocketState::Made(_)) {
+            return Ok(());
+        }
+        self.socket.enter_runtime(&self.local)?;
+        if let Ownership::Tcp(Some(lock)) = &self.ownership {
+            self.lock_checks = lock.checks();
+        }
+        Ok(())
+    }
+
     fn poll_accept_once(
         &self,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<(AcceptedStream, Address)>> {
+        if let Some(checks) = &self.lock_checks {
+            checks.poll_discard(cx);
+        }
         // Poll the reactor first, even if the kernel is queried next: this registers the waker.
         let polled = self.socket.poll_accept(cx);
         match (polled, self.accept_source) {
@@ -225,7 +242,7 @@ impl Listener for OsListener {
         let runtime = self.runtime.get_or_insert_with(Handle::current).clone();
         let _entered = runtime.enter();
         loop {
-            let outcome = match self.socket.enter_runtime(&self.local) {
+            let outcome = match self.enter_runtime() {
                 Ok(()) => self.poll_accept_once(cx),
                 Err(error) => Poll::Ready(Err(error)),
             };
