@@ -19,7 +19,7 @@ use std::{
     fs::{self, File},
     io,
     os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt},
-    path::{Path, PathBuf},
+    path::{Path, PathBuf, absolute},
     sync::atomic::{AtomicBool, Ordering},
 };
 
@@ -56,7 +56,8 @@ impl UnixPath {
             bound => bound?,
         }
         let inode = Inode::of(&fs::symlink_metadata(path)?);
-        let bound = Self { path: path.to_owned(), inode, unlinked: AtomicBool::new(false) };
+        // The app may change the directory later.
+        let bound = Self { path: absolute(path)?, inode, unlinked: AtomicBool::new(false) };
         if let Some(mode) = mode {
             // Set before it listens: until then no client can connect, whatever the umask allows.
             fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
