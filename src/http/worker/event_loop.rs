@@ -46,7 +46,7 @@ pub(super) struct Worker<L: Listener, S: HttpService> {
     // After the listeners: its drop counts as their seal.
     seal: WorkerSeal,
     accepting: Accepting,
-    /// The result of the last accept, so that a lack of descriptors is logged once only.
+    /// The result of the last accept, so that a lack of descriptors is logged when it begins only.
     last_accept: Accepted,
     slots: Vec<Arc<ConnectionSlot>>,
     idle_set: IdleSet<L::IdlePoller, S>,
@@ -366,15 +366,8 @@ impl<L: Listener, S: HttpService> Worker<L, S> {
             }
             Err(error) if concerns_one_connection(&error) => Accepted::Yes,
             Err(error) => {
-                context.server().metrics.accept_errors.add_one();
-                if before == Accepted::Yes {
-                    let address = &accepted.local;
-                    crate::log::warn!(
-                        %error,
-                        %address,
-                        "cannot accept connections; retrying every 20 ms"
-                    );
-                }
+                let is_first = before == Accepted::Yes;
+                context.server().note_accept_error(&accepted.local, &error, is_first);
                 self.last_accept = Accepted::OutOfResources;
                 Accepted::OutOfResources
             }
