@@ -56,14 +56,18 @@ fn unix_path_of(peer: SocketAddrAny) -> Option<PathBuf> {
 }
 
 #[cfg(target_os = "linux")]
-fn accept_nonblocking(socket: BorrowedFd<'_>) -> io::Result<(OwnedFd, Option<SocketAddrAny>)> {
+pub(super) fn accept_nonblocking(
+    socket: BorrowedFd<'_>,
+) -> io::Result<(OwnedFd, Option<SocketAddrAny>)> {
     use rustix::net::{SocketFlags, acceptfrom_with};
 
     Ok(acceptfrom_with(socket, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)?)
 }
 
 #[cfg(not(target_os = "linux"))]
-fn accept_nonblocking(socket: BorrowedFd<'_>) -> io::Result<(OwnedFd, Option<SocketAddrAny>)> {
+pub(super) fn accept_nonblocking(
+    socket: BorrowedFd<'_>,
+) -> io::Result<(OwnedFd, Option<SocketAddrAny>)> {
     let (descriptor, peer) = rustix::net::acceptfrom(socket)?;
     rustix::io::fcntl_setfd(&descriptor, rustix::io::FdFlags::CLOEXEC)?;
     rustix::io::ioctl_fionbio(&descriptor, true)?;

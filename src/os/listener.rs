@@ -8,9 +8,9 @@
 use super::{
     SocketOptions, SpareFds,
     accept::{AcceptedStream, accept_tcp, accept_unix, canonical, is_empty},
-    port_lock::PortLock,
+    port_lock::{LockChecks, PortLock},
     quiesce::{DecoyListener, Seal},
-    socket_options::tcp_address,
+    socket_options::{ReusePort, tcp_address},
     spare_fds::is_out_of_descriptors,
     transport::Socket,
     unix_path::UnixPath,
@@ -19,7 +19,7 @@ use crate::runtime::{Address, Listener, QuiesceOutcome};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::SockRef;
 use std::{
-    io, mem,
+    io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::PathBuf,
     sync::Arc,
@@ -39,6 +39,7 @@ pub struct OsListener {
     options: SocketOptions,
     spare_fds: Option<SpareFds>,
     accept_source: AcceptSource,
+    lock_checks: Option<LockChecks>,
     /// The runtime of the first poll, on which the listener and its connections are registered.
     runtime: Option<Handle>,
     // After the socket: the seal must stay in place until the socket is closed.
@@ -50,7 +51,7 @@ pub struct OsListener {
 #[derive(Clone, Debug)]
 pub(super) enum Ownership {
     /// A port that this process bound, with its lock.
-    Tcp(#[expect(dead_code, reason = "held: the mark lives as long as its port")] SharedPortLock),
+    Tcp(SharedPortLock),
     /// A path that this process bound.
     Unix(Arc<UnixPath>),
     /// A socket inherited from another process, which will pass it to a successor.
@@ -70,8 +71,6 @@ enum SocketState {
     Tcp(TcpListener),
     /// Registered with the reactor.
     Unix(UnixListener),
-    /// Rejected by the reactor.
-    Refused,
 }
 
 /// Source of the information whether a connection is pending.
@@ -99,6 +98,7 @@ impl OsListener {
             options,
             spare_fds: None,
             accept_source: AcceptSource::Reactor,
+            lock_checks: None,
             runtime: None,
             seal,
             decoy: None,
@@ -128,10 +128,25 @@ impl OsListener {
         Self { spare_fds: Some(spare_fds), ..self }
     }
 
+    /// Registers the socket, and the lock of its port, with the reactor.
+    fn enter_runtime(&mut self) -> io::Result<()> {
+        if !matches!(self.socket, SocketState::Made(_)) {
+            return Ok(());
+        }
+        self.socket.enter_runtime(&self.local)?;
+        if let Ownership::Tcp(Some(lock)) = &self.ownership {
+            self.lock_checks = lock.checks();
+        }
+        Ok(())
+    }
+
     fn poll_accept_once(
         &self,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<(AcceptedStream, Address)>> {
+        if let Some(checks) = &self.lock_checks {
+            checks.poll_discard(cx);
+        }
         // Poll the reactor first, even if the kernel is queried next: this registers the waker.
         let polled = self.socket.poll_accept(cx);
         match (polled, self.accept_source) {
@@ -152,8 +167,7 @@ impl OsListener {
 
     /// Returns whether a connection can be accepted according to the kernel. Needs no descriptor.
     fn has_queued(&self) -> bool {
-        let Ok(socket) = self.socket.descriptor() else { return false };
-        let mut sockets = vec![PollFd::from_borrowed_fd(socket, PollFlags::IN)];
+        let mut sockets = vec![PollFd::from_borrowed_fd(self.socket.descriptor(), PollFlags::IN)];
         sockets.extend(self.decoy.iter().map(|decoy| PollFd::new(&**decoy, PollFlags::IN)));
         let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
         // If the call fails, assume a connection: an extra `accept` is better than a lost
@@ -227,9 +241,11 @@ impl Listener for OsListener {
         // A handler may have made another runtime current on this thread.
         let runtime = self.runtime.get_or_insert_with(Handle::current).clone();
         let _entered = runtime.enter();
-        self.socket.enter_runtime(&self.local)?;
         loop {
-            let outcome = self.poll_accept_once(cx);
+            let outcome = match self.enter_runtime() {
+                Ok(()) => self.poll_accept_once(cx),
+                Err(error) => Poll::Ready(Err(error)),
+            };
             if let Poll::Ready(Err(error)) = &outcome {
                 if error.kind() == io::ErrorKind::Interrupted {
                     continue;
@@ -260,13 +276,19 @@ impl Listener for OsListener {
         self.local.clone()
     }
 
+    fn is_port_shared(&self) -> bool {
+        match self.ownership {
+            Ownership::Tcp(_) => self.options.reuse_port == ReusePort::Yes,
+            Ownership::Unix(_) | Ownership::Inherited => false,
+        }
+    }
+
     fn quiesce(&mut self) -> QuiesceOutcome {
         self.accept_source = AcceptSource::Kernel;
         let sealed = match (&self.ownership, &self.local) {
             (Ownership::Tcp(_), Address::Tcp(local)) => self
-                .socket
-                .descriptor()
-                .and_then(|socket| self.seal.drop_new_handshakes(socket, *local))
+                .seal
+                .drop_new_handshakes(self.socket.descriptor(), *local)
                 .map(|decoy| self.decoy = decoy),
             (Ownership::Unix(path), _) => path.unlink(),
             (Ownership::Tcp(_), Address::Unix(_)) => Err(io::ErrorKind::InvalidInput.into()),
@@ -289,24 +311,21 @@ impl Listener for OsListener {
 
 impl SocketState {
     fn enter_runtime(&mut self, local: &Address) -> io::Result<()> {
-        if !matches!(self, Self::Made(_)) {
-            return Ok(());
-        }
-        if let Self::Made(socket) = mem::replace(self, Self::Refused) {
-            *self = match local {
-                Address::Tcp(_) => Self::Tcp(TcpListener::from_std(socket.into())?),
-                Address::Unix(_) => Self::Unix(UnixListener::from_std(socket.into())?),
-            };
-        }
+        let Self::Made(socket) = self else { return Ok(()) };
+        // tokio closes a socket that it cannot register. The next poll tries again with this one.
+        let duplicate = socket.try_clone()?;
+        *self = match local {
+            Address::Tcp(_) => Self::Tcp(TcpListener::from_std(duplicate.into())?),
+            Address::Unix(_) => Self::Unix(UnixListener::from_std(duplicate.into())?),
+        };
         Ok(())
     }
 
-    fn descriptor(&self) -> io::Result<BorrowedFd<'_>> {
+    fn descriptor(&self) -> BorrowedFd<'_> {
         match self {
-            Self::Made(socket) => Ok(socket.as_fd()),
-            Self::Tcp(listener) => Ok(listener.as_fd()),
-            Self::Unix(listener) => Ok(listener.as_fd()),
-            Self::Refused => Err(io::ErrorKind::NotConnected.into()),
+            Self::Made(socket) => socket.as_fd(),
+            Self::Tcp(listener) => listener.as_fd(),
+            Self::Unix(listener) => listener.as_fd(),
         }
     }
 
@@ -319,7 +338,7 @@ impl SocketState {
             Self::Unix(listener) => listener.poll_accept(cx).map_ok(|(stream, peer)| {
                 (AcceptedStream::Unix(stream), Address::Unix(peer.as_pathname().map(PathBuf::from)))
             }),
-            Self::Made(_) | Self::Refused => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
+            Self::Made(_) => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
         }
     }
 
@@ -327,7 +346,7 @@ impl SocketState {
     fn accept_now(&self) -> io::Result<(AcceptedStream, Address)> {
         match self {
             Self::Unix(listener) => accept_unix(listener.as_fd()),
-            Self::Tcp(_) | Self::Made(_) | Self::Refused => accept_tcp(self.descriptor()?),
+            Self::Tcp(_) | Self::Made(_) => accept_tcp(self.descriptor()),
         }
     }
 }
@@ -415,6 +434,21 @@ mod tests {
         assert_eq!(options_of_a_connection_to(inherited).await, expected);
     }
 
+    /// A reactor without memory for one more registration refused a listener, which was lost: its
+    /// worker accepted nothing more. The next poll must try again (P15).
+    #[tokio::test]
+    async fn a_listener_that_the_reactor_refuses_is_kept() {
+        // epoll refuses a regular file.
+        let file = std::fs::File::open(std::env::current_exe().unwrap()).unwrap();
+        rustix::io::ioctl_fionbio(&file, true).unwrap();
+        let mut state = SocketState::Made(OwnedFd::from(file).into());
+        for _ in 0..2 {
+            let refused = state.enter_runtime(&Address::Tcp(([127, 0, 0, 1], 1).into()));
+            assert_eq!(refused.unwrap_err().kind(), io::ErrorKind::PermissionDenied);
+            assert!(matches!(state, SocketState::Made(_)));
+        }
+    }
+
     #[tokio::test]
     async fn connections_of_a_quiesced_listener_are_close_on_exec_and_do_not_block() {
         let address: ListenAddress = "127.0.0.1:0".parse().unwrap();
@@ -430,7 +464,7 @@ mod tests {
         let (connection, _) = poll_fn(|cx| listener.poll_accept(cx)).await.unwrap();
         let descriptor = connection.descriptor().unwrap();
         assert!(is_private_and_nonblocking(&descriptor));
-        let socket = listener.socket.descriptor().unwrap();
+        let socket = listener.socket.descriptor();
         assert!(is_private_and_nonblocking(&socket));
     }
 }

@@ -182,10 +182,7 @@ impl OsReservation {
         let Self { ownership, first, local, listeners, options, spare_fds, seal } = self;
         let sockets = match (&ownership, &local) {
             (Ownership::Unix(path), _) => {
-                if !path.is_ours() {
-                    return Err(Errno::ADDRINUSE.into());
-                }
-                options.listen(&first)?;
+                path.listen(|| options.listen(&first))?;
                 share(first, listeners)?
             }
             (Ownership::Tcp(_), Address::Tcp(address)) => {

@@ -4,13 +4,22 @@
 //! Such a path is taken over. A path whose socket accepts connections is in use, and one that is
 //! not a socket must not be removed. At the end the path is unlinked only if it still leads to the
 //! socket that this process bound: a successor may have put its own there.
+//!
+//! Two instances may do this at the same time. Each first locks the directory, so that what it has
+//! found out is still true when it acts on it. It waits a moment for the lock and then continues
+//! without, because any program that may read the directory can hold it.
 
-use rustix::io::Errno;
+use rustix::{
+    event::{Timespec, poll},
+    fs::{FlockOperation, flock},
+    io::Errno,
+};
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::{
-    fs, io,
+    fs::{self, File},
+    io,
     os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt},
-    path::{Path, PathBuf},
+    path::{Path, PathBuf, absolute},
     sync::atomic::{AtomicBool, Ordering},
 };
 
@@ -38,6 +47,7 @@ impl UnixPath {
     pub(super) fn bind(path: &Path, mode: Option<u32>) -> io::Result<(Self, Socket)> {
         let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
         let address = SockAddr::unix(path)?;
+        let _locked = lock_directory_of(path);
         match socket.bind(&address) {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
                 remove_if_stale(path, &address)?;
@@ -46,7 +56,8 @@ impl UnixPath {
             bound => bound?,
         }
         let inode = Inode::of(&fs::symlink_metadata(path)?);
-        let bound = Self { path: path.to_owned(), inode, unlinked: AtomicBool::new(false) };
+        // The app may change the directory later.
+        let bound = Self { path: absolute(path)?, inode, unlinked: AtomicBool::new(false) };
         if let Some(mode) = mode {
             // Set before it listens: until then no client can connect, whatever the umask allows.
             fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
@@ -58,10 +69,24 @@ impl UnixPath {
         &self.path
     }
 
-    /// Returns whether the path leads to our socket. Until it listens, our socket looks stale, and
-    /// a second process may have replaced it.
-    pub(super) fn is_ours(&self) -> bool {
-        !self.unlinked.load(Ordering::Acquire) && self.leads_to_us()
+    /// Lets `socket` listen by `listen`, if the path still leads to it. Until it listens, our socket
+    /// looks stale, and a second process may have replaced it.
+    ///
+    /// # Errors
+    /// `AddrInUse` if the path leads elsewhere; otherwise those of `listen`.
+    pub(super) fn listen(&self, listen: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+        let _locked = lock_directory_of(&self.path);
+        self.check_is_ours()?;
+        listen()?;
+        // It may have been replaced in between if the directory is not locked.
+        self.check_is_ours()
+    }
+
+    fn check_is_ours(&self) -> io::Result<()> {
+        if self.unlinked.load(Ordering::Acquire) || !self.leads_to_us() {
+            return Err(Errno::ADDRINUSE.into());
+        }
+        Ok(())
     }
 
     fn leads_to_us(&self) -> bool {
@@ -70,7 +95,7 @@ impl UnixPath {
 
     /// Removes the path if it is still ours. New clients can no longer find the socket then. Of
     /// several workers that share it, only the first does this: a second check could mistake a
-    /// successor's path for ours.
+    /// successor's path for ours. No instance replaces the path while the socket listens.
     pub(super) fn unlink(&self) -> io::Result<()> {
         if self.unlinked.swap(true, Ordering::AcqRel) || !self.leads_to_us() {
             return Ok(());
@@ -81,7 +106,11 @@ impl UnixPath {
 
 impl Drop for UnixPath {
     fn drop(&mut self) {
-        let _ = self.unlink();
+        if !self.unlinked.load(Ordering::Acquire) {
+            // It may not have listened, so that another instance is about to replace its path.
+            let _locked = lock_directory_of(&self.path);
+            let _ = self.unlink();
+        }
     }
 }
 
@@ -90,6 +119,28 @@ impl Inode {
         Self { device: metadata.dev(), number: metadata.ino() }
     }
 }
+
+/// Locks the directory of `path` until the returned file is dropped. `None` if that is not possible,
+/// or another program keeps it locked.
+fn lock_directory_of(path: &Path) -> Option<File> {
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let directory = File::open(directory.unwrap_or(Path::new("."))).ok()?;
+    for _ in 0..LOCK_TRIES {
+        match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Some(directory),
+            // Waits for the pause: there is nothing to poll.
+            Err(Errno::WOULDBLOCK) => {
+                let _ = poll(&mut [], Some(&LOCK_PAUSE));
+            }
+            Err(_) => return None,
+        }
+    }
+    None
+}
+
+/// Other instances hold the lock for a few system calls.
+const LOCK_TRIES: u32 = 100;
+const LOCK_PAUSE: Timespec = Timespec { tv_sec: 0, tv_nsec: 1_000_000 };
 
 fn remove_if_stale(path: &Path, address: &SockAddr) -> io::Result<()> {
     match fs::symlink_metadata(path) {

@@ -80,6 +80,12 @@ pub trait Listener: fmt::Debug + Send + 'static {
     /// The address it listens on.
     fn local(&self) -> Address;
 
+    /// Whether other processes may listen on the same port. Their new clients may be kept out while
+    /// this listener is quiesced and not dropped, so that is kept short.
+    fn is_port_shared(&self) -> bool {
+        false
+    }
+
     /// Keeps new connections out without losing queued ones, if this listener can. Called once.
     /// Afterwards connections are accepted as the result demands, and the listener is dropped.
     fn quiesce(&mut self) -> QuiesceOutcome;

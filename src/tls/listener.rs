@@ -78,6 +78,10 @@ impl<L: Listener> Listener for TlsListener<L> {
         self.listener.local()
     }
 
+    fn is_port_shared(&self) -> bool {
+        self.listener.is_port_shared()
+    }
+
     fn quiesce(&mut self) -> QuiesceOutcome {
         self.listener.quiesce()
     }

@@ -17,7 +17,7 @@ use axum::{
     body::{Body, Bytes},
     http::{HeaderMap, header},
     response::{IntoResponse, Response},
-    routing::get,
+    routing::{any, get},
 };
 use futures_util::{Stream, StreamExt, stream};
 use http_body_util::StreamBody;
@@ -184,6 +184,7 @@ fn app() -> App {
         .route("/drops-badly", get(drops_badly))
         .route("/fails-badly", get(fails_badly))
         .route("/never-ends", get(never_ends))
+        .route("/never-ends/{*rest}", any(never_ends))
         .route("/waits", get(waits_with_a_grudge))
         .route("/short", get(short))
         .route("/short-later", get(async || later(10, "four", None)))
@@ -310,4 +311,26 @@ fn a_body_that_the_shutdown_cuts_is_counted_as_cut_by_the_shutdown() {
     let report = app.end();
     assert_eq!(outcomes(&report).1, 3, "{report:?}");
     assert!(report.aborts.iter().all(|abort| abort.by_shutdown), "{report:?}");
+}
+
+// A client sent paths as long as a head may be. The report and each log line had them whole, and
+// a thousand of them stayed in memory for the life of the process. Names are truncated (P15).
+#[test]
+fn long_names_of_requests_are_truncated_in_the_report_and_in_the_log() {
+    let app = app();
+    let (method, path) = ("A-LONG-METHOD-".repeat(200), "/a-long-path".repeat(1_000));
+    let mut client = Client::connect(app.main);
+    client.send(format!("{method} /never-ends{path} HTTP/1.1\r\nhost: t\r\n\r\n"));
+    client.head().unwrap();
+    let report = app.end();
+    let [aborted] = &report.aborts[..] else { panic!("one was aborted: {report:?}") };
+    let whole = (method, format!("/never-ends{path}"));
+    for (name, whole) in [(&aborted.method, whole.0), (&aborted.path, whole.1)] {
+        assert_eq!(name.chars().count(), 1_025);
+        assert!(whole.starts_with(name.strip_suffix('…').unwrap()), "{name}");
+    }
+    wait_for_line(&["request aborted", "/never-ends/a-long-path"]);
+    let log = String::from_utf8_lossy(&log().lock().unwrap()).into_owned();
+    let longest = log.lines().filter(|line| line.contains("/a-long-path")).map(str::len).max();
+    assert!(longest < Some(5_000), "{longest:?}");
 }

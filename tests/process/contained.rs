@@ -196,6 +196,39 @@ fn when_descriptors_run_out_probes_get_responses_and_the_service_recovers() {
     assert_eq!(service.exit_code(), 0);
 }
 
+// With few free descriptors accepts failed and succeeded in turn, and each failure was logged: up
+// to 50 lines a second for each worker. At most one a second is logged (P15).
+#[test]
+fn accepts_that_fail_in_turn_are_logged_once_a_second() {
+    let mut shell = Command::new("sh");
+    let script = "ulimit -n 60; exec \"$0\" --addr=127.0.0.1:0 --internal-addr=127.0.0.1:0 \
+                  --log-format=json --lame-duck=0s --workers=1 --connections-max=60 --drain=5s";
+    shell
+        .args(["-c", script, env!("CARGO_BIN_EXE_lameduck")])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut service = Service::watch(&mut shell);
+    service.wait_for_phase("serving");
+    let begin = now();
+    let held: Vec<Client> = (0..70).map(|_| Client::connect(service.main)).collect();
+    let connections = |name: &str| service.status()["connections"][name].as_u64().unwrap();
+    until_holds("an accept that fails", || connections("accept_errors") > 0);
+    let mut accepted = connections("accepted");
+    for client in held.into_iter().take(10) {
+        drop(client);
+        until_holds("the next one", || connections("accepted") > accepted);
+        let failed = connections("accept_errors");
+        until_holds("the next failure", || connections("accept_errors") > failed);
+        accepted = connections("accepted");
+    }
+    let most = 1 + begin.elapsed().as_secs() as usize;
+    service.signal(Signal::TERM);
+    assert_eq!(service.exit_code(), 0);
+    let lines = service.lines();
+    let logged = lines.iter().filter(|line| line.to_string().contains("cannot accept")).count();
+    assert!((1..=most).contains(&logged), "{logged} lines, and {most} seconds");
+}
+
 /// Starts a process whose log is a pipe. The test reads it up to the line with the addresses, and
 /// no further.
 fn with_log_pipe(flags: &[&str]) -> (Child, std::process::ChildStderr, [std::net::SocketAddr; 2]) {

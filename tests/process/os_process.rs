@@ -13,7 +13,10 @@ use lameduck::{
         OsNetwork, ReusePort, SocketOptions, SpareFds, ThreadPerWorker, TokioClock, UnixSignals,
         WATCHDOG_EXIT_CODE, stdio::write_stderr_line,
     },
-    runtime::{Clock, ListenAddress, Listener, Network, ServerRole, SignalSource, Spawner},
+    runtime::{
+        Address, Clock, ListenAddress, Listener, Network, QuiesceOutcome, Reservation, ServerRole,
+        SignalSource, Spawner,
+    },
 };
 use rustix::process::{self, Resource, Rlimit};
 use std::{
@@ -334,4 +337,23 @@ fn another_user_cannot_prevent_sharing_a_port() {
     OsNetwork::new(options).reserve(&ListenAddress::Tcp(free), ServerRole::Main, 1).unwrap();
     drop(squatter.stdin.take());
     assert!(squatter.wait().unwrap().success());
+}
+
+/// An app changed its directory between the bind of a relative Unix path and its end, as a daemon
+/// does. Its start failed, or its path stayed behind. The path must stay the one that was bound.
+#[tokio::test]
+async fn a_relative_unix_path_stays_the_same_when_the_directory_changes() {
+    if !is_child() {
+        return passes(this_test!());
+    }
+    let scratch = Scratch::new("relative");
+    std::env::set_current_dir(scratch.path()).unwrap();
+    let address: ListenAddress = "unix:app.sock".parse().unwrap();
+    let reserved = OsNetwork::default().reserve(&address, ServerRole::Main, 1).unwrap();
+    std::env::set_current_dir("/").unwrap();
+    let path = scratch.path().join("app.sock");
+    let mut listener = reserved.listen().await.unwrap().remove(0);
+    assert_eq!(listener.local(), Address::Unix(Some(path.clone())));
+    assert!(matches!(listener.quiesce(), QuiesceOutcome::Sealed));
+    assert!(!path.exists(), "it is unlinked");
 }

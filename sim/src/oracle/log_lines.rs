@@ -12,6 +12,8 @@ const LINES_APART: Duration = Duration::from_secs(1);
 
 /// Longest time between two accepts of one outage: the pause after an accept that failed.
 const OUTAGES_APART: Duration = Duration::from_millis(100);
+/// Shortest time between two lines about outages.
+const OUTAGE_LINES_APART: Duration = Duration::from_secs(1);
 
 /// P13: the log says when the shutdown waits, for how long, and why.
 pub(super) fn lines_are_true(history: &RunHistory<'_>) -> Judgement {
@@ -86,8 +88,8 @@ fn further_stops_are_logged(history: &RunHistory<'_>) -> Result<usize, String> {
 }
 
 /// Checks that each time in which the host has no descriptors left for a connection is logged once,
-/// at the first accept that fails. Between two of them the connection that waited is accepted.
-/// Returns their number.
+/// at the first accept that fails, unless one was logged in the second before. Between two of them
+/// the connection that waited is accepted. Returns the number of those that are logged.
 fn outages_are_logged(history: &RunHistory<'_>) -> Result<usize, String> {
     // Each connection that waits is accepted in time, by the same worker.
     let stalls = |fault: &Fault| matches!(fault, Fault::Stall { .. });
@@ -108,8 +110,15 @@ fn outages_are_logged(history: &RunHistory<'_>) -> Result<usize, String> {
     let mut last = None;
     for at in failed.map(|record| record.at) {
         let is_first = last.is_none_or(|last| at > last + OUTAGES_APART);
-        due.extend(is_first.then_some(at));
         last = Some(at);
+        let next = due.last().map(|line| *line + history.world(OUTAGE_LINES_APART));
+        if !is_first || next.is_some_and(|next| at + history.rounding() < next) {
+            continue;
+        }
+        if next.is_some_and(|next| at < next + history.rounding()) {
+            return Ok(0);
+        }
+        due.push(at);
     }
     if lines == due {
         return Ok(due.len());

@@ -9,9 +9,6 @@ use crate::{
 use lameduck::lifecycle::Phase;
 use std::time::Duration;
 
-/// Longest time that a listener is kept open for others to be sealed.
-const SEAL_BARRIER_MAX: Duration = Duration::from_millis(200);
-
 /// Checks that once the listeners are sealed no connection is accepted whose SYN arrives later.
 pub(super) fn nothing_is_accepted_after_the_seal(history: &RunHistory<'_>) -> Result<(), String> {
     let (near, far) = history.scenario.latency_ms;
@@ -47,19 +44,17 @@ pub(super) fn nothing_is_accepted_after_the_seal(history: &RunHistory<'_>) -> Re
     Ok(())
 }
 
-/// Checks that no listener is closed while another one still takes new connections, unless it has
-/// waited for that one long enough (P5a).
+/// Checks that no listener is closed while another one still takes new connections, before the
+/// drain ends (P5a).
 pub(super) fn all_are_sealed_before_one_is_closed(history: &RunHistory<'_>) -> Result<(), String> {
     let drain_ends = history.left(Phase::Draining).unwrap_or(Duration::MAX);
     let key =
         |record: &Record| (record.number("worker"), record.text("address").map(ToOwned::to_owned));
     let sealed: Vec<_> = history.server("listener sealed").map(|at| (key(at), at.at)).collect();
-    let last = sealed.iter().map(|(_, at)| *at).max();
+    let Some(last) = sealed.iter().map(|(_, at)| *at).max() else { return Ok(()) };
     for closed in history.server("listener closed").filter(|closed| closed.at < drain_ends) {
-        let own = sealed.iter().find(|(of, _)| *of == key(closed));
-        let (Some((_, own)), Some(last)) = (own, last) else { continue };
-        let until = last.min(*own + history.world(SEAL_BARRIER_MAX));
-        if closed.at + history.early() < until {
+        let is_sealed = sealed.iter().any(|(of, _)| *of == key(closed));
+        if is_sealed && closed.at + history.early() < last {
             return Err(format!(
                 "a listener of worker {:?} was closed at {:?}, and others were sealed at {last:?}",
                 closed.number("worker"),

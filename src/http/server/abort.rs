@@ -8,9 +8,10 @@ use std::time::Duration;
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct AbortedRequest {
-    /// The request's method.
+    /// The request's method, of a longer one the first 1,024 characters.
     pub method: String,
-    /// The request's path, without the query, which may hold secrets.
+    /// The request's path, of a longer one the first 1,024 characters. It is without the query,
+    /// which may hold secrets.
     pub path: String,
     /// Time from the complete head to the cut.
     pub age: Duration,

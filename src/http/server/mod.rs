@@ -14,6 +14,7 @@ pub(super) mod idle_policy;
 #[cfg(feature = "metrics")]
 pub(super) mod latency;
 pub(super) mod limits;
+mod log_limit;
 pub(super) mod outcome;
 pub(super) mod outstanding;
 pub(super) mod server_metrics;

@@ -5,9 +5,8 @@
 //! request that is served at once is counted only, and costs nothing here.
 
 use super::{
-    caps::Cap,
     state::{ServerState, millis},
-    tracked::{Kind, KnownRequest, Work},
+    tracked::{Kind, KnownRequest, Work, truncated},
 };
 use crate::lifecycle::Moment;
 use serde_json::{Value, json};
@@ -69,7 +68,10 @@ impl Outstanding {
         let caps = server.caps();
         caps.named_max.note(entries.len());
         entries.truncate(caps.named_max.get());
-        let truncated = |name: &str| truncated(name, caps.name_chars_max);
+        let truncated = |name: &str| {
+            caps.name_chars_max.note(name.chars().count());
+            truncated(name, caps.name_chars_max.get())
+        };
         let named = |(since, kind, entry): (Moment, Kind, Entry)| {
             let name = match entry {
                 Entry::Request(request) => {
@@ -139,13 +141,5 @@ impl fmt::Display for Outstanding {
             (0, unnamed) => write!(f, "{unnamed} requests"),
             (_, more) => write!(f, " and {more} more"),
         }
-    }
-}
-
-fn truncated(name: &str, most: Cap) -> String {
-    most.note(name.chars().count());
-    match name.char_indices().nth(most.get()) {
-        Some((end, _)) => format!("{}…", &name[..end]),
-        None => name.to_owned(),
     }
 }

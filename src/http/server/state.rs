@@ -9,6 +9,7 @@ use super::{
     counters::Counter,
     idle_policy::EvictionGrace,
     limits::Limits,
+    log_limit::LogLimit,
     outcome::OutcomeObserver,
     server_metrics::ServerMetrics,
     tracked::{Kind, TrackedWork, Work, WorkList, WorkOrigin},
@@ -19,7 +20,7 @@ use crate::{
     unwind::unwind,
 };
 use std::{
-    fmt,
+    fmt, io,
     sync::{
         Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicU8, AtomicU64, Ordering},
@@ -59,6 +60,7 @@ pub(crate) struct ServerState {
     aborts: Mutex<Vec<AbortedRequest>>,
     client_timeouts_logged: LogLimit,
     refused_headers_logged: LogLimit,
+    accept_errors_logged: LogLimit,
 }
 
 /// Configuration of a server, fixed at its start.
@@ -132,31 +134,6 @@ enum Reach {
     Everything = 2,
 }
 
-/// Limits log lines that clients can cause to one per second.
-#[derive(Debug, Default)]
-struct LogLimit(Mutex<LogLimitState>);
-
-/// When the next line may be logged, and how many were not logged since the last one.
-#[derive(Debug, Default)]
-struct LogLimitState {
-    next: Moment,
-    left_out: u64,
-}
-
-impl LogLimit {
-    /// Returns the number of lines that were left out since the last one; `None` if this one is
-    /// left out, too.
-    fn admit(&self, now: Moment) -> Option<u64> {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if now < state.next {
-            state.left_out += 1;
-            return None;
-        }
-        state.next = now + Duration::from_secs(1);
-        Some(std::mem::take(&mut state.left_out))
-    }
-}
-
 impl ServerState {
     pub(crate) fn new(clock: Arc<dyn Clock>, config: ServerConfig) -> Self {
         Self {
@@ -180,6 +157,7 @@ impl ServerState {
             aborts: Mutex::new(Vec::new()),
             client_timeouts_logged: LogLimit::default(),
             refused_headers_logged: LogLimit::default(),
+            accept_errors_logged: LogLimit::default(),
         }
     }
 
@@ -384,6 +362,24 @@ impl ServerState {
         self.metrics.proxy_headers_refused.add_one();
         if let Some(suppressed) = self.refused_headers_logged.admit(self.clock.now()) {
             crate::log::warn!(%peer, %error, suppressed, "PROXY header refused");
+        }
+    }
+
+    /// Counts an accept that failed for lack of resources. If it is the `first` one after an accept
+    /// that succeeded, logs it: at most one line per second, with the number of others since the
+    /// last line.
+    pub(crate) fn note_accept_error(&self, address: &Address, error: &io::Error, first: bool) {
+        self.metrics.accept_errors.add_one();
+        if !first {
+            return;
+        }
+        if let Some(suppressed) = self.accept_errors_logged.admit(self.clock.now()) {
+            crate::log::warn!(
+                %error,
+                %address,
+                suppressed,
+                "cannot accept connections; retrying every 20 ms"
+            );
         }
     }
 

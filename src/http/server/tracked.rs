@@ -12,6 +12,10 @@ use std::{
     },
 };
 
+/// Maximum number of characters of a method and of a path in a log line or a report. A client may
+/// send as many as its head has, and up to a thousand aborted requests are kept.
+const LOGGED_CHARS_MAX: usize = 1_024;
+
 /// The kinds of things that a shutdown waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -172,22 +176,34 @@ impl KnownRequest {
         self.name.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Returns the method and the path for logs and reports, each truncated to
+    /// [`LOGGED_CHARS_MAX`].
     pub(crate) fn method_and_path(&self) -> (String, String) {
-        let (method, path) = &*self.name();
-        (method.to_string(), path.clone())
+        logged(&self.name())
     }
 
-    /// Returns the method and the path, unless a request began since the one that arrived then.
+    /// Returns the same, unless a request began since the one that arrived then.
     pub(super) fn name_of(&self, arrived: Moment) -> Option<(String, String)> {
         let name = self.name();
-        let (method, path) = &*name;
-        (self.arrived() == arrived).then(|| (method.to_string(), path.clone()))
+        (self.arrived() == arrived).then(|| logged(&name))
     }
 
     /// Returns the request if its handler is being called or polled now.
     pub(super) fn running(&self) -> Option<RunningRequest> {
         let (method, path) = self.is_running.load(Relaxed).then(|| self.method_and_path())?;
         Some(RunningRequest { method, path, arrived: self.arrived() })
+    }
+}
+
+fn logged((method, path): &(Method, String)) -> (String, String) {
+    (truncated(method.as_str(), LOGGED_CHARS_MAX), truncated(path, LOGGED_CHARS_MAX))
+}
+
+/// Returns `text`, of a longer one the first `most` characters and an ellipsis.
+pub(super) fn truncated(text: &str, most: usize) -> String {
+    match text.char_indices().nth(most) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
     }
 }
 

@@ -3,7 +3,7 @@
 use super::{
     command::WorkerCommand,
     eviction::EvictionQueue,
-    handshake_wait::{Done, HandshakeWait, SealBarrier},
+    handshake_wait::{Done, HandshakeWait, SealBarrier, WorkerSeal},
     listeners::{AcceptedSocket, Listeners, concerns_one_connection},
 };
 use crate::http::{
@@ -43,14 +43,15 @@ const SWEEP_STOPPING_LEAST: Duration = Duration::from_millis(1);
 pub(super) struct Worker<L: Listener, S: HttpService> {
     context: Arc<WorkerContext<S>>,
     listeners: Listeners<L>,
+    // After the listeners: its drop counts as their seal.
+    seal: WorkerSeal,
     accepting: Accepting,
-    /// The result of the last accept, so that a lack of descriptors is logged once only.
+    /// The result of the last accept, so that a lack of descriptors is logged when it begins only.
     last_accept: Accepted,
     slots: Vec<Arc<ConnectionSlot>>,
     idle_set: IdleSet<L::IdlePoller, S>,
     idle_handoff: Arc<IdleHandoff<L::Io>>,
     evictable: EvictionQueue,
-    seal_barrier: Arc<SealBarrier>,
     handshake_wait: Option<HandshakeWait>,
     sweep_mode: SweepMode,
     /// The last sweep since the stop request.
@@ -123,13 +124,13 @@ impl<L: Listener, S: HttpService> Worker<L, S> {
         Self {
             context,
             listeners: Listeners::new(listeners),
+            seal: WorkerSeal::new(seal_barrier),
             accepting: Accepting::Yes,
             last_accept: Accepted::Yes,
             slots: Vec::new(),
             idle_handoff: idle_set.handoff().clone(),
             idle_set,
             evictable: EvictionQueue::default(),
-            seal_barrier,
             handshake_wait: None,
             sweep_mode: SweepMode::Periodic,
             swept: Moment::EPOCH,
@@ -268,12 +269,17 @@ impl<L: Listener, S: HttpService> Worker<L, S> {
 
     async fn on_command(&mut self, command: Option<WorkerCommand>) -> Flow {
         match command {
+            // A new phase may end the wait for handshakes.
+            Some(WorkerCommand::Wake) if self.server().phase() > Phase::Draining => {
+                self.on_handshake_check().await;
+            }
             Some(WorkerCommand::Wake) => {}
             Some(WorkerCommand::Quiesce) => {
+                let is_port_shared = self.listeners.have_shared_port();
                 self.listeners.quiesce();
-                self.seal_barrier.on_worker_sealed();
+                self.seal.set();
                 let clock = self.server().clock.clone();
-                self.handshake_wait = Some(HandshakeWait::new(clock, self.seal_barrier.clone()));
+                self.handshake_wait = Some(HandshakeWait::new(clock, &self.seal, is_port_shared));
             }
             Some(WorkerCommand::Close) => self.empty_backlogs().await,
             Some(WorkerCommand::Abort) | None => self.close_listeners(),
@@ -371,15 +377,8 @@ impl<L: Listener, S: HttpService> Worker<L, S> {
             }
             Err(error) if concerns_one_connection(&error) => Accepted::Yes,
             Err(error) => {
-                context.server().metrics.accept_errors.add_one();
-                if before == Accepted::Yes {
-                    let address = &accepted.local;
-                    crate::log::warn!(
-                        %error,
-                        %address,
-                        "cannot accept connections; retrying every 20 ms"
-                    );
-                }
+                let is_first = before == Accepted::Yes;
+                context.server().note_accept_error(&accepted.local, &error, is_first);
                 self.last_accept = Accepted::OutOfResources;
                 Accepted::OutOfResources
             }

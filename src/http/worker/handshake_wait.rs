@@ -5,6 +5,9 @@
 //! already be connected from its own point of view, and may have sent its request, while the server
 //! cannot accept it yet. So the listener stays open until no handshake is in progress. Without one
 //! that is at once, otherwise after a round trip.
+//!
+//! A blocked worker does not seal its listeners. The others then keep theirs, sealed, and accept
+//! what these still get, until that worker runs again or the drain ends.
 
 use crate::{
     lifecycle::{Moment, Phase},
@@ -12,6 +15,7 @@ use crate::{
 };
 use std::{
     future::pending,
+    mem,
     pin::Pin,
     sync::{
         Arc,
@@ -33,15 +37,37 @@ impl SealBarrier {
     pub(crate) fn new(workers: usize) -> Self {
         Self { open: AtomicUsize::new(workers), all: CancellationToken::new() }
     }
+}
 
-    pub(super) fn on_worker_sealed(&self) {
-        if self.open.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.all.cancel();
+/// The part of one worker in the barrier. Dropping it counts as a seal: drop the listeners first.
+#[derive(Debug)]
+pub(super) struct WorkerSeal {
+    barrier: Arc<SealBarrier>,
+    is_sealed: bool,
+}
+
+impl WorkerSeal {
+    pub(super) const fn new(barrier: Arc<SealBarrier>) -> Self {
+        Self { barrier, is_sealed: false }
+    }
+
+    /// Records that all listeners of this worker are sealed.
+    pub(super) fn set(&mut self) {
+        let was_sealed = mem::replace(&mut self.is_sealed, true);
+        if !was_sealed && self.barrier.open.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.barrier.all.cancel();
         }
     }
 }
 
-/// Maximum time that a worker waits for the others to seal; only a wedged worker exceeds it.
+impl Drop for WorkerSeal {
+    fn drop(&mut self) {
+        self.set();
+    }
+}
+
+/// Maximum time that a worker with a shared port waits for the others to seal; only a blocked
+/// worker exceeds it. Until the port is closed, a successor's new clients may be kept out, too.
 const SEAL_BARRIER_MAX: Duration = Duration::from_millis(200);
 /// Maximum wait for handshakes: more than the round trip of clients on the other side of the world.
 /// A handshake that takes longer has lost a packet or its client, and connections that are left
@@ -72,16 +98,20 @@ pub(super) struct HandshakeWait {
 }
 
 enum Stage {
-    /// Until all listeners are sealed, or the timer fires.
-    WaitingForSeals,
+    /// Until all listeners are sealed. A blocked worker has one that is not, to which the kernel
+    /// sends the new connections of all ports that are closed meanwhile.
+    WaitingForSeals { is_port_shared: bool },
     /// Until the timer fires for the next check.
     Checking { since: Moment, pause: Duration },
 }
 
 impl HandshakeWait {
-    pub(super) fn new(clock: Arc<dyn Clock>, seal_barrier: Arc<SealBarrier>) -> Self {
+    /// Waits until all listeners are sealed, if other processes listen on the port for at most
+    /// [`SEAL_BARRIER_MAX`], then for handshakes.
+    pub(super) fn new(clock: Arc<dyn Clock>, seal: &WorkerSeal, is_port_shared: bool) -> Self {
         let timer = clock.sleep_until(clock.now() + SEAL_BARRIER_MAX);
-        Self { clock, seal_barrier, timer, stage: Stage::WaitingForSeals }
+        let stage = Stage::WaitingForSeals { is_port_shared };
+        Self { clock, seal_barrier: seal.barrier.clone(), timer, stage }
     }
 
     /// Ready when the next check is due. Never ready if there is no wait.
@@ -90,11 +120,11 @@ impl HandshakeWait {
     /// A dropped call loses nothing: the next one continues the wait.
     pub(super) async fn is_due(wait: Option<&mut Self>) {
         let Some(this) = wait else { return pending().await };
-        if matches!(this.stage, Stage::WaitingForSeals) {
+        if let Stage::WaitingForSeals { is_port_shared } = this.stage {
             tokio::select! {
                 biased;
                 () = this.seal_barrier.all.cancelled() => {}
-                () = this.timer.as_mut() => {}
+                () = this.timer.as_mut(), if is_port_shared => {}
             }
             let since = this.clock.now();
             this.stage = Stage::Checking { since, pause: FIRST_CHECK_AFTER };
@@ -110,10 +140,13 @@ impl HandshakeWait {
         phase: Phase,
         handshakes: impl Iterator<Item = Option<usize>>,
     ) -> Done {
+        // The wait is part of the drain, and ends with it at the latest.
+        if phase > Phase::Draining {
+            return Done::Yes;
+        }
         let Stage::Checking { since, pause } = &mut self.stage else { return Done::NotYet };
         let now = self.clock.now();
-        // The wait is part of the drain, and ends with it at the latest.
-        if phase > Phase::Draining || now.since(*since) >= max_wait(handshakes) {
+        if now.since(*since) >= max_wait(handshakes) {
             return Done::Yes;
         }
         *pause = (*pause * 2).min(CHECK_INTERVAL_MAX);

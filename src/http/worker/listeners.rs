@@ -52,6 +52,11 @@ impl<L: Listener> Listeners<L> {
         Poll::Pending
     }
 
+    /// Whether other processes listen on the port of one of them.
+    pub(super) fn have_shared_port(&self) -> bool {
+        self.sockets.iter().any(|socket| socket.listener.is_port_shared())
+    }
+
     /// Keeps new connections out, and keeps those that the kernel has completed. The queue of an
     /// inherited socket is left to the process that inherits it next.
     pub(super) fn quiesce(&mut self) {

@@ -10,6 +10,7 @@ use std::{
     future::poll_fn,
     io::ErrorKind,
     os::unix::net::{UnixListener, UnixStream},
+    sync::Barrier,
 };
 
 #[tokio::test]
@@ -123,5 +124,35 @@ fn an_abstract_name_is_not_a_path() {
             .reserve(&ListenAddress::Unix(name.into()), ServerRole::Main, 1)
             .unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidInput);
+    }
+}
+
+/// Two instances started together. One found the socket of the other before that listened, and
+/// removed its path afterwards: both ran, and no client reached the other (P14). One may listen.
+#[test]
+fn of_two_instances_that_start_together_on_a_path_one_listens() {
+    const ROUNDS: usize = 1_000;
+    let scratch = Scratch::new("together");
+    let address = ListenAddress::Unix(scratch.path().join("app.sock"));
+    let begin = Barrier::new(2);
+    let start = || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
+        let start = |_| {
+            begin.wait();
+            let listening = OsNetwork::default()
+                .reserve(&address, ServerRole::Main, 1)
+                .and_then(|reserved| runtime.block_on(reserved.listen()));
+            begin.wait();
+            listening.map(|_| ()).map_err(|error| error.kind())
+        };
+        (0..ROUNDS).map(start).collect::<Vec<_>>()
+    };
+    let (ours, theirs) = std::thread::scope(|scope| {
+        let theirs = scope.spawn(start);
+        (start(), theirs.join().unwrap())
+    });
+    for (round, both) in ours.into_iter().zip(theirs).enumerate() {
+        let in_use = Err(ErrorKind::AddrInUse);
+        assert!(both == (Ok(()), in_use) || both == (in_use, Ok(())), "round {round}: {both:?}");
     }
 }
