@@ -107,6 +107,11 @@ impl Session {
         self.peer = PeerEnd::Ended;
     }
 
+    /// Whether bytes may be encrypted: the session was neither closed for writing nor cut.
+    pub(super) fn is_open(&self) -> bool {
+        self.our_end == OurEnd::Open
+    }
+
     /// From now on no close_notify is sent.
     pub(super) fn mark_cut(&mut self) {
         self.our_end = OurEnd::Cut;
@@ -158,7 +163,12 @@ impl Session {
             return;
         }
         let mut unsent = mem::take(&mut self.unsent);
+        let before = unsent.len();
         let used = self.advance(input, to, &mut unsent, |_, _| {});
+        if self.our_end == OurEnd::Cut {
+            // rustls itself adds a close_notify once its keys are used up.
+            unsent.truncate(before);
+        }
         self.unsent = unsent;
         if self.failed.is_none() && self.peer == PeerEnd::Open && used < input.len() {
             if input.len() - used > PARTIAL_MAX {
@@ -173,7 +183,7 @@ impl Session {
     /// # Errors
     /// If the session has failed, or was closed for writing.
     pub(super) fn encrypt(&mut self, plain: &[u8], out: &mut BytesMut) -> io::Result<()> {
-        if self.our_end != OurEnd::Open {
+        if !self.is_open() {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
         let len = plain.len() + RECORDS_OVERHEAD;

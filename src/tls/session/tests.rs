@@ -3,7 +3,12 @@
 use super::Session;
 use bytes::BytesMut;
 use rustls::{
-    ClientConfig, ClientConnection, RootCertStore, ServerConfig,
+    CipherSuiteCommon, ClientConfig, ClientConnection, RootCertStore, ServerConfig,
+    SupportedCipherSuite, Tls12CipherSuite,
+    crypto::{
+        CryptoProvider,
+        ring::{self, cipher_suite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256},
+    },
     pki_types::{PrivateKeyDer, ServerName},
 };
 use std::{
@@ -14,10 +19,14 @@ use tokio::io::ReadBuf;
 
 /// A client, and the configuration of its server.
 pub(in crate::tls) fn client_and_config() -> (ClientConnection, Arc<ServerConfig>) {
+    client_and_config_by(ring::default_provider())
+}
+
+fn client_and_config_by(provider: CryptoProvider) -> (ClientConnection, Arc<ServerConfig>) {
+    let provider = Arc::new(provider);
     let key = rcgen::KeyPair::generate().unwrap();
     let params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
     let certificate = params.self_signed(&key).unwrap().der().clone();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
     let server = ServerConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
         .unwrap()
@@ -219,6 +228,35 @@ fn a_clean_end_has_one_close_notify_and_a_cut_none() {
         let state = client.process_new_packets().unwrap();
         assert_eq!(state.peer_has_closed(), !is_cut);
     }
+}
+
+/// A client and the session of its server, whose keys may encrypt this number of records.
+fn pair_with_limit(records_max: u64) -> (ClientConnection, Session) {
+    let SupportedCipherSuite::Tls12(suite) = TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256 else {
+        panic!("a suite of TLS 1.2")
+    };
+    let common = CipherSuiteCommon { confidentiality_limit: records_max, ..suite.common };
+    let suite: &'static _ = Box::leak(Box::new(Tls12CipherSuite { common, ..*suite }));
+    let mut provider = ring::default_provider();
+    provider.cipher_suites = vec![SupportedCipherSuite::Tls12(suite)];
+    let (client, config) = client_and_config_by(provider);
+    (client, Session::new(config).unwrap())
+}
+
+// rustls adds a close_notify to what it sends next, once its keys are used up. The response that it
+// had refused to encrypt looked complete (P5d).
+#[test]
+fn a_session_that_cannot_encrypt_sends_no_close_notify() {
+    let (mut client, mut session) = pair_with_limit(16);
+    handshake(&mut client, &mut session, 1_000);
+    let mut out = BytesMut::new();
+    while session.encrypt(b"response", &mut out).is_ok() {}
+    session.mark_cut();
+    session.close();
+    client.writer().write_all(b"question").unwrap();
+    let sealed = records(&mut client);
+    assert_eq!(pass(&mut session, &sealed, 1_000), b"question");
+    assert_eq!(session.unsent, b""[..]);
 }
 
 #[test]
