@@ -396,6 +396,10 @@ impl<T: Transport> Transport for TlsStream<T> {
     fn mark_cut(&mut self) {
         self.session.mark_cut();
     }
+
+    fn is_spent(&self) -> bool {
+        self.session.is_spent()
+    }
 }
 
 #[cfg(test)]
