@@ -23,11 +23,21 @@ pub(in crate::tls) fn client_and_config() -> (ClientConnection, Arc<ServerConfig
 }
 
 fn client_and_config_by(provider: CryptoProvider) -> (ClientConnection, Arc<ServerConfig>) {
+    let (client, server) = configs_by(provider);
+    (connect(client), server)
+}
+
+fn connect(client: Arc<ClientConfig>) -> ClientConnection {
+    ClientConnection::new(client, ServerName::try_from("localhost").unwrap()).unwrap()
+}
+
+/// The configurations of a client and of its server, which accepts early data.
+fn configs_by(provider: CryptoProvider) -> (Arc<ClientConfig>, Arc<ServerConfig>) {
     let provider = Arc::new(provider);
     let key = rcgen::KeyPair::generate().unwrap();
     let params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
     let certificate = params.self_signed(&key).unwrap().der().clone();
-    let server = ServerConfig::builder_with_provider(provider.clone())
+    let mut server = ServerConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_no_client_auth()
@@ -36,15 +46,16 @@ fn client_and_config_by(provider: CryptoProvider) -> (ClientConnection, Arc<Serv
             PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
         )
         .unwrap();
+    server.max_early_data_size = 1_000;
     let mut roots = RootCertStore::empty();
     roots.add(certificate).unwrap();
-    let client = ClientConfig::builder_with_provider(provider)
+    let mut client = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_root_certificates(roots)
         .with_no_client_auth();
-    let name = ServerName::try_from("localhost").unwrap();
-    (ClientConnection::new(Arc::new(client), name).unwrap(), Arc::new(server))
+    client.enable_early_data = true;
+    (Arc::new(client), Arc::new(server))
 }
 
 /// A client and the session of its server, which are not connected.
@@ -174,6 +185,29 @@ fn no_input_makes_the_session_panic() {
         let _ = pass(&mut session, foreign, piece);
         assert_calm(&session);
         session.close();
+    }
+}
+
+#[test]
+fn early_data_is_read_first_and_once() {
+    let (client_config, server_config) = configs_by(ring::default_provider());
+    for piece in [1, 7, 1_000] {
+        let mut client = connect(client_config.clone());
+        let mut session = Session::new(server_config.clone()).unwrap();
+        handshake(&mut client, &mut session, 1_000);
+        let mut client = connect(client_config.clone());
+        let mut session = Session::new(server_config.clone()).unwrap();
+        client.early_data().expect("a ticket").write_all(b"GET / ").unwrap();
+        let mut received = Vec::new();
+        while client.is_handshaking() || session.is_handshaking() {
+            received.extend(pass(&mut session, &records(&mut client), piece));
+            respond(&mut session, &mut client);
+        }
+        assert!(client.is_early_data_accepted());
+        client.writer().write_all(b"HTTP/1.1").unwrap();
+        received.extend(pass(&mut session, &records(&mut client), piece));
+        assert_eq!(received, b"GET / HTTP/1.1", "{piece}");
+        session.check().unwrap();
     }
 }
 

@@ -69,7 +69,7 @@ impl Identity {
 }
 
 /// Serves `hello`; `/slow` after 400 ms, `/endless` a body that never ends, `/large` 40 MB,
-/// `/chunks` 2 MB of unknown length, `/echo` the request's body, `/half` whether the client's
+/// `/chunks` 40 MB of unknown length, `/echo` the request's body, `/half` whether the client's
 /// half-close was seen within 5 s.
 async fn serve(request: Request<lameduck::Body>) -> Result<Response<Body>, Infallible> {
     let body = match request.uri().path() {
@@ -84,7 +84,7 @@ async fn serve(request: Request<lameduck::Body>) -> Result<Response<Body>, Infal
         "/large" => Body::from(vec![b'x'; 40 << 20]),
         "/chunks" => {
             let chunk = || Ok::<_, Infallible>(vec![b'x'; 10_000]);
-            Body::from_stream(futures_util::stream::iter((0..200).map(move |_| chunk())))
+            Body::from_stream(futures_util::stream::iter((0..4_000).map(move |_| chunk())))
         }
         "/echo" => Body::from(request.into_body().collect().await.unwrap().to_bytes()),
         "/half" => {
