@@ -66,8 +66,8 @@ impl HostConfig {
     }
 }
 
-/// Returns a configuration of the app if sessions can be made of it. Otherwise each connection would
-/// be dropped, and the start would look successful (P14).
+/// Returns a configuration of the app if sessions can be made of it. Otherwise each connection
+/// would be dropped, and the start would look successful (P14).
 fn usable(config: Arc<ServerConfig>) -> Result<Arc<ServerConfig>, HostError> {
     check(&config).map(|()| config).map_err(|error| {
         HostError::with_source(HostErrorKind::Tls, "cannot speak TLS with the configuration", error)

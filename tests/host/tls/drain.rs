@@ -163,8 +163,9 @@ fn a_cut_response_ends_without_a_close_notify() {
     }
 }
 
-// rustls refuses a client that renews its keys without end. The connection ended with a FIN within a
-// response that the FIN delimits, so that the response looked complete to many clients (P5d).
+// rustls refuses a client that renews its keys without end. The connection ended with a FIN within
+// a response that a FIN delimits. So it looked complete to clients that expect no close_notify
+// (P5d).
 #[test]
 fn a_session_that_fails_within_a_response_ends_with_a_reset() {
     let identity = identity();
