@@ -218,7 +218,7 @@ impl Builder {
     /// ALPN may speak either. To replace a certificate in a running host, use your own
     /// resolver, or [`Settings::tls_files`] in place of this method, whose files are watched.
     ///
-    /// Both together are refused at the start.
+    /// Both together are refused at the start, as is a configuration that rustls cannot use.
     #[cfg(feature = "tls")]
     pub fn tls(mut self, config: Arc<rustls::ServerConfig>) -> Self {
         self.config.tls = Some(config);

@@ -8,7 +8,7 @@ use crate::{
     report::Report,
     runtime::{Clock, SignalSource},
     settings::Settings,
-    tls::{CertificateContent, CertificateFiles, from_files},
+    tls::{CertificateContent, CertificateFiles, check, from_files},
 };
 use rustls::ServerConfig;
 use std::sync::Arc;
@@ -42,7 +42,7 @@ impl HostConfig {
     ) -> Result<Option<Arc<ServerConfig>>, HostError> {
         let settings = &self.settings;
         let (Some(certificate), Some(key)) = (&settings.tls_cert, &settings.tls_key) else {
-            return Ok(self.tls.take());
+            return self.tls.take().map(usable).transpose();
         };
         let files = CertificateFiles { certificate: certificate.clone(), key: key.clone() };
         let knobs = settings.knobs(&["tls-cert", "tls-key"]);
@@ -64,6 +64,14 @@ impl HostConfig {
         signals.retain(|signal| *signal != Signal::Hangup || self.reload.is_none());
         StopRequests { signals, handle: self.stop.clone() }
     }
+}
+
+/// Returns a configuration of the app if sessions can be made of it. Otherwise each connection
+/// would be dropped, and the start would look successful (P14).
+fn usable(config: Arc<ServerConfig>) -> Result<Arc<ServerConfig>, HostError> {
+    check(&config).map(|()| config).map_err(|error| {
+        HostError::with_source(HostErrorKind::Tls, "cannot speak TLS with the configuration", error)
+    })
 }
 
 /// Reads the files of the certificate, which must not take longer than the start may (P7).

@@ -135,4 +135,8 @@ impl<T: Transport> Transport for ProxiedStream<T> {
     fn mark_cut(&mut self) {
         self.io.mark_cut();
     }
+
+    fn is_spent(&self) -> bool {
+        self.io.is_spent()
+    }
 }

@@ -110,6 +110,12 @@ pub trait Transport: AsyncRead + AsyncWrite + Unpin + Send + Sync + 'static {
 
     /// From now on the end of the connection does not look clean, because a response was cut.
     fn mark_cut(&mut self) {}
+
+    /// Whether the transport can send only a limited number of further bytes. The connection then
+    /// announces its close, as one that has reached the age limit does.
+    fn is_spent(&self) -> bool {
+        false
+    }
 }
 
 /// The state of the steps that precede the first byte of HTTP.

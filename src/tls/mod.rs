@@ -22,6 +22,7 @@ pub(crate) use listener::TlsReservation;
 
 use certificate::{CertificateError, Content};
 use rustls::{ServerConfig, crypto::CryptoProvider, server::ProducesTickets};
+use session::Session;
 use std::{error::Error, fmt, sync::Arc};
 
 /// Returns a configuration with the certificate in `content`, which was read from `files`. It
@@ -45,6 +46,14 @@ pub(crate) fn from_files(
         config.ticketer = ticketer;
     }
     Ok((Arc::new(config), certificate))
+}
+
+/// Makes a session of a configuration, and drops it.
+///
+/// # Errors
+/// If rustls cannot use the configuration.
+pub(crate) fn check(config: &Arc<ServerConfig>) -> Result<(), rustls::Error> {
+    Session::new(config.clone()).map(drop)
 }
 
 /// The provider that the process has installed, or else the one of the features.

@@ -127,4 +127,8 @@ impl<T: Transport> Transport for Stream<T> {
     fn mark_cut(&mut self) {
         either!(self, io => io.mark_cut());
     }
+
+    fn is_spent(&self) -> bool {
+        either!(self, io => io.is_spent())
+    }
 }

@@ -7,7 +7,7 @@
 use crate::unwind::catch;
 use bytes::{Buf, BytesMut};
 use rustls::{
-    ServerConfig,
+    ServerConfig, SupportedCipherSuite,
     server::UnbufferedServerConnection,
     unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus, WriteTraffic},
 };
@@ -22,6 +22,10 @@ const PARTIAL_MAX: usize = 96 * 1024;
 /// 16 KiB, with room for a key update.
 const RECORDS_OVERHEAD: usize = 256;
 
+/// The part of the records that the keys of TLS 1.2 may encrypt which is left for the responses in
+/// flight once the connection announces its close. AES-GCM has 2^24 records.
+const RECORDS_LEFT_PART: u64 = 16;
+
 /// A TLS session and the bytes between it and the kernel.
 pub(super) struct Session {
     tls: UnbufferedServerConnection,
@@ -31,6 +35,8 @@ pub(super) struct Session {
     plain: BytesMut,
     /// Ciphertext that the kernel has not taken yet.
     pub(super) unsent: BytesMut,
+    /// Records of responses that were encrypted.
+    records: u64,
     peer: PeerEnd,
     our_end: OurEnd,
     /// The error that ended the session. Its alert is in `unsent`.
@@ -64,6 +70,7 @@ impl Session {
             partial: Vec::new(),
             plain: BytesMut::new(),
             unsent: BytesMut::new(),
+            records: 0,
             peer: PeerEnd::Open,
             our_end: OurEnd::Open,
             failed: None,
@@ -105,6 +112,11 @@ impl Session {
     /// HTTP shows whether a message is complete.
     pub(super) fn on_fin(&mut self) {
         self.peer = PeerEnd::Ended;
+    }
+
+    /// Whether bytes may be encrypted: the session was neither closed for writing nor cut.
+    pub(super) fn is_open(&self) -> bool {
+        self.our_end == OurEnd::Open
     }
 
     /// From now on no close_notify is sent.
@@ -158,7 +170,12 @@ impl Session {
             return;
         }
         let mut unsent = mem::take(&mut self.unsent);
+        let before = unsent.len();
         let used = self.advance(input, to, &mut unsent, |_, _| {});
+        if self.our_end == OurEnd::Cut {
+            // rustls itself adds a close_notify once its keys are used up.
+            unsent.truncate(before);
+        }
         self.unsent = unsent;
         if self.failed.is_none() && self.peer == PeerEnd::Open && used < input.len() {
             if input.len() - used > PARTIAL_MAX {
@@ -173,11 +190,25 @@ impl Session {
     /// # Errors
     /// If the session has failed, or was closed for writing.
     pub(super) fn encrypt(&mut self, plain: &[u8], out: &mut BytesMut) -> io::Result<()> {
-        if self.our_end != OurEnd::Open {
+        if !self.is_open() {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
-        let len = plain.len() + RECORDS_OVERHEAD;
-        self.write(out, |traffic, out| append(out, len, |room| traffic.encrypt(plain, room)))
+        let (len, before) = (plain.len() + RECORDS_OVERHEAD, out.len());
+        let result =
+            self.write(out, |traffic, out| append(out, len, |room| traffic.encrypt(plain, room)));
+        self.records += count_records(&out[before..]);
+        result
+    }
+
+    /// Whether the keys can encrypt only few records more. TLS 1.3 replaces its keys.
+    pub(super) fn is_spent(&self) -> bool {
+        match self.tls.negotiated_cipher_suite() {
+            Some(SupportedCipherSuite::Tls12(suite)) => {
+                let max = suite.common.confidentiality_limit;
+                self.records >= max - max / RECORDS_LEFT_PART
+            }
+            Some(SupportedCipherSuite::Tls13(_)) | None => false,
+        }
     }
 
     /// Adds a close_notify to the bytes to be sent, once, unless the connection was cut.
@@ -295,6 +326,16 @@ impl Session {
             }
         }
     }
+}
+
+fn count_records(mut ciphertext: &[u8]) -> u64 {
+    let mut count = 0;
+    // The type, the version and the length of a record.
+    while let [_, _, _, high, low, rest @ ..] = ciphertext {
+        ciphertext = rest.get(usize::from(u16::from_be_bytes([*high, *low]))..).unwrap_or_default();
+        count += 1;
+    }
+    count
 }
 
 type ServerData = rustls::server::ServerConnectionData;

@@ -46,6 +46,9 @@ pub(crate) struct TlsStream<T> {
     io: T,
     session: Box<Session>,
     handshake: Option<Box<Handshake>>,
+    /// The session has refused to encrypt bytes, although the socket would take them. The response
+    /// that they belong to is cut, so the connection ends with a reset and without a FIN (P5d).
+    has_refused: bool,
 }
 
 /// The state of a handshake in progress.
@@ -85,6 +88,7 @@ impl<T: Transport> TlsStream<T> {
             io,
             session: Box::new(Session::new(config)?),
             handshake: Some(Box::new(handshake)),
+            has_refused: false,
         })
     }
 
@@ -192,10 +196,10 @@ impl<T> TlsStream<T> {
         self,
         swap: impl FnOnce(T) -> Result<U, T>,
     ) -> Result<TlsStream<U>, Self> {
-        let Self { io, session, handshake } = self;
+        let Self { io, session, handshake, has_refused } = self;
         match swap(io) {
-            Ok(io) => Ok(TlsStream { io, session, handshake }),
-            Err(io) => Err(Self { io, session, handshake }),
+            Ok(io) => Ok(TlsStream { io, session, handshake, has_refused }),
+            Err(io) => Err(Self { io, session, handshake, has_refused }),
         }
     }
 
@@ -204,8 +208,8 @@ impl<T> TlsStream<T> {
         self,
         replace: impl FnOnce(T) -> io::Result<(U, Bytes)>,
     ) -> io::Result<(TlsStream<U>, Bytes)> {
-        let Self { io, session, handshake } = self;
-        replace(io).map(|(io, read)| (TlsStream { io, session, handshake }, read))
+        let Self { io, session, handshake, has_refused } = self;
+        replace(io).map(|(io, read)| (TlsStream { io, session, handshake, has_refused }, read))
     }
 }
 
@@ -262,7 +266,13 @@ impl<T: Transport> AsyncWrite for TlsStream<T> {
         let mut out = OUTPUT.take();
         out.clear();
         let mut sent = 0;
-        let result = this.session.encrypt(bytes, &mut out).and_then(|()| {
+        let is_open = this.session.is_open();
+        let encrypted = this.session.encrypt(bytes, &mut out);
+        if encrypted.is_err() && is_open {
+            this.has_refused = true;
+            this.reset_on_drop();
+        }
+        let result = encrypted.and_then(|()| {
             while sent < out.len() {
                 match Pin::new(&mut this.io).poll_write(cx, &out[sent..])? {
                     Poll::Ready(0) => return Err(io::ErrorKind::WriteZero.into()),
@@ -288,6 +298,9 @@ impl<T: Transport> AsyncWrite for TlsStream<T> {
         let this = self.get_mut();
         this.session.close();
         ready!(this.poll_send(cx))?;
+        if this.has_refused {
+            return Poll::Ready(Ok(()));
+        }
         Pin::new(&mut this.io).poll_shutdown(cx)
     }
 }
@@ -382,6 +395,10 @@ impl<T: Transport> Transport for TlsStream<T> {
 
     fn mark_cut(&mut self) {
         self.session.mark_cut();
+    }
+
+    fn is_spent(&self) -> bool {
+        self.session.is_spent()
     }
 }
 

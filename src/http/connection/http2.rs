@@ -25,7 +25,6 @@ use crate::http::{
     },
     server::{
         abort::AbortCause,
-        announcement::Announcement,
         client_timeout::ClientTimeout,
         connection_slot::ConnectionSlot,
         idle_policy::{Awaited, Idle},
@@ -56,9 +55,8 @@ pub(super) struct Http2<T: Transport, S: HttpService> {
     connection: Arc<ConnectionState>,
     unflushed: Arc<UnflushedResponses>,
     /// For a connection that was opened before the stop request: where in the delay its GOAWAY
-    /// falls. A later connection has its moment in `announcement`.
+    /// falls. A later connection has its moment in its announcement.
     jitter: u64,
-    announcement: Announcement,
     /// Whether a response was passed to hyper before its last poll, and so was written before any
     /// GOAWAY.
     responded: bool,
@@ -100,21 +98,21 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
     ) -> Self {
         let connection =
             Arc::new(ConnectionState::new(Protocol::Http2, worker.shared.clone(), slot));
+        let (since, number) = (worker.server().clock.now(), worker.next_connection_id());
+        // A connection that was opened earlier and speaks HTTP/2 only now counts as opened now.
+        connection.announcement.set(worker.server().announcement(since, || number));
         let called = CalledRequest::default();
         let service = ConnectionService::new(worker.service.clone(), connection.clone())
             .with_called(called.clone());
         let unflushed = service.unflushed().clone();
         let (io, io_return) = TrackedIo::returning(io, read, connection.clone(), &unflushed);
         let hyper = worker.http2(called).serve_connection(TokioIo::new(io), service);
-        let (since, number) = (worker.server().clock.now(), worker.next_connection_id());
         Self {
             hyper: Some(hyper),
             io_return,
             connection,
             unflushed,
             jitter: worker.server().config.seed.nth(number),
-            // A connection that was opened earlier and speaks HTTP/2 only now counts as opened now.
-            announcement: worker.server().announcement(since, || number),
             responded: false,
             goaway: Goaway::NotYet,
             since,
@@ -409,16 +407,15 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
     }
 
     /// Returns when this connection sends its GOAWAY; `NEVER` if it has sent it, or before a stop,
-    /// unless it has an age limit.
+    /// unless it has an age limit or its transport is spent.
     fn goaway_moment(&self, worker: &WorkerContext<S>) -> Moment {
         if self.goaway != Goaway::NotYet {
             return Moment::NEVER;
         }
-        let server = &worker.server();
+        let (server, announcement) = (&worker.server(), self.connection.announcement.get());
         match server.phase() {
-            Phase::Starting | Phase::Serving => self.announcement.aged_at(),
-            Phase::LameDuck => self
-                .announcement
+            Phase::Starting | Phase::Serving => announcement.aged_at(),
+            Phase::LameDuck => announcement
                 .goaway_at(server.lame_duck(), self.jitter, self.responded)
                 .max(self.first_request_until()),
             Phase::Draining => self.first_request_until(),

@@ -12,7 +12,7 @@ use super::{
     upgrade_state::UpgradeState,
 };
 use crate::http::server::{
-    announcement::Announcement,
+    announcement::SharedAnnouncement,
     connection_slot::{ConnectionSlot, WriteStrategy},
     limits::HalfClose,
     state::ServerState,
@@ -37,7 +37,7 @@ pub(crate) struct ConnectionState {
     pub(super) writes: WriteStrategy,
     pub(crate) peer: Address,
     pub(crate) local: Arc<Address>,
-    announcement: Announcement,
+    pub(crate) announcement: SharedAnnouncement,
     /// hyper called the service since this was last cleared.
     called: AtomicBool,
     /// Requests whose response has not ended.
@@ -77,7 +77,7 @@ impl ConnectionState {
             },
             peer: slot.peer().clone(),
             local: slot.local.clone(),
-            announcement: slot.announcement,
+            announcement: SharedAnnouncement::new(slot.announcement),
             called: AtomicBool::new(false),
             in_flight: AtomicU32::new(0),
             streams: AtomicU32::new(0),
@@ -162,14 +162,15 @@ impl ConnectionState {
     pub(super) fn on_response_head(&self) -> bool {
         let phase = self.server().phase();
         if phase < Phase::LameDuck {
-            return self.announcement.aged_at() != Moment::NEVER && self.on_aging_response_head();
+            let aged_at = self.announcement.get().aged_at();
+            return aged_at != Moment::NEVER && self.on_aging_response_head(aged_at);
         }
         let responded = self.responses.responded.swap(true, Relaxed);
         if self.protocol == Protocol::Http2 {
             return false;
         }
         let announces = phase > Phase::LameDuck
-            || self.announcement.is_due(
+            || self.announcement.get().is_due(
                 self.server().lame_duck(),
                 self.server().clock.now(),
                 responded,
@@ -182,9 +183,8 @@ impl ConnectionState {
 
     /// Returns whether a response announces the close because of the age limit.
     #[cold]
-    fn on_aging_response_head(&self) -> bool {
-        let announces = self.protocol == Protocol::Http1
-            && self.announcement.aged_at() <= self.server().clock.now();
+    fn on_aging_response_head(&self, aged_at: Moment) -> bool {
+        let announces = self.protocol == Protocol::Http1 && aged_at <= self.server().clock.now();
         if announces {
             self.responses.announced.store(true, Relaxed);
         }
@@ -283,7 +283,7 @@ impl ConnectionState {
 #[cfg(test)]
 mod tests {
     use super::{super::http2_input::FrameScanner, super::sniff::PREFACE, *};
-    use crate::http::TestHost;
+    use crate::http::{TestHost, server::announcement::Announcement};
 
     // A client that reads nothing and resets each of its requests could let hyper hold many times
     // as many requests as it may have streams: none of them is in flight until hyper has read all

@@ -73,6 +73,9 @@ impl<T: Transport> TrackedIo<T> {
         connection: Arc<ConnectionState>,
         unflushed: &Arc<UnflushedResponses>,
     ) -> Self {
+        if io.is_spent() {
+            connection.announcement.set_aged();
+        }
         Self {
             io: Some(io),
             prefix,
@@ -235,6 +238,9 @@ impl<T: Transport> TrackedIo<T> {
         self.interim -= interim;
         self.has_written = true;
         self.connection.io.on_written(written - interim);
+        if self.io.as_ref().is_some_and(Transport::is_spent) {
+            self.connection.announcement.set_aged();
+        }
     }
 
     fn io(&mut self) -> io::Result<Pin<&mut T>> {

@@ -236,6 +236,9 @@ impl<S: HttpService> FastPath<S> {
         T: Transport,
         Serve: FnOnce(&mut Self, &mut Context<'_>, &mut T, &mut Gathered) -> FastPathOutcome<S>,
     {
+        if io.is_spent() {
+            self.connection().announcement.set_aged();
+        }
         let mut gathered = Gathered::take();
         let mut outcome = FastPathOutcome::Disconnected;
         let served = catch(|| outcome = serve(self, cx, io, &mut gathered));

@@ -18,12 +18,16 @@
 //! the announcement must reach far clients before the drain.
 //!
 //! Before the delay only a connection that has reached the age limit announces: HTTP/1 with its
-//! next response, HTTP/2 at that moment. The limit of each connection is drawn from the last tenth
-//! of the setting, so that connections that were opened together do not end together. After the
-//! delay everything announces, which the caller implements.
+//! next response, HTTP/2 at that moment. So does one whose transport cannot send much more. The
+//! limit of each connection is drawn from the last tenth of the setting, so that connections that
+//! were opened together do not end together. After the delay everything announces, which the caller
+//! implements.
 
 use crate::lifecycle::Moment;
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    time::Duration,
+};
 
 /// The lame duck delay of a stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +71,9 @@ impl Announcement {
     /// The announcement of a connection that was opened before the stop request and has no age
     /// limit.
     pub(crate) const OPENED_BEFORE: Self = Self(0);
+
+    /// The announcement of a connection that has reached its age limit.
+    const AGED: Self = Self(2);
 
     /// The announcement of a connection that is opened before a stop request, at `opened`, and
     /// lives for at most about `age_max`.
@@ -116,6 +123,29 @@ impl Announcement {
             (false, true) => self.opened_in_moment(),
             (false, false) => Moment::NEVER,
         }
+    }
+}
+
+/// The announcement of a connection that a protocol state shares.
+#[derive(Debug)]
+pub(crate) struct SharedAnnouncement(AtomicU64);
+
+impl SharedAnnouncement {
+    pub(crate) const fn new(announcement: Announcement) -> Self {
+        Self(AtomicU64::new(announcement.0))
+    }
+
+    pub(crate) fn get(&self) -> Announcement {
+        Announcement(self.0.load(Relaxed))
+    }
+
+    pub(crate) fn set(&self, announcement: Announcement) {
+        self.0.store(announcement.0, Relaxed);
+    }
+
+    /// From now on the connection counts as one that has reached its age limit.
+    pub(crate) fn set_aged(&self) {
+        self.set(Announcement::AGED);
     }
 }
 

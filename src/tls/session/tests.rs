@@ -3,7 +3,12 @@
 use super::Session;
 use bytes::BytesMut;
 use rustls::{
-    ClientConfig, ClientConnection, RootCertStore, ServerConfig,
+    CipherSuiteCommon, ClientConfig, ClientConnection, RootCertStore, ServerConfig,
+    SupportedCipherSuite, Tls12CipherSuite,
+    crypto::{
+        CryptoProvider,
+        ring::{self, cipher_suite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256},
+    },
     pki_types::{PrivateKeyDer, ServerName},
 };
 use std::{
@@ -14,11 +19,25 @@ use tokio::io::ReadBuf;
 
 /// A client, and the configuration of its server.
 pub(in crate::tls) fn client_and_config() -> (ClientConnection, Arc<ServerConfig>) {
+    client_and_config_by(ring::default_provider())
+}
+
+fn client_and_config_by(provider: CryptoProvider) -> (ClientConnection, Arc<ServerConfig>) {
+    let (client, server) = configs_by(provider);
+    (connect(client), server)
+}
+
+fn connect(client: Arc<ClientConfig>) -> ClientConnection {
+    ClientConnection::new(client, ServerName::try_from("localhost").unwrap()).unwrap()
+}
+
+/// The configurations of a client and of its server, which accepts early data.
+fn configs_by(provider: CryptoProvider) -> (Arc<ClientConfig>, Arc<ServerConfig>) {
+    let provider = Arc::new(provider);
     let key = rcgen::KeyPair::generate().unwrap();
     let params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
     let certificate = params.self_signed(&key).unwrap().der().clone();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let server = ServerConfig::builder_with_provider(provider.clone())
+    let mut server = ServerConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_no_client_auth()
@@ -27,15 +46,16 @@ pub(in crate::tls) fn client_and_config() -> (ClientConnection, Arc<ServerConfig
             PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
         )
         .unwrap();
+    server.max_early_data_size = 1_000;
     let mut roots = RootCertStore::empty();
     roots.add(certificate).unwrap();
-    let client = ClientConfig::builder_with_provider(provider)
+    let mut client = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_root_certificates(roots)
         .with_no_client_auth();
-    let name = ServerName::try_from("localhost").unwrap();
-    (ClientConnection::new(Arc::new(client), name).unwrap(), Arc::new(server))
+    client.enable_early_data = true;
+    (Arc::new(client), Arc::new(server))
 }
 
 /// A client and the session of its server, which are not connected.
@@ -169,6 +189,29 @@ fn no_input_makes_the_session_panic() {
 }
 
 #[test]
+fn early_data_is_read_first_and_once() {
+    let (client_config, server_config) = configs_by(ring::default_provider());
+    for piece in [1, 7, 1_000] {
+        let mut client = connect(client_config.clone());
+        let mut session = Session::new(server_config.clone()).unwrap();
+        handshake(&mut client, &mut session, 1_000);
+        let mut client = connect(client_config.clone());
+        let mut session = Session::new(server_config.clone()).unwrap();
+        client.early_data().expect("a ticket").write_all(b"GET / ").unwrap();
+        let mut received = Vec::new();
+        while client.is_handshaking() || session.is_handshaking() {
+            received.extend(pass(&mut session, &records(&mut client), piece));
+            respond(&mut session, &mut client);
+        }
+        assert!(client.is_early_data_accepted());
+        client.writer().write_all(b"HTTP/1.1").unwrap();
+        received.extend(pass(&mut session, &records(&mut client), piece));
+        assert_eq!(received, b"GET / HTTP/1.1", "{piece}");
+        session.check().unwrap();
+    }
+}
+
+#[test]
 fn half_a_record_is_kept_and_readable_only_when_it_is_whole() {
     let (mut client, mut session) = pair();
     handshake(&mut client, &mut session, 1_000);
@@ -219,6 +262,35 @@ fn a_clean_end_has_one_close_notify_and_a_cut_none() {
         let state = client.process_new_packets().unwrap();
         assert_eq!(state.peer_has_closed(), !is_cut);
     }
+}
+
+/// A client and the session of its server, whose keys may encrypt this number of records.
+fn pair_with_limit(records_max: u64) -> (ClientConnection, Session) {
+    let SupportedCipherSuite::Tls12(suite) = TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256 else {
+        panic!("a suite of TLS 1.2")
+    };
+    let common = CipherSuiteCommon { confidentiality_limit: records_max, ..suite.common };
+    let suite: &'static _ = Box::leak(Box::new(Tls12CipherSuite { common, ..*suite }));
+    let mut provider = ring::default_provider();
+    provider.cipher_suites = vec![SupportedCipherSuite::Tls12(suite)];
+    let (client, config) = client_and_config_by(provider);
+    (client, Session::new(config).unwrap())
+}
+
+// rustls adds a close_notify to what it sends next, once its keys are used up. The response that it
+// had refused to encrypt looked complete (P5d).
+#[test]
+fn a_session_that_cannot_encrypt_sends_no_close_notify() {
+    let (mut client, mut session) = pair_with_limit(16);
+    handshake(&mut client, &mut session, 1_000);
+    let mut out = BytesMut::new();
+    while session.encrypt(b"response", &mut out).is_ok() {}
+    session.mark_cut();
+    session.close();
+    client.writer().write_all(b"question").unwrap();
+    let sealed = records(&mut client);
+    assert_eq!(pass(&mut session, &sealed, 1_000), b"question");
+    assert_eq!(session.unsent, b""[..]);
 }
 
 #[test]

@@ -52,6 +52,8 @@ pub(super) struct TlsClient {
     pub(super) tls: ClientConnection,
     socket: TcpStream,
     pub(super) unread: Vec<u8>,
+    /// `http2_body` has read a GOAWAY.
+    pub(super) has_goaway: bool,
     ended: Option<End>,
 }
 
@@ -74,7 +76,7 @@ impl TlsClient {
         let name = ServerName::try_from(name).unwrap();
         let mut tls = ClientConnection::new(config.clone(), name).unwrap();
         tls.set_buffer_limit(None);
-        Self { tls, socket, unread: Vec::new(), ended: None }
+        Self { tls, socket, unread: Vec::new(), has_goaway: false, ended: None }
     }
 
     /// Connects and completes the handshake.
@@ -254,6 +256,7 @@ impl TlsClient {
                 }
                 4 if flags == 0 => self.send(frame(4, 1, 0, &[])),
                 6 if flags == 0 => self.send(frame(6, 1, 0, &payload)),
+                7 => self.has_goaway = true,
                 _ => {}
             }
             if kind < 2 && flags & 1 != 0 {

@@ -163,6 +163,27 @@ fn a_cut_response_ends_without_a_close_notify() {
     }
 }
 
+// rustls refuses a client that renews its keys without end. The connection ended with a FIN within
+// a response that a FIN delimits. So it looked complete to clients that expect no close_notify
+// (P5d).
+#[test]
+fn a_session_that_fails_within_a_response_ends_with_a_reset() {
+    let identity = identity();
+    for workers in ALL_WORKERS {
+        let app = start(&identity, workers);
+        let mut client = TlsClient::connect(app.main, &identity.client(&[]));
+        client.send("GET /chunks HTTP/1.0\r\n\r\n");
+        until_holds("the request", || app.status()["in_flight"] == 1);
+        for _ in 0..40 {
+            client.tls.refresh_traffic_keys().unwrap();
+            let records = client.take_records();
+            client.send_raw(&records);
+        }
+        assert_eq!(client.end(), End::Reset, "{workers:?}");
+        assert_eq!(app.end().requests.gone, 1, "{workers:?}");
+    }
+}
+
 // A connection that was given up for half a frame ended with a close_notify, although that cut the
 // responses of its other streams (P5d).
 #[test]

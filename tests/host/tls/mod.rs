@@ -1,4 +1,4 @@
-//! P4, P5, P5a, P5b, P5d, P6, P15: connections over TLS are drained as those over TCP.
+//! P4, P5, P5a, P5b, P5d, P6, P14, P15: connections over TLS are drained as those over TCP.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot set up its world should fail")]
 
@@ -6,6 +6,7 @@ mod certificate_reload;
 mod client;
 mod drain;
 mod handshake;
+mod spent_keys;
 
 use crate::support::{App, app::Workers, block, quick_plan, service_fn, settings, until_holds};
 use axum::body::Body;
@@ -13,7 +14,7 @@ use client::{End, TlsClient, config};
 use futures_util::StreamExt;
 use http::{Request, Response};
 use http_body_util::BodyExt;
-use lameduck::{Host, HttpService, Limits, Settings};
+use lameduck::{Host, HostErrorKind, HttpService, Limits, Settings};
 use rcgen::{CertificateParams, KeyPair};
 use rustls::{
     ClientConfig, ServerConfig,
@@ -67,8 +68,9 @@ impl Identity {
     }
 }
 
-/// Serves `hello`; `/slow` after 400 ms, `/endless` a body that never ends, `/large` 40 MB, `/echo`
-/// the request's body, `/half` whether the client's half-close was seen within 5 s.
+/// Serves `hello`; `/slow` after 400 ms, `/endless` a body that never ends, `/large` 40 MB,
+/// `/chunks` 40 MB of unknown length, `/echo` the request's body, `/half` whether the client's
+/// half-close was seen within 5 s.
 async fn serve(request: Request<lameduck::Body>) -> Result<Response<Body>, Infallible> {
     let body = match request.uri().path() {
         "/slow" => {
@@ -80,6 +82,10 @@ async fn serve(request: Request<lameduck::Body>) -> Result<Response<Body>, Infal
             Body::from_stream(first.chain(futures_util::stream::pending()))
         }
         "/large" => Body::from(vec![b'x'; 40 << 20]),
+        "/chunks" => {
+            let chunk = || Ok::<_, Infallible>(vec![b'x'; 10_000]);
+            Body::from_stream(futures_util::stream::iter((0..4_000).map(move |_| chunk())))
+        }
         "/echo" => Body::from(request.into_body().collect().await.unwrap().to_bytes()),
         "/half" => {
             let context = request.body().context().clone();
@@ -236,6 +242,28 @@ fn parked_connections_serve_requests_of_any_size() {
         let report = app.end();
         assert_eq!((report.code(), report.requests.finished), (0, 123));
     }
+}
+
+// The host started, `/serving` was 200, and each connection was dropped: rustls refused every
+// session. A failed start is loud (P14).
+#[test]
+fn a_configuration_that_rustls_refuses_ends_the_start() {
+    let mut config = (*identity().server()).clone();
+    config.max_fragment_size = Some(16);
+    let host = host_with(settings()).tls(Arc::new(config)).serve_hyper(service_fn(serve));
+    let stop = host.shutdown_handle();
+    crate::support::aside(move || {
+        block(Duration::from_secs(5));
+        stop.stop();
+    });
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let report = runtime.block_on(host.run());
+    let error = report.error.as_ref().expect("an error");
+    assert_eq!((report.code(), error.kind()), (1, HostErrorKind::Tls));
+    assert!(
+        error.with_causes().starts_with("cannot speak TLS with the configuration: "),
+        "{error:#}"
+    );
 }
 
 #[test]
