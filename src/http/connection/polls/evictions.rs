@@ -5,8 +5,8 @@ use crate::http::server::idle_policy::Awaited;
 
 // A connection was chosen to make room in the instant in which its next request arrived. It was
 // closed right after that response, without an announcement: the client's next request was lost
-// (P5b, P15). Later it stayed, and no other made room in its place. After eight of those nothing was
-// accepted, however many connections were idle (P15).
+// (P5b, P15). Later it stayed, and no other made room in its place. After eight of those nothing
+// was accepted, however many connections were idle (P15).
 #[tokio::test]
 async fn a_request_keeps_a_connection_that_was_chosen_to_make_room() {
     const OPTIONS: &[u8] = b"OPTIONS / HTTP/1.1\r\nhost: a\r\n\r\n";
