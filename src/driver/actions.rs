@@ -123,6 +123,7 @@ impl<S: HttpService, M: Reservation, G: SignalSource, R: Spawner> Driver<S, M, G
         // The listeners with PROXY headers come last.
         let without_header = settings.main_addresses_or_default().len();
         let knobs = [&["addr", "port"][..], &["proxy-protocol"]].map(|flags| settings.knobs(flags));
+        self.is_listen_due = true;
         self.listening = Some(Box::pin(async move {
             let mut all = Vec::new();
             for (n, reservation) in reservations.into_iter().enumerate() {
@@ -230,6 +231,7 @@ impl<S: HttpService, M: Reservation, G: SignalSource, R: Spawner> Driver<S, M, G
     pub(super) fn abandon(&mut self) {
         self.reservations.clear();
         self.listening = None;
+        self.is_listen_due = false;
         self.main.cut();
         self.send_command(WorkerCommand::Abort);
     }

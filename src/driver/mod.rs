@@ -15,7 +15,7 @@ mod start;
 
 use crate::{
     hook::{BoxFuture, HookEnd},
-    host_config::HostConfig,
+    host_config::{HostConfig, ShutdownHandle},
     host_error::{HostError, HostErrorKind, TaskError},
     http::{HttpService, ServerState, WorkerCommand},
     internal::{Heartbeats, HostStatus},
@@ -107,6 +107,8 @@ struct Driver<S, M: Reservation, G, R> {
     hooks: Vec<HookSlot>,
     hook_tasks: UserTasks<HookTask>,
     listening: Option<BoxFuture<Result<Listeners<M>, HostError>>>,
+    /// The listeners are to open, unless a stop was requested before.
+    is_listen_due: bool,
     background: UserTasks<(String, Result<(), TaskError>)>,
     checks: UserTasks<()>,
     reloads: UserTasks<Result<(), TaskError>>,
@@ -172,10 +174,18 @@ impl<S: HttpService, M: Reservation, G: SignalSource, R: Spawner> Driver<S, M, G
 
     /// Waits for the next wake or deadline. Polls only what is awaited now. Completed start steps
     /// come before stop requests: a start hook that has finished needs its stop hook (P11), and a
-    /// new listener may already hold connections (P5).
+    /// new listener may already hold connections (P5). Before the listeners open, stop requests
+    /// come first.
     async fn next_wake(&mut self) -> Wake<M::Listener> {
+        if self.is_listen_due {
+            if let Some(wake) = self.earlier_stop().await {
+                return wake;
+            }
+            self.is_listen_due = false;
+        }
         let deadline = self.lifecycle.poll_timeout().map(|(at, _)| at);
         let deadline = deadline.into_iter().chain(self.wait_log.as_ref().map(WaitLog::next)).min();
+        let stop = (!self.stop_asked).then_some(&self.config.stop);
         tokio::select! {
             biased;
             (stage, hook, end) = self.hook_tasks.join_next() => Wake::HookEnded(stage, hook, end),
@@ -184,8 +194,7 @@ impl<S: HttpService, M: Reservation, G: SignalSource, R: Spawner> Driver<S, M, G
                 Wake::Listening(listening)
             }
             () = sleep_until(&*self.clock, deadline) => Wake::Time,
-            signal = self.signals.recv() => Wake::Signal(signal),
-            () = self.config.stop.requested(), if !self.stop_asked => Wake::StopAsked,
+            wake = stop_request(&mut self.signals, stop) => wake,
             (name, result) = self.background.join_next() => Wake::BackgroundEnded(name, result),
             result = self.reloads.join_next() => Wake::Reloaded(result),
             () = ready(&mut self.main_closing) => {
@@ -203,6 +212,23 @@ impl<S: HttpService, M: Reservation, G: SignalSource, R: Spawner> Driver<S, M, G
             }
             () = std::future::ready(()), if self.internal_server.is_some() => Wake::InternalDue,
         }
+    }
+
+    /// Returns a stop request that arrived before the listeners open, such as while the host was
+    /// built. It ends the start (P1).
+    async fn earlier_stop(&mut self) -> Option<Wake<M::Listener>> {
+        // A runtime of one thread receives signals only between two polls.
+        tokio::task::yield_now().await;
+        let stop = (!self.stop_asked).then_some(&self.config.stop);
+        tokio::select! {
+            biased;
+            wake = stop_request(&mut self.signals, stop) => return Some(wake),
+            () = std::future::ready(()) => {}
+        }
+        if self.signals.is_holding() {
+            return Some(Wake::Signal(self.signals.recv().await));
+        }
+        None
     }
 
     /// Returns the machine's event for a wake, or `None` if the wake is only logged.
@@ -293,6 +319,18 @@ impl Drop for CutOnDrop {
 enum Exiting {
     Yes,
     No,
+}
+
+/// Waits for a stop request: a signal, or the handle's, if there is one.
+async fn stop_request<L>(
+    signals: &mut impl SignalSource,
+    handle: Option<&ShutdownHandle>,
+) -> Wake<L> {
+    let signal = match handle {
+        Some(handle) => handle.signal_or_requested(signals).await,
+        None => Some(signals.recv().await),
+    };
+    signal.map_or(Wake::StopAsked, Wake::Signal)
 }
 
 async fn sleep_until(clock: &dyn Clock, at: Option<Moment>) {

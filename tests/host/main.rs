@@ -10,6 +10,7 @@ mod bodies;
 mod builder;
 mod connection_age;
 mod date;
+mod early_stop;
 mod fast_path;
 #[cfg(feature = "axum")]
 mod grpc;
