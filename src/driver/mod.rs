@@ -2,7 +2,7 @@
 //!
 //! One task, one `select!`, one reading of the clock per turn. A turn waits for a wake or a
 //! deadline, handles expired deadlines, handles the wake's event, and performs every action.
-//! Expired deadlines come first, except when the wake completes a step of the start.
+//! Results of hooks and tasks that are there come before expired deadlines, which may be late.
 //!
 //! The driver owns everything that is spawned, through [`UserTasks`] or a server's `TaskTracker`.
 //! "Done" therefore follows from ownership.
@@ -80,9 +80,9 @@ enum Wake<L> {
 }
 
 impl<L> Wake<L> {
-    /// Whether this wake completes a step of the start.
-    const fn is_start_progress(&self) -> bool {
-        matches!(self, Self::HookEnded(HookStage::Start, ..) | Self::Listening(_))
+    /// Whether this wake is a result. It comes before expired deadlines, because they may be late.
+    const fn is_result(&self) -> bool {
+        matches!(self, Self::HookEnded(..) | Self::Listening(_) | Self::BackgroundEnded(..))
     }
 }
 
@@ -150,8 +150,9 @@ impl<S: HttpService, M: Reservation, G: SignalSource, R: Spawner> Driver<S, M, G
         while exiting == Exiting::No {
             let wake = self.next_wake().await;
             let now = self.clock.now();
-            // Apply completed start steps first, then expired timers, then stop requests.
-            if !wake.is_start_progress() {
+            // Apply results that are there first, then expired timers, then stop requests.
+            if !wake.is_result() {
+                self.apply_ended_tasks(now);
                 self.lifecycle.handle_timeout(now);
                 exiting = self.perform_all(now);
             }
@@ -263,18 +264,24 @@ impl<S: HttpService, M: Reservation, G: SignalSource, R: Spawner> Driver<S, M, G
                 Some(Event::ListenFailed)
             }
             Wake::BackgroundEnded(name, result) => self.on_background_ended(&name, result),
-            Wake::MainClosed => {
-                // A task sends its result before the drain can end. Read all results now, or a
-                // failure would be handled after the drain.
-                while let Some((name, result)) = self.background.try_join_next() {
-                    if let Some(event) = self.on_background_ended(&name, result) {
-                        let _ = self.lifecycle.handle_event(now, event);
-                    }
-                }
-                Some(Event::MainClosed)
-            }
+            Wake::MainClosed => Some(Event::MainClosed),
             Wake::WorkersReleased => Some(Event::WorkersReleased),
             Wake::InternalClosed => Some(Event::InternalClosed),
+        }
+    }
+
+    /// Applies the results of background tasks that are there, during a stop. Otherwise the failure
+    /// of a task would be handled after an expired deadline, a further signal or the end of the
+    /// drain, and count as an effect of the cancellation (P13).
+    fn apply_ended_tasks(&mut self, now: Moment) {
+        if self.lifecycle.history().stop.is_none() {
+            return;
+        }
+        while let Some((name, result)) = self.background.try_join_next() {
+            if let Some(event) = self.on_background_ended(&name, result) {
+                // It changes only the verdict.
+                let _ = self.lifecycle.handle_event(now, event);
+            }
         }
     }
 

@@ -18,6 +18,7 @@ mod hooks;
 mod http1;
 mod idle;
 mod idle_set;
+mod late_results;
 #[cfg(feature = "metrics")]
 mod metrics;
 mod os;
