@@ -47,6 +47,12 @@ impl<T: Send + 'static> UserTasks<T> {
         spawner.spawn(TaskKind::User, Box::pin(task)).map(drop)
     }
 
+    /// Adds the result of a task that could not be spawned.
+    pub(crate) fn push(&self, result: T) {
+        // Cannot fail, since `self` holds the receiver.
+        let _ = self.sender.send(result);
+    }
+
     /// Returns a result that was already sent, if any.
     pub(crate) fn try_join_next(&mut self) -> Option<T> {
         self.results.try_recv().ok()

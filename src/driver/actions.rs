@@ -188,10 +188,18 @@ impl<S: HttpService, M: Reservation, G: SignalSource, R: Spawner> Driver<S, M, G
     }
 
     pub(super) fn start_background(&mut self) {
+        let mut names: Vec<String> = Vec::new();
         for task in std::mem::take(&mut self.config.background) {
             let name = task.name;
+            // Tasks may have the same name. The number of one must not change when another ends.
+            let same = names.iter().filter(|other| **other == name).count();
+            names.push(name.clone());
+            let refused = name.clone();
             let server = self.main.clone();
-            let origin = WorkOrigin::Task(name.as_str().into());
+            let origin = WorkOrigin::Task(match same {
+                0 => name.as_str().into(),
+                _ => format!("{name}#{}", same + 1).into(),
+            });
             let tracked = server.track(Kind::Task, origin.clone());
             let work = async move {
                 let context = TaskContext { server: server.clone(), origin };
@@ -207,6 +215,7 @@ impl<S: HttpService, M: Reservation, G: SignalSource, R: Spawner> Driver<S, M, G
                 self.background.spawn(&self.spawner, self.main.tracked_work.token(), work)
             {
                 crate::log::error!(%error, "cannot spawn a background task");
+                self.background.push((refused, Err(TaskError::returned(error.into()))));
             }
         }
     }

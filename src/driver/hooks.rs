@@ -140,6 +140,7 @@ impl<S: HttpService, M: Reservation, G: SignalSource, R: Spawner> Driver<S, M, G
         let work = async move { (stage, hook, running.await.ok().flatten()) };
         if let Err(error) = self.hook_tasks.spawn(&self.spawner, (), work) {
             crate::log::error!(%error, "cannot spawn a hook");
+            self.hook_tasks.push((stage, hook, Some(HookEnd::failed(error.into()))));
         }
     }
 
