@@ -103,8 +103,7 @@ fn an_inherited_socket_named_internal_belongs_to_the_internal_server() {
 fn the_default_connection_limit_leaves_descriptors_for_each_inherited_socket() {
     let limit = |variables: &str, fourth: Option<OwnedFd>| {
         let variables = format!("ulimit -n 200; {variables} LISTEN_PID=$$");
-        let mut command = handed(&variables, listener().0.into(), fourth);
-        let service = Service::watch(command.arg("--workers=2"));
+        let service = Service::watch(&mut handed(&variables, listener().0.into(), fourth));
         service.wait_for_phase("serving");
         let page = service.probe("/metrics").body();
         let limit = page.lines().find_map(|line| line.strip_prefix("lameduck_connections_max "));
