@@ -326,7 +326,7 @@ where
     let signals = driving
         .block_on(async { UnixSignals::install() })
         .map_err(failed("cannot install the signal handlers"))?;
-    // Two threads, so that a hook which blocks one does not hold up the others.
+    // Two threads, so that a task which blocks one does not hold up the others.
     let control = preflight::multi_threaded("lameduck-control", 2)
         .map_err(failed("cannot start the control runtime"))?;
     let report = driving.block_on(async {

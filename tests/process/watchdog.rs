@@ -78,6 +78,15 @@ fn victim_of(role: &str) -> (Vec<Hook>, fn()) {
         | "the_app_listens_for_sigterm" => (Vec::new(), || {}),
         "one_hook_blocks" => (vec![blocking("blocking")], || {}),
         "hooks_block_every_thread" => (vec![blocking("first"), blocking("second")], || {}),
+        "blocking_hooks_and_another" => {
+            let last = Hook::on_stop("last", || async {
+                write_stderr_line("the last hook runs");
+                Ok::<(), io::Error>(())
+            });
+            let budget = Duration::from_millis(100);
+            let blocking = |name| blocking(name).stop_timeout(budget);
+            (vec![last, blocking("first"), blocking("second"), blocking("third")], || {})
+        }
         "the_end_blocks" => (Vec::new(), || crate::support::block(FOR_EVER)),
         "blocking_task" => (
             vec![Hook::on_start("blocking task", || async {
@@ -253,4 +262,14 @@ fn a_sigterm_on_which_the_app_requests_the_stop_is_still_the_reason() {
     let ended = run("the_app_listens_for_sigterm");
     assert_eq!(ended.code, Some(0), "{ended:?}");
     assert!(ended.stderr.contains("Some(Signal(Terminate)) starting serving"), "{ended:?}");
+}
+
+/// Two stop hooks blocked both threads of their runtime, and were given up. No other hook ran after
+/// them, and the queue was not flushed (P11).
+#[test]
+fn hooks_that_block_their_threads_keep_no_other_from_running() {
+    let ended = run("blocking_hooks_and_another");
+    assert_eq!(ended.code, Some(4), "{ended:?}");
+    assert!(ended.stderr.contains("the last hook runs"), "{ended:?}");
+    assert_bounded(&ended);
 }
