@@ -119,7 +119,8 @@ fn an_internal_route_without_its_slash_is_refused() {
 #[test]
 fn a_zero_that_means_none_in_a_variable_means_the_same_in_code() {
     // A deadline of zero from code was a deadline, and every request timed out. Zero must mean
-    // none, as in a variable. `Settings::check` refused a keep-alive of zero, which the start takes.
+    // none, as in a variable. `Settings::check` refused a keep-alive of zero, which the start
+    // accepts.
     let mut settings = Settings::default();
     settings.tcp_keepalive = Some(Duration::ZERO);
     settings.check().unwrap();
