@@ -490,7 +490,7 @@ mod tests {
         fn built<T>(_: impl FnOnce(Service) -> T) -> Result<T, BoxError> {
             panic!("no such file")
         }
-        let builder = || Host::builder(crate::Settings::default());
+        let builder = || Host::builder(Settings::default());
         let report = run_to_report(|| built(|service| builder().serve(service))).unwrap_err();
         assert_eq!(report.code(), 1);
         let error = report.error.expect("an error");

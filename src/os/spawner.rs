@@ -143,10 +143,8 @@ fn spawn_task(runtime: &Handle, future: BoxFuture) -> JoinHandle {
 }
 
 fn spawn_hook(runtime: &Handle, hook: BoxFuture) -> JoinHandle {
-    match runtime.runtime_flavor() {
-        RuntimeFlavor::MultiThread => spawn_task(runtime, Box::pin(MayBlock(hook))),
-        _ => spawn_task(runtime, hook),
-    }
+    let is_multi_threaded = runtime.runtime_flavor() == RuntimeFlavor::MultiThread;
+    spawn_task(runtime, if is_multi_threaded { Box::pin(MayBlock(hook)) } else { hook })
 }
 
 /// A future that may block the thread that polls it. The other tasks of the thread move to another

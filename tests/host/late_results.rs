@@ -1,5 +1,7 @@
 //! P11, P13: results that are there when the driver is late, and work that never returns one.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot set up its world should fail")]
+
 use crate::support::{App, app::Workers, block, builder, settings, until_holds};
 use axum::Router;
 use lameduck::{
