@@ -10,9 +10,9 @@
 //! could take first. The holder adds its process id, other processes find it in the system's list,
 //! and only a holder of the same user counts. Another user's sockets cannot share the port anyway.
 //!
-//! The kernel reveals a holder only to a process that connects to it. Each check leaves a connection
-//! in the holder's queue, and a full queue refuses further checks. So the listeners of the port also
-//! accept these connections, and drop them.
+//! The kernel reveals a holder only to a process that connects to it. Each check leaves a
+//! connection in the holder's queue, and a full queue refuses further checks. So the listeners of
+//! the port also accept these connections, and drop them.
 
 use super::accept::{accept_nonblocking, is_empty};
 use rustix::{

@@ -69,8 +69,8 @@ impl UnixPath {
         &self.path
     }
 
-    /// Lets `socket` listen by `listen`, if the path still leads to it. Until it listens, our socket
-    /// looks stale, and a second process may have replaced it.
+    /// Calls `listen` for our socket, if the path still leads to it. Until it listens, it looks
+    /// stale, and a second process may have replaced it.
     ///
     /// # Errors
     /// `AddrInUse` if the path leads elsewhere; otherwise those of `listen`.
@@ -120,8 +120,8 @@ impl Inode {
     }
 }
 
-/// Locks the directory of `path` until the returned file is dropped. `None` if that is not possible,
-/// or another program keeps it locked.
+/// Locks the directory of `path` until the returned file is dropped. `None` if that is not
+/// possible, or another program keeps it locked.
 fn lock_directory_of(path: &Path) -> Option<File> {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     let directory = File::open(directory.unwrap_or(Path::new("."))).ok()?;

@@ -12,8 +12,6 @@ const LINES_APART: Duration = Duration::from_secs(1);
 
 /// Longest time between two accepts of one outage: the pause after an accept that failed.
 const OUTAGES_APART: Duration = Duration::from_millis(100);
-/// Shortest time between two lines about outages.
-const OUTAGE_LINES_APART: Duration = Duration::from_secs(1);
 
 /// P13: the log says when the shutdown waits, for how long, and why.
 pub(super) fn lines_are_true(history: &RunHistory<'_>) -> Judgement {
@@ -111,7 +109,7 @@ fn outages_are_logged(history: &RunHistory<'_>) -> Result<usize, String> {
     for at in failed.map(|record| record.at) {
         let is_first = last.is_none_or(|last| at > last + OUTAGES_APART);
         last = Some(at);
-        let next = due.last().map(|line| *line + history.world(OUTAGE_LINES_APART));
+        let next = due.last().map(|line| *line + history.world(LINES_APART));
         if !is_first || next.is_some_and(|next| at + history.rounding() < next) {
             continue;
         }
