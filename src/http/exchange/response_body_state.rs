@@ -9,7 +9,9 @@ use super::{
     stream_shutdown::{EarlyEnd, KnownLength, ShutdownWaits, StreamShutdown},
     tracked_chunk::TrackedChunk,
 };
-use crate::http::server::{connection_slot::WriteStrategy, deadline_timers::DeadlineKey};
+use crate::http::server::{
+    caps::Cap, connection_slot::WriteStrategy, deadline_timers::DeadlineKey,
+};
 use crate::lifecycle::Moment;
 use bytes::Bytes;
 use http::HeaderMap;
@@ -290,15 +292,10 @@ impl BodyState {
 
     /// Returns a chunk of the handler's body, or the first part of it. `ends`: no chunk follows.
     pub(super) fn next_chunk(&mut self, mut bytes: Bytes, ends: bool) -> TrackedChunk {
-        if let Some(connection) = self.in_flight.as_ref().map(InFlight::connection)
-            && connection.writes == WriteStrategy::Flatten
-            && connection.server().caps().copied_bytes.is_exceeded_by(bytes.len())
+        if let Some(most) = self.chunk_max(bytes.len())
+            && most.is_exceeded_by(bytes.len())
         {
-            connection.responses.on_large_chunk();
-            let most = connection.server().caps().chunk_bytes;
-            if most.is_exceeded_by(bytes.len()) {
-                self.later().rest = Some(bytes.split_off(most.get()));
-            }
+            self.later().rest = Some(bytes.split_off(most.get()));
         }
         if self.rest().is_none()
             && self.is_last(ends)
@@ -311,6 +308,21 @@ impl BodyState {
             in_flight.set_slow();
         }
         self.chunk(bytes, self.complete)
+    }
+
+    /// Returns how many bytes of a chunk may be passed on at once; `None` if all of them.
+    fn chunk_max(&self, len: usize) -> Option<Cap> {
+        let connection = self.in_flight.as_ref()?.connection();
+        let caps = connection.server().caps();
+        if connection.writes == WriteStrategy::Flatten {
+            let is_large = caps.copied_bytes.is_exceeded_by(len);
+            return is_large.then(|| {
+                connection.responses.on_large_chunk();
+                caps.chunk_bytes
+            });
+        }
+        // h2 may send a chunk as one DATA frame, for which all other streams wait.
+        (connection.protocol == Protocol::Http2).then_some(caps.stream_turn_bytes)
     }
 
     /// Splits the last byte off a large HTTP/2 chunk, so that the stream can still be reset. hyper

@@ -78,6 +78,7 @@ impl hyper::service::Service<Request<Body>> for Routes {
                     Err(_) => whole(b"no body"),
                 },
                 "/large" => whole(&[b'x'; 50_000]),
+                "/huge" => whole(&vec![b'x'; 2_000_000]),
                 "/middling" => whole(&[b'x'; 6_000]),
                 "/halves" => Halves { left: 2, is_ready: true }.boxed_unsync(),
                 "/stuck" => Stuck { promised: 5 }.boxed_unsync(),

@@ -263,7 +263,7 @@ async fn a_stream_that_stands_still_is_reset_on_a_blocked_connection() {
     world.wire().stop_receiving(5_000);
     world.send(&[PREFACE, ONE_BYTE, STILL, MOVING].concat()).await;
     world.pass(Duration::from_millis(100)).await;
-    for _ in 0..3 {
+    for _ in 0..4 {
         world.wire().make_room(10_000);
         world.wait(1).await;
     }
@@ -272,4 +272,31 @@ async fn a_stream_that_stands_still_is_reset_on_a_blocked_connection() {
     let written = http2(&world.wire().written);
     assert!(written.contains("R1/8") && !written.contains("R3"), "{written}");
     assert!(written.contains("D3."), "{written}");
+}
+
+// A client accepted frames of megabytes, and read all the time. A response became one frame, and a
+// stream whose turn came after it was reset, since its client seemed not to read it (P6, P13).
+#[tokio::test]
+async fn a_stream_whose_turn_comes_after_a_large_frame_is_not_reset() {
+    // RFC 9113 §6.5.2: both windows and SETTINGS_MAX_FRAME_SIZE have room for the whole response.
+    const LARGE_FRAMES: &[u8] = b"\x00\x00\x0c\x04\x00\x00\x00\x00\x00\
+        \x00\x04\x00\xff\xff\xff\x00\x05\x00\xff\xff\xff\
+        \x00\x00\x04\x08\x00\x00\x00\x00\x00\x00\xff\xff\xff";
+    const HUGE: [&[u8]; 2] = [
+        b"\x00\x00\x0c\x01\x05\x00\x00\x00\x01\x82\x86\x04\x05/huge\x01\x01a",
+        b"\x00\x00\x0c\x01\x05\x00\x00\x00\x03\x82\x86\x04\x05/huge\x01\x01a",
+    ];
+    let limits = Limits::default().send_timeout(Duration::from_secs(2));
+    let mut world = World::with_limits(limits);
+    world.start().await;
+    world.wire().stop_receiving(1_000);
+    world.send(&[PREFACE, LARGE_FRAMES, HUGE[0]].concat()).await;
+    world.send(HUGE[1]).await;
+    for _ in 0..25 {
+        world.wire().make_room(200_000);
+        world.wait(1).await;
+    }
+    let written = http2(&world.wire().written);
+    assert!(written.contains("D3.") && written.contains("D1."), "{written}");
+    assert_eq!((world.requests().finished, world.requests().gone), (2, 0));
 }
