@@ -5,7 +5,9 @@ use crate::support::{
     App, Client, End,
     app::Workers,
     block,
-    frames::{DATA, HEADERS, Http2, RST_STREAM, SETTINGS, WINDOW_UPDATE},
+    frames::{
+        DATA, END_HEADERS, END_STREAM, Frame, HEADERS, Http2, RST_STREAM, SETTINGS, WINDOW_UPDATE,
+    },
     now, quick_plan, settings, until_holds,
 };
 use axum::{
@@ -14,6 +16,7 @@ use axum::{
     routing::{get, post},
 };
 use lameduck::{CancelCause, Host, Limits, Report, RequestContext};
+use lameduck_wire::http2::request_block;
 use std::{
     convert::Infallible,
     sync::{Arc, Mutex},
@@ -37,6 +40,10 @@ fn start(workers: Workers) -> App {
         });
         Body::from_stream(futures_util::StreamExt::chain(first, later))
     };
+    let late = async |Extension(context): Extension<RequestContext>| {
+        context.set_timeout(Some(Duration::ZERO));
+        std::future::pending::<()>().await;
+    };
     let router = Router::new()
         .route("/", get(|| async { "hello" }))
         .route("/large", get(|| async { vec![b'x'; LARGE] }))
@@ -44,7 +51,8 @@ fn start(workers: Workers) -> App {
         .route("/seventy", get(|| async { vec![b'x'; 70_000] }))
         .route("/silent", get(silent))
         .route("/upload", post(|body: Bytes| async move { body.len().to_string() }))
-        .route("/idle", post(|body: Body| async { body }));
+        .route("/idle", post(|body: Body| async { body }))
+        .route("/late", get(late));
     let host =
         Host::builder(settings().plan(plan).limits(limits).request_timeout(None)).serve(router);
     App::start_on(host, workers)
@@ -141,9 +149,7 @@ fn only_a_stream_whose_window_stays_closed_is_reset() {
             let stuck = client.get(path);
             let event_stream = client.get("/silent");
             let begin = now();
-            let reset = |frame: &crate::support::frames::Frame| {
-                frame.kind == RST_STREAM && frame.stream == stuck
-            };
+            let reset = |frame: &Frame| frame.kind == RST_STREAM && frame.stream == stuck;
             let mut moving = 0;
             while !client.seen.iter().any(reset) {
                 let next = client.get("/");
@@ -189,6 +195,37 @@ fn a_stream_without_a_window_is_reset_and_one_whose_window_opens_in_time_is_serv
     client.wait_for("a reset", |frame| frame.kind == RST_STREAM && frame.stream == stuck);
     let report = app.end();
     assert_eq!((report.code(), outcomes(&report)), (0, [1, 0, 0, 1]));
+}
+
+// The host's own responses over HTTP/2 had no send timeout. A client that gave them no window kept
+// their streams for the keep-alive time. In the drain it got a clean end without their text (P5d,
+// P15).
+#[test]
+fn an_error_response_without_a_window_is_reset_and_not_left_out() {
+    for stops in [false, true] {
+        let app = start(Workers::Threads(1));
+        let mut client = Http2::connect(app.main);
+        client.send(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]);
+        let late = client.get("/late");
+        // Above the limit of header fields.
+        let mut fields = request_block("GET", "localhost", "/");
+        fields.extend(b"\x00\x01a\x01b".repeat(101));
+        let (refused, flags) = (late + 2, END_HEADERS | END_STREAM);
+        client.send(HEADERS, flags, refused, &fields);
+        for stream in [late, refused] {
+            client.wait_for("a head", |frame| frame.kind == HEADERS && frame.stream == stream);
+        }
+        if stops {
+            app.stop();
+        }
+        for stream in [late, refused] {
+            let is_reset = |frame: &Frame| frame.kind == RST_STREAM && frame.stream == stream;
+            client.wait_for("a reset", is_reset);
+        }
+        let report = app.end();
+        assert_eq!(report.connections.send_timeouts, 2, "stops: {stops}");
+        assert_eq!((report.code(), outcomes(&report)), (0, [0, 1, 0, 0]));
+    }
 }
 
 #[test]

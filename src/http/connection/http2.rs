@@ -228,12 +228,7 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
     ) -> Transition<T, S> {
         let partial_until = self.partial_until(worker, now);
         let draining = worker.server().phase() >= Phase::Draining;
-        // An error response in place of the handler's belongs to no request in flight, and may not
-        // be written yet.
-        let busy = self.connection.is_in_flight()
-            || self.connection.responses.has_unflushed()
-            || !self.connection.io.is_flushed();
-        if busy {
+        if self.is_any_cut() {
             slot.set_busy();
             self.idle_since = None;
             self.delivery = Delivery::default();
@@ -437,8 +432,9 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
     }
 
     fn end(&mut self, worker: &WorkerContext<S>, clean: bool) -> Transition<T, S> {
+        let has_buffered = self.connection.responses.has_buffered();
         drop(self.hyper.take());
-        let has_discarded = self.unflushed.has_discarded();
+        let has_discarded = has_buffered || self.unflushed.has_discarded();
         if clean || self.connection.io.is_flushed() {
             self.unflushed.settle_flushed(|| worker.server().clock.now());
         }
@@ -466,11 +462,12 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
         Transition::Close
     }
 
-    /// Whether the end of the connection cuts a response. An error response in place of the
+    /// Whether an end of the connection now would cut a response. An error response in place of the
     /// handler's belongs to no request in flight, and may not be written yet.
     fn is_any_cut(&self) -> bool {
         self.connection.is_in_flight()
             || self.connection.responses.has_unflushed()
+            || self.connection.responses.has_buffered()
             || !self.connection.io.is_flushed()
     }
 

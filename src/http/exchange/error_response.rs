@@ -15,7 +15,7 @@ use crate::http::server::{
 };
 use bytes::Bytes;
 use http::{HeaderValue, Method, Response, StatusCode, Version, header, response};
-use std::{fmt, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 /// An error response in place of the handler's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,24 +46,19 @@ impl ErrorResponse {
         if matches!(self, Self::Refused(_)) {
             announce_close(&mut response, version);
         }
-        let connection = in_flight.connection().clone();
-        let line = self.line(in_flight.request());
-        let left = match self {
+        let request = in_flight.request().clone();
+        let line = self.line(&request);
+        match self {
             // This response counts as the handler's: the request is *finished* once it was sent
             // (P5c).
-            Self::Failed | Self::Refused(_) => Some(in_flight),
-            Self::DeadlinePassed(_) | Self::RequestBodyLate(_) => {
-                in_flight.time_out();
-                connection.on_request_ended();
-                None
+            Self::Failed | Self::Refused(_) => {
+                return response.map(|()| ResponseBody::text(line, Some(in_flight)));
             }
-            Self::Aborted | Self::Stalled => {
-                in_flight.abort(AbortCause::Shutdown);
-                connection.on_request_ended();
-                None
-            }
-        };
-        response.map(|()| ResponseBody::text(line, left))
+            Self::DeadlinePassed(_) | Self::RequestBodyLate(_) => in_flight.time_out(),
+            Self::Aborted | Self::Stalled => in_flight.abort(AbortCause::Shutdown),
+        }
+        request.connection.on_request_ended();
+        response.map(|()| ResponseBody::settled_text(line, &request))
     }
 
     /// Returns the response that replaces the handler's, whose request was aborted before its
@@ -72,11 +67,11 @@ impl ErrorResponse {
     pub(super) fn replace<B>(
         self,
         head: &response::Parts,
-        request: &RequestState,
+        request: &Arc<RequestState>,
     ) -> Response<ResponseBody<B>> {
         let (mut head, _) = self.replace_with_text::<B>(head, request.server()).into_parts();
         self.set_in(&mut head, request);
-        Response::from_parts(head, ResponseBody::text(self.line(request), None))
+        Response::from_parts(head, ResponseBody::settled_text(self.line(request), request))
     }
 
     /// Returns that response for a request of the fast path. Keeps a `Connection: close` of `head`.

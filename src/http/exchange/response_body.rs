@@ -2,10 +2,11 @@
 //! and settles its outcome (P5c).
 
 use super::{
-    connection_state::ConnectionState,
+    connection_state::{ConnectionState, Protocol},
     framing::{LengthError, compare_length},
     http_service::BoxError,
     in_flight::{InFlight, UnflushedResponses},
+    request_state::RequestState,
     response_body_error::ResponseBodyError,
     response_body_state::{BodyState, PolledFrame, WaitingOn},
     stream_shutdown::{KnownLength, StreamShutdown},
@@ -91,6 +92,17 @@ impl<B> ResponseBody<B> {
     /// settled yet.
     pub(super) fn text(line: Option<Bytes>, in_flight: Option<InFlight>) -> Self {
         Self { source: Source::Text { line }, state: BodyState::complete(in_flight) }
+    }
+
+    /// Returns the same for a request whose outcome is settled. On HTTP/2 its chunk is tracked
+    /// nevertheless, so that its stream has a send timeout.
+    pub(super) fn settled_text(line: Option<Bytes>, request: &Arc<RequestState>) -> Self {
+        let is_tracked = request.connection.protocol == Protocol::Http2 && line.is_some();
+        let mut text = Self::text(line, None);
+        if is_tracked {
+            text.state.later().settled = Some(request.clone());
+        }
+        text
     }
 
     /// Moves a body to the place of an earlier one that has ended, or to a new place.

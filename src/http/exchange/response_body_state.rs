@@ -5,6 +5,7 @@ use super::{
     grpc::{self, GrpcStatus},
     http_service::BoxError,
     in_flight::{InFlight, UnflushedResponses},
+    request_state::RequestState,
     response_body_error::ResponseBodyError,
     stream_shutdown::{EarlyEnd, KnownLength, ShutdownWaits, StreamShutdown},
     tracked_chunk::TrackedChunk,
@@ -19,7 +20,7 @@ use http_body::{Body as HttpBody, Frame};
 use std::{
     mem,
     pin::Pin,
-    sync::Weak,
+    sync::{Arc, Weak},
     task::{Context, Poll},
 };
 
@@ -56,6 +57,8 @@ pub(super) struct Later {
     /// The end of an HTTP/2 response that is held back while much of the response waits for the
     /// client.
     pub(super) held_end: HeldEnd,
+    /// The request, if its outcome was settled before the host's HTTP/2 response to it is written.
+    pub(super) settled: Option<Arc<RequestState>>,
 }
 
 /// The end of a response, held back until everything before it was written.
@@ -248,7 +251,11 @@ impl BodyState {
 
     pub(super) fn chunk(&self, bytes: Bytes, ends: bool) -> TrackedChunk {
         self.record_bytes(bytes.len());
-        TrackedChunk::of(self.in_flight.as_ref().map(InFlight::request), bytes, ends)
+        let request = match &self.in_flight {
+            Some(in_flight) => Some(in_flight.request()),
+            None => self.later.as_ref().and_then(|later| later.settled.as_ref()),
+        };
+        TrackedChunk::of(request, bytes, ends)
     }
 
     /// Subtracts a frame from the bytes that the head promised.
