@@ -29,8 +29,8 @@ pub(super) struct FrameScanner {
     payload_left: usize,
     /// A header block has begun, and no frame with END_HEADERS has ended it.
     in_block: bool,
-    /// The stream of the last complete header block.
-    last_stream: [u8; 4],
+    /// The highest stream of which a header block is complete.
+    last_stream: u32,
     /// The first frame of the client, which completes its preface, has ended.
     preface_done: bool,
     /// The last scan stopped at a request for which there was no room.
@@ -69,7 +69,7 @@ impl FrameScanner {
             head_len: 0,
             payload_left: 0,
             in_block: false,
-            last_stream: [0; 4],
+            last_stream: 0,
             preface_done: false,
             is_stopped: false,
         }
@@ -118,7 +118,9 @@ impl FrameScanner {
                 self.preface_done = true;
                 let [_, _, _, kind, _, stream @ ..] = self.head;
                 if matches!(kind, HEADERS | CONTINUATION) && !self.in_block {
-                    self.last_stream = stream;
+                    // Trailers come after the head of a later stream. The first bit is reserved.
+                    let stream = u32::from_be_bytes(stream) & (u32::MAX >> 1);
+                    self.last_stream = self.last_stream.max(stream);
                 }
                 whole += u32::from(!self.in_block);
             }
@@ -191,7 +193,7 @@ impl Inflow {
         self.data.store(self.data().wrapping_add(data as u64), Relaxed);
         self.partial.store(scanner.partial() as u8, Relaxed);
         self.requests_unflushed.store(self.requests_unflushed().saturating_add(requests), Relaxed);
-        self.last_stream.store(u32::from_be_bytes(scanner.last_stream), Relaxed);
+        self.last_stream.store(scanner.last_stream, Relaxed);
         let read = u32::try_from(len).unwrap_or(u32::MAX);
         self.read_in_poll.store(self.read_in_poll().saturating_add(read), Relaxed);
         len
@@ -331,7 +333,22 @@ mod tests {
                 (6, 2, 4, Partial::None),
                 "{size} bytes at a time"
             );
-            assert_eq!(scanner.last_stream, [0, 0, 0, 1]);
+            assert_eq!(scanner.last_stream, 1);
+        }
+    }
+
+    // The trailers of an earlier stream, or the reserved bit, made a GOAWAY name another last stream
+    // than the highest. Its client repeated requests that had been served (RFC 9113 §6.8).
+    #[test]
+    fn the_last_stream_is_the_highest() {
+        let mut scanner = FrameScanner::new();
+        let preface = [&PREFACE[..], &frame(4, 0, b"")].concat();
+        scanner.scan(&preface, u32::MAX);
+        for (stream, last) in [(1_u32, 1), (1 << 31 | 3, 3), (1, 3), (1 << 31 | 1, 3), (5, 5)] {
+            let mut block = frame(HEADERS, END_HEADERS, b"block");
+            block[5..FRAME_HEAD].copy_from_slice(&stream.to_be_bytes());
+            scanner.scan(&block, u32::MAX);
+            assert_eq!(scanner.last_stream, last, "{stream:#x}");
         }
     }
 
