@@ -44,7 +44,7 @@ use hyper_util::rt::TokioIo;
 use std::{
     pin::Pin,
     sync::{Arc, PoisonError},
-    task::{Context, Poll, Waker},
+    task::{Context, Waker},
     time::Duration,
 };
 
@@ -140,8 +140,8 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
             let Some(hyper) = &mut self.hyper else { return Transition::Close };
             self.connection.io.before_poll();
             self.responded = self.connection.responses.has_responded();
-            if let Poll::Ready(result) = Pin::new(hyper).poll(cx) {
-                return self.end(worker, result.is_ok());
+            if Pin::new(hyper).poll(cx).is_ready() {
+                return self.end(worker);
             }
             self.connection.io.after_poll();
             let now = worker.server().clock.now();
@@ -320,7 +320,7 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
             slot.wake();
             return Transition::Wait;
         }
-        self.end(worker, true)
+        self.end(worker)
     }
 
     /// Whether one of its responses is a long stream.
@@ -431,11 +431,12 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
         }
     }
 
-    fn end(&mut self, worker: &WorkerContext<S>, clean: bool) -> Transition<T, S> {
+    fn end(&mut self, worker: &WorkerContext<S>) -> Transition<T, S> {
         let has_buffered = self.connection.responses.has_buffered();
         drop(self.hyper.take());
         let has_discarded = has_buffered || self.unflushed.has_discarded();
-        if clean || self.connection.io.is_flushed() {
+        // hyper may end without an error before it has written everything.
+        if self.connection.io.is_flushed() {
             self.unflushed.settle_flushed(|| worker.server().clock.now());
         }
         let Some(mut io) = self.take_io() else { return Transition::Close };
