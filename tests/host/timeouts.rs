@@ -13,7 +13,7 @@ use crate::support::{
 use axum::{
     Extension, Router,
     body::{Body, Bytes},
-    routing::{get, post},
+    routing::{any, get, post},
 };
 use lameduck::{CancelCause, Host, Limits, Report, RequestContext};
 use lameduck_wire::http2::request_block;
@@ -323,7 +323,7 @@ fn a_silent_event_stream_is_not_cut() {
 }
 
 // At the deadline the handler was dropped, and its context cancelled after that. What the handler
-// held could not tell why it was dropped (P9).
+// held could not tell why it was dropped (P9). In the drain it was the same for a stalled body.
 #[test]
 fn a_handler_is_dropped_after_its_context_was_cancelled() {
     struct Asks(RequestContext, Arc<Mutex<Vec<Option<CancelCause>>>>);
@@ -334,18 +334,32 @@ fn a_handler_is_dropped_after_its_context_was_cancelled() {
     }
     let causes = Arc::default();
     let seen = Arc::clone(&causes);
-    let handler = async move |Extension(context): Extension<RequestContext>| {
+    let handler = async move |Extension(context): Extension<RequestContext>, body: Body| {
+        let is_upload = !http_body::Body::is_end_stream(&body);
+        if is_upload {
+            context.set_timeout(None);
+        }
         let _asks = Asks(context, seen);
+        if is_upload {
+            let _ = axum::body::to_bytes(body, 10).await;
+        }
         std::future::pending::<()>().await;
     };
     let settings = settings().request_timeout(Some(Duration::from_millis(50)));
-    let router = Router::new().route("/", get(handler));
-    let app = App::start(Host::builder(settings).serve(router));
+    let plan = quick_plan().lame_duck(Duration::ZERO).drain(Duration::from_secs(9));
+    let router = Router::new().route("/", any(handler));
+    let app = App::start(Host::builder(settings.plan(plan)).serve(router));
     let mut client = Client::connect(app.main);
     assert_eq!(client.get("/").status, 503);
     let mut http2 = Http2::connect(app.main);
     let stream = http2.get("/");
     http2.wait_for("the response", |frame| frame.stream == stream && frame.ends_stream());
-    let _ = app.end();
-    assert_eq!(*causes.lock().unwrap(), [Some(CancelCause::Deadline); 2]);
+    client.send("POST / HTTP/1.1\r\nhost: t\r\ncontent-length: 5\r\n\r\n");
+    until_holds("it is in flight", || in_flight(&app) == 1);
+    app.stop();
+    assert_eq!(client.answer().status, 503);
+    let report = app.report();
+    assert_eq!(outcomes(&report), [0, 2, 1, 0]);
+    let [deadline, shutdown] = [CancelCause::Deadline, CancelCause::Shutdown].map(Some);
+    assert_eq!(*causes.lock().unwrap(), [deadline, deadline, shutdown]);
 }

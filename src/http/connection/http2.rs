@@ -228,7 +228,8 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
     ) -> Transition<T, S> {
         let partial_until = self.partial_until(worker, now);
         let draining = worker.server().phase() >= Phase::Draining;
-        if self.is_any_cut() {
+        let busy = self.is_any_cut();
+        if busy {
             slot.set_busy();
             self.idle_since = None;
             self.delivery = Delivery::default();

@@ -4,6 +4,7 @@ use super::{
     connection_state::Protocol,
     grpc::{self, GrpcStatus},
     in_flight::InFlight,
+    request_end::CancelCause,
     request_state::RequestState,
     response_body::ResponseBody,
     response_head::{add_date, add_standard_headers, announce_close},
@@ -117,9 +118,13 @@ impl ErrorResponse {
         (!is_unsent && !request.is_call()).then(|| Bytes::from(format!("{self}\n")))
     }
 
-    /// Whether the request has timed out.
-    pub(super) const fn is_timeout(self) -> bool {
-        matches!(self, Self::DeadlinePassed(_) | Self::RequestBodyLate(_))
+    /// Returns the cause for which the context is cancelled before the handler is dropped.
+    pub(super) const fn cancel_cause(self) -> Option<CancelCause> {
+        match self {
+            Self::DeadlinePassed(_) | Self::RequestBodyLate(_) => Some(CancelCause::Deadline),
+            Self::Aborted | Self::Stalled => Some(CancelCause::Shutdown),
+            Self::Failed | Self::Refused(_) => None,
+        }
     }
 
     const fn status(self) -> StatusCode {

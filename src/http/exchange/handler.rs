@@ -129,8 +129,8 @@ where
             },
         };
         let Some(error) = error else { return Poll::Pending };
-        if error.is_timeout() {
-            me.state.cancel(CancelCause::Deadline);
+        if let Some(cause) = error.cancel_cause() {
+            me.state.cancel(cause);
         }
         self.as_mut().drop_handler();
         Poll::Ready(Ok(self.project().state.error_response(error)))

@@ -6,6 +6,7 @@ use super::{
     framing::{LengthError, compare_length},
     http_service::BoxError,
     in_flight::{InFlight, UnflushedResponses},
+    request_end::CancelCause,
     request_state::RequestState,
     response_body_error::ResponseBodyError,
     response_body_state::{BodyState, PolledFrame, WaitingOn},
@@ -155,6 +156,11 @@ impl<B> ResponseBody<B> {
     /// sends that instead, and its connection then ends.
     #[cold]
     fn abort_with(mut self: Pin<&mut Self>, why: &ResponseBodyError) -> Poll<()> {
+        if matches!(why, ResponseBodyError::CallDeadline)
+            && let Some(in_flight) = &self.state.in_flight
+        {
+            in_flight.request().cancel(CancelCause::Deadline);
+        }
         // Drop the body first: a panic in its destructor is then logged with the method and path.
         self.as_mut().drop_body();
         let mut this = self.project();
