@@ -10,6 +10,7 @@
 use super::{
     http2_streams::StreamExecutor,
     lingering::{Lingering, close_at_once},
+    partial_timer::PartialTimer,
     stall_timer::{Delivery, ProgressSample, StallTimer},
     transition::Transition,
     worker_context::WorkerContext,
@@ -18,7 +19,6 @@ use crate::http::{
     exchange::{
         connection_state::{ConnectionState, Protocol},
         http_service::HttpService,
-        http2_input::Partial,
         in_flight::UnflushedResponses,
         service::{CalledRequest, ConnectionService},
         tracked_io::{IoReturn, TrackedIo},
@@ -67,9 +67,9 @@ pub(super) struct Http2<T: Transport, S: HttpService> {
     /// When the last stream ended, or the connection began, and the bytes written; `None` if busy.
     idle_since: Option<(Moment, u64)>,
     seen_request: SeenRequest,
-    /// The incomplete frame or header block: its kind, its identity, and when it was first seen
-    /// incomplete.
-    partial: Option<(Partial, u64, Moment)>,
+    partial: PartialTimer,
+    /// Until when bytes that the client sends delay the end of the idle connection.
+    final_reads_until: Option<Moment>,
     stall_timer: StallTimer,
     /// The client's progress with the last bytes of a response.
     last_bytes: StallTimer,
@@ -120,7 +120,8 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
             since,
             idle_since: None,
             seen_request: SeenRequest::No,
-            partial: None,
+            partial: PartialTimer::default(),
+            final_reads_until: None,
             stall_timer: StallTimer::default(),
             last_bytes: StallTimer::default(),
             delivery: Delivery::default(),
@@ -165,7 +166,7 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
                 // Poll again, so that the GOAWAY is written.
                 continue;
             }
-            if now >= self.partial_until(worker, now) {
+            if now >= self.partial.until(&self.connection, now) {
                 if has_peeked {
                     return self.give_up();
                 }
@@ -177,29 +178,6 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
             }
             return self.wait(worker, slot, now);
         }
-    }
-
-    /// Returns when the frame or header block that the client has begun must be complete. `NEVER`
-    /// if it has begun none, or is not read from. A body may arrive slowly: in a DATA frame the
-    /// timeout restarts with each byte.
-    fn partial_until(&mut self, worker: &WorkerContext<S>, now: Moment) -> Moment {
-        let limits = &worker.server().config.limits;
-        let partial = self.connection.io.inflow.awaited();
-        let (unit, wait) = match partial {
-            // Its time goes on while it is not read from.
-            Partial::None if self.connection.io.inflow.has_begun() => return Moment::NEVER,
-            Partial::None => (0, Duration::MAX),
-            Partial::Head => (self.connection.io.inflow.whole(), limits.header_timeout),
-            Partial::Data => {
-                (self.connection.io.read(), limits.body_timeout.max(limits.header_timeout))
-            }
-        };
-        let since = match self.partial {
-            Some((last, of, since)) if (last, of) == (partial, unit) => since,
-            _ => now,
-        };
-        self.partial = (partial != Partial::None).then_some((partial, unit, since));
-        since + wait
     }
 
     /// Closes a connection whose client takes too long for a head or a frame.
@@ -226,12 +204,13 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
         slot: &ConnectionSlot,
         now: Moment,
     ) -> Transition<T, S> {
-        let partial_until = self.partial_until(worker, now);
+        let partial_until = self.partial.until(&self.connection, now);
         let draining = worker.server().phase() >= Phase::Draining;
         let busy = self.is_any_cut();
         if busy {
             slot.set_busy();
             self.idle_since = None;
+            self.final_reads_until = None;
             self.delivery = Delivery::default();
             self.delivery_queried = false;
             let goaway = self.goaway_moment(worker);
@@ -274,7 +253,15 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
                 self.since + worker.server().config.limits.header_timeout
             }
         };
+        let until = match (self.goaway, self.partial.head_since()) {
+            // The request that has begun has the time of half a head.
+            (Goaway::Sent { at }, Some(since)) => {
+                until.max((since + HEAD_GRACE).min(at + PONG_WAIT + HEAD_GRACE))
+            }
+            (Goaway::NotYet, _) | (_, None) => until,
+        };
         if now < until {
+            self.final_reads_until = None;
             if self.goaway == Goaway::NotYet {
                 slot.set_idle(idle);
             }
@@ -316,8 +303,10 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
             slot.wake();
             return Transition::Wait;
         }
-        // The peer has no stream open, and owes a PONG or the rest of a handshake.
-        if self.connection.io.may_have_unread() {
+        // The peer has no stream open, and owes a PONG or the rest of a handshake. It may send
+        // frames without an end.
+        let reads_until = *self.final_reads_until.get_or_insert(now + HEAD_GRACE);
+        if now < reads_until && self.connection.io.may_have_unread() {
             slot.wake();
             return Transition::Wait;
         }
