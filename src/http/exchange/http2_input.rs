@@ -16,6 +16,7 @@ const HEADERS: u8 = 1;
 const GOAWAY: u8 = 7;
 const CONTINUATION: u8 = 9;
 const END_HEADERS: u8 = 4;
+const PADDED: u8 = 8;
 const FRAME_HEAD: usize = 9;
 /// RFC 9113 §7: ENHANCE_YOUR_CALM.
 const ENHANCE_YOUR_CALM: u8 = 11;
@@ -27,6 +28,8 @@ pub(super) struct FrameScanner {
     head: [u8; FRAME_HEAD],
     head_len: usize,
     payload_left: usize,
+    /// The padding at the end of a DATA frame; `None` before its length, which is the first byte.
+    padding: Option<usize>,
     /// A header block has begun, and no frame with END_HEADERS has ended it.
     in_block: bool,
     /// The highest stream of which a header block is complete.
@@ -44,7 +47,7 @@ struct Scanned {
     whole: u32,
     /// Requests that they begin.
     requests: u32,
-    /// Bytes of the payloads of DATA frames.
+    /// Bytes of data in DATA frames, without their padding.
     data: usize,
     /// Bytes that were scanned.
     len: usize,
@@ -68,6 +71,7 @@ impl FrameScanner {
             head: [0; FRAME_HEAD],
             head_len: 0,
             payload_left: 0,
+            padding: Some(0),
             in_block: false,
             last_stream: 0,
             preface_done: false,
@@ -99,6 +103,7 @@ impl FrameScanner {
                 if matches!(kind, HEADERS | CONTINUATION) {
                     self.in_block = flags & END_HEADERS == 0;
                 }
+                self.padding = (kind != DATA || flags & PADDED == 0).then_some(0);
                 if kind == HEADERS {
                     if requests >= requests_left && self.payload_left > 0 {
                         self.is_stopped = true;
@@ -107,12 +112,12 @@ impl FrameScanner {
                     requests += 1;
                 }
             }
-            let part = self.payload_left.min(bytes.len());
-            self.payload_left -= part;
-            bytes = &bytes[part..];
+            let (payload, rest) = bytes.split_at(self.payload_left.min(bytes.len()));
             if self.head[3] == DATA {
-                data += part;
+                data += self.count_data(payload);
             }
+            self.payload_left -= payload.len();
+            bytes = rest;
             if self.payload_left == 0 {
                 self.head_len = 0;
                 self.preface_done = true;
@@ -126,6 +131,21 @@ impl FrameScanner {
             }
         }
         Scanned { whole, requests, data, len: read.len() - bytes.len() }
+    }
+
+    /// Returns how many of the next bytes of a DATA frame are data. h2 opens the window for the
+    /// others at once.
+    fn count_data(&mut self, payload: &[u8]) -> usize {
+        let (mut len, mut left) = (payload.len(), self.payload_left);
+        let padding = match (self.padding, payload.first()) {
+            (Some(padding), _) => padding,
+            (None, Some(length)) => {
+                (len, left) = (len - 1, left - 1);
+                *self.padding.insert(usize::from(*length))
+            }
+            (None, None) => return 0,
+        };
+        len.min(left.saturating_sub(padding))
     }
 
     const fn partial(&self) -> Partial {
@@ -150,7 +170,7 @@ impl FrameScanner {
 pub(crate) struct Inflow {
     /// Completed units. A unit is a frame, or a header block of several frames.
     whole: AtomicU64,
-    /// Bytes of the payloads of DATA frames, which use up the receive window.
+    /// Bytes of data in DATA frames, which use up the receive window until they are read.
     data: AtomicU64,
     partial: AtomicU8,
     /// Requests that were read since hyper's write buffer was last empty.
@@ -315,6 +335,7 @@ mod tests {
             ),
             (frame(DATA, 0, b"data"), Partial::Data),
             (frame(DATA, 1, b""), Partial::Head),
+            (frame(DATA, PADDED, b"\x03dataxxx"), Partial::Data),
             (frame(6, 0, b"12345678"), Partial::Head),
         ]
     }
@@ -330,7 +351,7 @@ mod tests {
             });
             assert_eq!(
                 (whole, requests, data, scanner.partial()),
-                (6, 2, 4, Partial::None),
+                (7, 2, 8, Partial::None),
                 "{size} bytes at a time"
             );
             assert_eq!(scanner.last_stream, 1);
