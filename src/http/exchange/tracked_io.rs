@@ -47,7 +47,7 @@ pub(crate) struct TrackedIo<T: Transport> {
 /// Whether the wait is for a long stream, and the wait for its abort.
 type Ending = (bool, Pin<Box<WaitForCancellationFutureOwned>>);
 
-/// The first bytes of a response that hyper makes itself. The version is that of the request before.
+/// The first bytes of a response that hyper makes itself. The version is that of the last request.
 const ERROR_PREFIXES: [&[u8]; 2] = [b"HTTP/1.1 4", b"HTTP/1.0 4"];
 
 /// In each head of ours and in none of hyper's.

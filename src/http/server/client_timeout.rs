@@ -71,7 +71,8 @@ mod tests {
         }
     }
 
-    // Of a client that was given up after 5 s of the drain, the log said that it had had 30 s (P13).
+    // Of a client that was given up after 5 s of the drain, the log said that it had had 30 s
+    // (P13).
     #[test]
     fn the_limit_that_is_logged_is_that_of_the_phase() {
         let limits = Limits::default();

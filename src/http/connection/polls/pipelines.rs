@@ -234,8 +234,8 @@ async fn nor_the_response_to_a_request_that_had_its_outcome() {
 }
 
 // A client that had received nothing of its responses shut its side, or asked for a close with a
-// short response. The connection was closed at once, and the kernel kept megabytes of it for minutes
-// that no limit counted (P15).
+// short response. The connection was closed at once, and the kernel kept megabytes of it for
+// minutes, which no limit counted (P15).
 #[tokio::test]
 async fn unread_responses_are_given_up_however_their_client_ends() {
     const OPTIONS: &[u8] = b"OPTIONS /large HTTP/1.1\r\nhost: a\r\n\r\n";
