@@ -22,6 +22,12 @@ pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
     text
 }
 
+/// Joins the lines of a user's error: standard error gets one line (P14).
+pub(crate) fn one_line(text: &str) -> String {
+    let lines = text.split(['\n', '\r']).map(str::trim).filter(|line| !line.is_empty());
+    lines.collect::<Vec<_>>().join("; ")
+}
+
 /// Formats the chain only when it is logged. A panic in a user's error then costs only the log
 /// line.
 pub(crate) struct Chain<'a>(pub(crate) &'a (dyn Error + 'static));

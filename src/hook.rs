@@ -148,6 +148,11 @@ impl HookEnd {
         }
     }
 
+    /// The end of a stage that could not run.
+    pub(crate) fn failed(error: BoxError) -> Self {
+        Self { result: HookResult::Failed, error: Some(TaskError::returned(error)), stop: None }
+    }
+
     fn result_of(error: &TaskError) -> HookResult {
         match error.get_ref().map(|error| catch(|| is_bad_setting(error))) {
             Some(Ok(true)) => HookResult::BadSetting,

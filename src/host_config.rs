@@ -8,8 +8,9 @@ use crate::{
     host_error::{HostError, HostErrorKind},
     http::{BoxError, OutcomeObserver},
     internal::{HostStatus, InternalRoute},
+    lifecycle::Signal,
     readiness::ReadinessCheck,
-    runtime::Address,
+    runtime::{Address, SignalSource},
     settings::Settings,
 };
 use std::{collections::BTreeMap, fmt, sync::Arc};
@@ -122,5 +123,19 @@ impl ShutdownHandle {
     /// Ready once the stop was requested.
     pub(crate) async fn requested(&self) {
         self.0.cancelled().await;
+    }
+
+    /// Waits for a signal, or until the stop was requested by code: then `None`. A signal that is
+    /// held back comes first, because the app's code may have received it, too (P2b).
+    pub(crate) async fn signal_or_requested(
+        &self,
+        signals: &mut impl SignalSource,
+    ) -> Option<Signal> {
+        tokio::select! {
+            biased;
+            signal = signals.recv() => return Some(signal),
+            () = self.requested() => {}
+        }
+        if signals.is_holding() { Some(signals.recv().await) } else { None }
     }
 }

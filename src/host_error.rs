@@ -98,7 +98,8 @@ impl HostError {
         self.kind
     }
 
-    /// The message and the whole chain of causes in one line, as logs and the report have it.
+    /// The message and the whole chain of causes, as logs and the report have it: `a: b: c`. An
+    /// error of the app may contain line breaks.
     #[must_use]
     pub fn with_causes(&self) -> &str {
         &self.with_causes
@@ -163,7 +164,8 @@ impl TaskError {
         self.cause.get()
     }
 
-    /// The error and the whole chain of its causes in one line, or the panic's message.
+    /// The error and the whole chain of its causes: `a: b: c`. Or the panic's message. An error of
+    /// the app may contain line breaks.
     #[must_use]
     pub fn with_causes(&self) -> &str {
         &self.with_causes

@@ -113,19 +113,12 @@ struct StopRequests {
 impl StopRequests {
     /// Waits for the first request.
     async fn first(self, source: &mut impl SignalSource) -> StopReason {
-        let signalled = async {
-            loop {
-                let signal = source.recv().await;
-                if self.signals.contains(&signal) {
-                    return signal;
-                }
-                crate::log::info!(signal = signal.name(), "signal ignored");
+        while let Some(signal) = self.handle.signal_or_requested(source).await {
+            if self.signals.contains(&signal) {
+                return StopReason::Signal(signal);
             }
-        };
-        tokio::select! {
-            biased;
-            signal = signalled => StopReason::Signal(signal),
-            () = self.handle.requested() => StopReason::Requested,
+            crate::log::info!(signal = signal.name(), "signal ignored");
         }
+        StopReason::Requested
     }
 }

@@ -1,6 +1,6 @@
 //! Contained logging. A subscriber is users' code: one whose reader is gone may panic, and that
 //! must cost only its line, not the driver, a check or a request (P15). A subscriber that blocks
-//! holds up the thread that logs; [`main`](crate::main) lists writers that do not block.
+//! holds up the thread that logs; [`run`](crate::run#the-log) lists writers that do not block.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 

@@ -3,7 +3,8 @@
 #[cfg(all(feature = "systemd", target_os = "linux"))]
 use crate::systemd;
 use crate::{
-    Host, HttpService, PortSharing, Report,
+    Host, HttpService, PortSharing, Report, Settings,
+    errors::one_line,
     host_config::HostConfig,
     host_error::{HostError, HostErrorKind},
     http::BoxError,
@@ -325,7 +326,7 @@ where
     let signals = driving
         .block_on(async { UnixSignals::install() })
         .map_err(failed("cannot install the signal handlers"))?;
-    // Two threads, so that a hook which blocks one does not hold up the others.
+    // Two threads, so that a task which blocks one does not hold up the others.
     let control = preflight::multi_threaded("lameduck-control", 2)
         .map_err(failed("cannot start the control runtime"))?;
     let report = driving.block_on(async {
@@ -377,11 +378,16 @@ fn bound_the_end() {
 }
 
 /// Names the limit of the system that made the start fail, if nothing has run yet and the error
-/// does not name it (P14).
+/// does not name it (P14). EAGAIN in an error of the app's code is not the refusal of a thread: a
+/// socket or a lock may return it, too.
 fn with_limit_named(mut report: Report) -> Report {
     if let Some(error) = report.error.as_mut().filter(|_| report.phases.is_empty()) {
-        let causes = std::iter::successors(error.source(), |&cause| cause.source());
-        let limit = causes.filter_map(|cause| cause.downcast_ref()).find_map(reached_limit);
+        let is_of_app = matches!(error.kind(), HostErrorKind::Build | HostErrorKind::Settings);
+        let causes = std::iter::successors(error.source(), |&cause| cause.source())
+            .filter_map(|cause| cause.downcast_ref::<io::Error>());
+        let limit = causes
+            .filter(|cause| !(is_of_app && cause.kind() == io::ErrorKind::WouldBlock))
+            .find_map(reached_limit);
         if let Some(limit) = limit {
             error.add_note(&limit);
         }
@@ -396,35 +402,12 @@ fn print_failure(report: &Report) {
     }
 }
 
-/// Joins the lines of a user's error: standard error gets one line (P14).
-fn one_line(text: &str) -> String {
-    let lines = text.split(['\n', '\r']).map(str::trim).filter(|line| !line.is_empty());
-    lines.collect::<Vec<_>>().join("; ")
-}
-
 /// Descriptors that only the internal server may use when all others are gone (P16).
 const SPARE_DESCRIPTORS: usize = 4;
 
 /// The system's network, with the sockets that the service manager hands over.
 fn network(config: &mut HostConfig, workers: NonZeroUsize) -> Result<OsNetwork, HostError> {
-    let settings = &mut config.settings;
-    // The default does not know the workers, whose own descriptors are no connection's.
-    if settings.limits.connections_max == connections_max() {
-        let addresses =
-            settings.main_addresses_or_default().len() + settings.proxy_protocol_addresses.len();
-        settings.limits.connections_max = connections_max_beside(workers.get(), addresses);
-    }
-    if let Some(most) = descriptors_max()
-        && settings.limits.connections_max > most
-    {
-        let message = format!(
-            "limits.connections_max={}{} exceeds the descriptor limit {most}; \
-             lower it or raise the limit (ulimit -n, LimitNOFILE)",
-            settings.limits.connections_max,
-            settings.knobs(&["connections-max"])
-        );
-        return Err(HostError::new(HostErrorKind::System, message));
-    }
+    let settings = &config.settings;
     let spare_fds = SpareFds::new(SPARE_DESCRIPTORS).map_err(|error| {
         let message = "cannot reserve file descriptors";
         HostError::with_source(HostErrorKind::System, message, with_limit(error))
@@ -443,7 +426,27 @@ fn network(config: &mut HostConfig, workers: NonZeroUsize) -> Result<OsNetwork, 
     let network = OsNetwork::new(options).with_spare_fds(spare_fds);
     systemd::install(config, &network)
         .map_err(|message| HostError::new(HostErrorKind::Listen, message))?;
+    limit_connections(&mut config.settings, workers)?;
     Ok(network)
+}
+
+/// Sets the default connection limit, and compares the limit with that of descriptors. Inherited
+/// sockets are among the addresses by now.
+fn limit_connections(settings: &mut Settings, workers: NonZeroUsize) -> Result<(), HostError> {
+    // The default does not know the workers, whose own descriptors are no connection's.
+    if settings.limits.connections_max == connections_max() {
+        let addresses =
+            settings.main_addresses_or_default().len() + settings.proxy_protocol_addresses.len();
+        settings.limits.connections_max = connections_max_beside(workers.get(), addresses);
+    }
+    let limit = settings.limits.connections_max;
+    let Some(most) = descriptors_max().filter(|most| limit > *most) else { return Ok(()) };
+    let knobs = settings.knobs(&["connections-max"]);
+    let message = format!(
+        "limits.connections_max={limit}{knobs} exceeds the descriptor limit {most}; \
+         lower it or raise the limit (ulimit -n, LimitNOFILE)"
+    );
+    Err(HostError::new(HostErrorKind::System, message))
 }
 
 /// Stands in where the feature `systemd` is off, and on systems without systemd.
@@ -487,7 +490,7 @@ mod tests {
         fn built<T>(_: impl FnOnce(Service) -> T) -> Result<T, BoxError> {
             panic!("no such file")
         }
-        let builder = || Host::builder(crate::Settings::default());
+        let builder = || Host::builder(Settings::default());
         let report = run_to_report(|| built(|service| builder().serve(service))).unwrap_err();
         assert_eq!(report.code(), 1);
         let error = report.error.expect("an error");

@@ -4,7 +4,7 @@
 //! block the host's timers and signals (P7). Dropping [`UserTasks`] cancels the tasks: their
 //! futures are dropped, at the next await at the latest.
 
-use crate::runtime::{Spawner, TaskKind};
+use crate::runtime::{BoxFuture, Spawner, TaskKind};
 use std::{future::Future, io};
 use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -36,15 +36,35 @@ impl<T: Send + 'static> UserTasks<T> {
     where
         F: Future<Output = T> + Send + 'static,
     {
+        spawner.spawn(TaskKind::User, self.task(held, future)).map(drop)
+    }
+
+    /// Spawns the future of a hook in the same way.
+    pub(crate) fn spawn_hook<F>(&self, spawner: &impl Spawner, future: F) -> io::Result<()>
+    where
+        F: Future<Output = T> + Send + 'static,
+    {
+        spawner.spawn_hook(self.task((), future)).map(drop)
+    }
+
+    fn task<F>(&self, held: impl Send + 'static, future: F) -> BoxFuture
+    where
+        F: Future<Output = T> + Send + 'static,
+    {
         let (sender, cancel) = (self.sender.clone(), self.cancel.clone());
-        let task = async move {
+        Box::pin(async move {
             let _held = held;
             if let Some(result) = cancel.run_until_cancelled_owned(future).await {
                 // The receiver may be gone; then the result is not needed.
                 let _ = sender.send(result);
             }
-        };
-        spawner.spawn(TaskKind::User, Box::pin(task)).map(drop)
+        })
+    }
+
+    /// Adds the result of a task that could not be spawned.
+    pub(crate) fn push(&self, result: T) {
+        // Cannot fail, since `self` holds the receiver.
+        let _ = self.sender.send(result);
     }
 
     /// Returns a result that was already sent, if any.

@@ -47,8 +47,29 @@ pub fn flags() -> impl Iterator<Item = Arg> {
 /// [`SettingsError`] names the flag or the variable, and its value.
 pub fn settings(defaults: Settings, matches: &ArgMatches) -> Result<Settings, SettingsError> {
     let given = |flag: &str| matches.try_get_many::<String>(flag).ok().flatten();
-    defaults.resolve(
+    let mut settings = defaults.resolve(
         |setting| given(setting.flag).into_iter().flatten().cloned().collect(),
         crate::settings::variable,
-    )
+    )?;
+    settings.set_defined_flags(|flag| matches.try_get_many::<String>(flag).is_ok());
+    Ok(settings)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    /// A service defined only some of the flags. Its errors named the others, too, and an operator
+    /// who used one of these got another error.
+    #[test]
+    fn messages_name_only_the_flags_that_the_program_has() {
+        let drain = flags().filter(|arg| arg.get_id() == "drain");
+        let matches = clap::Command::new("shop").args(drain).get_matches_from(["shop"]);
+        let defaults = Settings::default().grace_period(Duration::from_secs(3));
+        let settings = settings(defaults, &matches).expect("settings");
+        let said = settings.check().expect_err("a plan that does not fit").to_string();
+        assert!(said.contains("(--drain, SHUTDOWN_LAME_DUCK, SHUTDOWN_DRAIN"), "{said}");
+        assert!(!said.contains("--lame-duck"), "{said}");
+    }
 }

@@ -123,6 +123,7 @@ impl<S: HttpService, M: Reservation, G: SignalSource, R: Spawner> Driver<S, M, G
         // The listeners with PROXY headers come last.
         let without_header = settings.main_addresses_or_default().len();
         let knobs = [&["addr", "port"][..], &["proxy-protocol"]].map(|flags| settings.knobs(flags));
+        self.is_listen_due = true;
         self.listening = Some(Box::pin(async move {
             let mut all = Vec::new();
             for (n, reservation) in reservations.into_iter().enumerate() {
@@ -187,10 +188,18 @@ impl<S: HttpService, M: Reservation, G: SignalSource, R: Spawner> Driver<S, M, G
     }
 
     pub(super) fn start_background(&mut self) {
+        let mut names: Vec<String> = Vec::new();
         for task in std::mem::take(&mut self.config.background) {
             let name = task.name;
+            // Tasks may have the same name. The number of one must not change when another ends.
+            let same = names.iter().filter(|other| **other == name).count();
+            names.push(name.clone());
+            let refused = name.clone();
             let server = self.main.clone();
-            let origin = WorkOrigin::Task(name.as_str().into());
+            let origin = WorkOrigin::Task(match same {
+                0 => name.as_str().into(),
+                _ => format!("{name}#{}", same + 1).into(),
+            });
             let tracked = server.track(Kind::Task, origin.clone());
             let work = async move {
                 let context = TaskContext { server: server.clone(), origin };
@@ -206,6 +215,7 @@ impl<S: HttpService, M: Reservation, G: SignalSource, R: Spawner> Driver<S, M, G
                 self.background.spawn(&self.spawner, self.main.tracked_work.token(), work)
             {
                 crate::log::error!(%error, "cannot spawn a background task");
+                self.background.push((refused, Err(TaskError::returned(error.into()))));
             }
         }
     }
@@ -230,6 +240,7 @@ impl<S: HttpService, M: Reservation, G: SignalSource, R: Spawner> Driver<S, M, G
     pub(super) fn abandon(&mut self) {
         self.reservations.clear();
         self.listening = None;
+        self.is_listen_due = false;
         self.main.cut();
         self.send_command(WorkerCommand::Abort);
     }

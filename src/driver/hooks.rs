@@ -138,8 +138,9 @@ impl<S: HttpService, M: Reservation, G: SignalSource, R: Spawner> Driver<S, M, G
             if give_up.is_cancelled() { None } else { give_up.run_until_cancelled(work).await }
         });
         let work = async move { (stage, hook, running.await.ok().flatten()) };
-        if let Err(error) = self.hook_tasks.spawn(&self.spawner, (), work) {
+        if let Err(error) = self.hook_tasks.spawn_hook(&self.spawner, work) {
             crate::log::error!(%error, "cannot spawn a hook");
+            self.hook_tasks.push((stage, hook, Some(HookEnd::failed(error.into()))));
         }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! One task, one `select!`, one reading of the clock per turn. A turn waits for a wake or a
 //! deadline, handles expired deadlines, handles the wake's event, and performs every action.
-//! Expired deadlines come first, except when the wake completes a step of the start.
+//! Results of hooks and tasks that are there come before expired deadlines, which may be late.
 //!
 //! The driver owns everything that is spawned, through [`UserTasks`] or a server's `TaskTracker`.
 //! "Done" therefore follows from ownership.
@@ -15,7 +15,7 @@ mod start;
 
 use crate::{
     hook::{BoxFuture, HookEnd},
-    host_config::HostConfig,
+    host_config::{HostConfig, ShutdownHandle},
     host_error::{HostError, HostErrorKind, TaskError},
     http::{HttpService, ServerState, WorkerCommand},
     internal::{Heartbeats, HostStatus},
@@ -80,9 +80,9 @@ enum Wake<L> {
 }
 
 impl<L> Wake<L> {
-    /// Whether this wake completes a step of the start.
-    const fn is_start_progress(&self) -> bool {
-        matches!(self, Self::HookEnded(HookStage::Start, ..) | Self::Listening(_))
+    /// Whether this wake is a result. It comes before expired deadlines, because they may be late.
+    const fn is_result(&self) -> bool {
+        matches!(self, Self::HookEnded(..) | Self::Listening(_) | Self::BackgroundEnded(..))
     }
 }
 
@@ -107,6 +107,8 @@ struct Driver<S, M: Reservation, G, R> {
     hooks: Vec<HookSlot>,
     hook_tasks: UserTasks<HookTask>,
     listening: Option<BoxFuture<Result<Listeners<M>, HostError>>>,
+    /// The listeners are to open, unless a stop was requested before.
+    is_listen_due: bool,
     background: UserTasks<(String, Result<(), TaskError>)>,
     checks: UserTasks<()>,
     reloads: UserTasks<Result<(), TaskError>>,
@@ -148,8 +150,9 @@ impl<S: HttpService, M: Reservation, G: SignalSource, R: Spawner> Driver<S, M, G
         while exiting == Exiting::No {
             let wake = self.next_wake().await;
             let now = self.clock.now();
-            // Apply completed start steps first, then expired timers, then stop requests.
-            if !wake.is_start_progress() {
+            // Apply results that are there first, then expired timers, then stop requests.
+            if !wake.is_result() {
+                self.apply_ended_tasks(now);
                 self.lifecycle.handle_timeout(now);
                 exiting = self.perform_all(now);
             }
@@ -172,10 +175,18 @@ impl<S: HttpService, M: Reservation, G: SignalSource, R: Spawner> Driver<S, M, G
 
     /// Waits for the next wake or deadline. Polls only what is awaited now. Completed start steps
     /// come before stop requests: a start hook that has finished needs its stop hook (P11), and a
-    /// new listener may already hold connections (P5).
+    /// new listener may already hold connections (P5). Before the listeners open, stop requests
+    /// come first.
     async fn next_wake(&mut self) -> Wake<M::Listener> {
+        if self.is_listen_due {
+            if let Some(wake) = self.earlier_stop().await {
+                return wake;
+            }
+            self.is_listen_due = false;
+        }
         let deadline = self.lifecycle.poll_timeout().map(|(at, _)| at);
         let deadline = deadline.into_iter().chain(self.wait_log.as_ref().map(WaitLog::next)).min();
+        let stop = (!self.stop_asked).then_some(&self.config.stop);
         tokio::select! {
             biased;
             (stage, hook, end) = self.hook_tasks.join_next() => Wake::HookEnded(stage, hook, end),
@@ -184,8 +195,7 @@ impl<S: HttpService, M: Reservation, G: SignalSource, R: Spawner> Driver<S, M, G
                 Wake::Listening(listening)
             }
             () = sleep_until(&*self.clock, deadline) => Wake::Time,
-            signal = self.signals.recv() => Wake::Signal(signal),
-            () = self.config.stop.requested(), if !self.stop_asked => Wake::StopAsked,
+            wake = stop_request(&mut self.signals, stop) => wake,
             (name, result) = self.background.join_next() => Wake::BackgroundEnded(name, result),
             result = self.reloads.join_next() => Wake::Reloaded(result),
             () = ready(&mut self.main_closing) => {
@@ -203,6 +213,23 @@ impl<S: HttpService, M: Reservation, G: SignalSource, R: Spawner> Driver<S, M, G
             }
             () = std::future::ready(()), if self.internal_server.is_some() => Wake::InternalDue,
         }
+    }
+
+    /// Returns a stop request that arrived before the listeners open, such as while the host was
+    /// built. It ends the start (P1).
+    async fn earlier_stop(&mut self) -> Option<Wake<M::Listener>> {
+        // A runtime of one thread receives signals only between two polls.
+        tokio::task::yield_now().await;
+        let stop = (!self.stop_asked).then_some(&self.config.stop);
+        tokio::select! {
+            biased;
+            wake = stop_request(&mut self.signals, stop) => return Some(wake),
+            () = std::future::ready(()) => {}
+        }
+        if self.signals.is_holding() {
+            return Some(Wake::Signal(self.signals.recv().await));
+        }
+        None
     }
 
     /// Returns the machine's event for a wake, or `None` if the wake is only logged.
@@ -237,18 +264,24 @@ impl<S: HttpService, M: Reservation, G: SignalSource, R: Spawner> Driver<S, M, G
                 Some(Event::ListenFailed)
             }
             Wake::BackgroundEnded(name, result) => self.on_background_ended(&name, result),
-            Wake::MainClosed => {
-                // A task sends its result before the drain can end. Read all results now, or a
-                // failure would be handled after the drain.
-                while let Some((name, result)) = self.background.try_join_next() {
-                    if let Some(event) = self.on_background_ended(&name, result) {
-                        let _ = self.lifecycle.handle_event(now, event);
-                    }
-                }
-                Some(Event::MainClosed)
-            }
+            Wake::MainClosed => Some(Event::MainClosed),
             Wake::WorkersReleased => Some(Event::WorkersReleased),
             Wake::InternalClosed => Some(Event::InternalClosed),
+        }
+    }
+
+    /// Applies the results of background tasks that are there, during a stop. Otherwise the failure
+    /// of a task would be handled after an expired deadline, a further signal or the end of the
+    /// drain, and count as an effect of the cancellation (P13).
+    fn apply_ended_tasks(&mut self, now: Moment) {
+        if self.lifecycle.history().stop.is_none() {
+            return;
+        }
+        while let Some((name, result)) = self.background.try_join_next() {
+            if let Some(event) = self.on_background_ended(&name, result) {
+                // It changes only the verdict.
+                let _ = self.lifecycle.handle_event(now, event);
+            }
         }
     }
 
@@ -293,6 +326,18 @@ impl Drop for CutOnDrop {
 enum Exiting {
     Yes,
     No,
+}
+
+/// Waits for a stop request: a signal, or the handle's, if there is one.
+async fn stop_request<L>(
+    signals: &mut impl SignalSource,
+    handle: Option<&ShutdownHandle>,
+) -> Wake<L> {
+    let signal = match handle {
+        Some(handle) => handle.signal_or_requested(signals).await,
+        None => Some(signals.recv().await),
+    };
+    signal.map_or(Wake::StopAsked, Wake::Signal)
 }
 
 async fn sleep_until(clock: &dyn Clock, at: Option<Moment>) {

@@ -150,6 +150,7 @@ impl<S: HttpService, M: Reservation, G: SignalSource, R: Spawner> Driver<S, M, G
                 .collect(),
             hook_tasks: UserTasks::new(),
             listening: None,
+            is_listen_due: false,
             background: UserTasks::new(),
             checks: check_tasks,
             reloads: UserTasks::new(),

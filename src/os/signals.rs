@@ -115,6 +115,10 @@ impl SignalSource for UnixSignals {
     async fn recv(&mut self) -> Signal {
         poll_fn(|cx| self.poll_recv(cx)).await
     }
+
+    fn is_holding(&self) -> bool {
+        self.held.is_some()
+    }
 }
 
 /// Returns whether SIGHUP is ignored now, by proc_pid_stat(5); no, where that cannot be read.

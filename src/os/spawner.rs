@@ -21,9 +21,17 @@ use crate::{
     lifecycle::Moment,
     runtime::{BoxFuture, Clock, JoinHandle, Spawner, TaskKind},
 };
-use std::{io, num::NonZeroUsize, sync::Arc, thread};
+use std::{
+    future::Future,
+    io,
+    num::NonZeroUsize,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    thread,
+};
 use tokio::{
-    runtime::{Builder, Handle, Runtime},
+    runtime::{Builder, Handle, Runtime, RuntimeFlavor},
     sync::oneshot,
 };
 
@@ -51,6 +59,10 @@ impl ThreadPerWorker {
     pub fn with_user_runtime(self, user_runtime: Handle) -> Self {
         Self { user_runtime: Some(user_runtime), ..self }
     }
+
+    fn runtime_of_users(&self) -> Handle {
+        self.user_runtime.clone().unwrap_or_else(Handle::current)
+    }
 }
 
 impl Spawner for ThreadPerWorker {
@@ -73,10 +85,12 @@ impl Spawner for ThreadPerWorker {
                 thread::yield_now();
                 Ok(end)
             }
-            TaskKind::User => {
-                Ok(spawn_task(&self.user_runtime.clone().unwrap_or_else(Handle::current), future))
-            }
+            TaskKind::User => Ok(spawn_task(&self.runtime_of_users(), future)),
         }
+    }
+
+    fn spawn_hook(&self, hook: BoxFuture) -> io::Result<JoinHandle> {
+        Ok(spawn_hook(&self.runtime_of_users(), hook))
     }
 
     fn arm_watchdog(&self, at: Moment) {
@@ -113,6 +127,10 @@ impl Spawner for CurrentRuntime {
         }
     }
 
+    fn spawn_hook(&self, hook: BoxFuture) -> io::Result<JoinHandle> {
+        Ok(spawn_hook(&self.runtime, hook))
+    }
+
     fn arm_watchdog(&self, _: Moment) {}
 }
 
@@ -122,6 +140,23 @@ fn spawn_task(runtime: &Handle, future: BoxFuture) -> JoinHandle {
         // Finished, panicked, or dropped with its runtime: in each case the task has ended.
         let _ = task.await;
     })
+}
+
+fn spawn_hook(runtime: &Handle, hook: BoxFuture) -> JoinHandle {
+    let is_multi_threaded = runtime.runtime_flavor() == RuntimeFlavor::MultiThread;
+    spawn_task(runtime, if is_multi_threaded { Box::pin(MayBlock(hook)) } else { hook })
+}
+
+/// A future that may block the thread that polls it. The other tasks of the thread move to another
+/// thread before each poll. Only for runtimes of several threads.
+struct MayBlock(BoxFuture);
+
+impl Future for MayBlock {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        tokio::task::block_in_place(|| self.0.as_mut().poll(cx))
+    }
 }
 
 fn spawn_thread(name: String, future: BoxFuture) -> io::Result<JoinHandle> {

@@ -10,4 +10,11 @@ pub trait SignalSource: fmt::Debug + Send + 'static {
     /// # Cancel safety
     /// A signal is not lost when the future is dropped before it is ready.
     fn recv(&mut self) -> impl Future<Output = Signal> + Send;
+
+    /// Returns whether a signal has arrived that [`recv`](Self::recv) still holds back, in case
+    /// another was sent with it. A stop that code requests waits until `recv` has returned it: code
+    /// of the app may have received the same signal. Default: no source holds signals.
+    fn is_holding(&self) -> bool {
+        false
+    }
 }

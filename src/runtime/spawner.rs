@@ -36,6 +36,15 @@ pub trait Spawner: fmt::Debug + Send + Sync + 'static {
     /// The system's error, if it refuses the resources for the task.
     fn spawn(&self, kind: TaskKind, future: BoxFuture) -> io::Result<JoinHandle>;
 
+    /// Spawns a start or stop hook. One that blocks its thread must not keep others from running
+    /// (P11). Default: the same as `spawn` with [`TaskKind::User`].
+    ///
+    /// # Errors
+    /// Those of [`spawn`](Self::spawn).
+    fn spawn_hook(&self, hook: BoxFuture) -> io::Result<JoinHandle> {
+        self.spawn(TaskKind::User, hook)
+    }
+
     /// Returns what wraps the task of the worker with this index. The host spawns that task itself,
     /// inside the future of the worker. A simulation delays it. Default: it stays as it is.
     fn wrap_worker(&self, index: usize) -> WrapTask {

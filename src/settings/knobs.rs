@@ -16,6 +16,13 @@ pub(super) enum Knobs {
 }
 
 impl Settings {
+    /// Leaves flags that the program does not define out of its messages.
+    #[cfg(feature = "cli")]
+    pub(crate) fn set_defined_flags(&mut self, is_defined: impl Fn(&str) -> bool) {
+        let flags = SETTINGS.iter().map(|setting| setting.flag);
+        self.undefined_flags = flags.filter(|flag| !is_defined(flag)).collect();
+    }
+
     /// Returns the flags and variables of these settings that this program accepts, in parentheses.
     pub(crate) fn knobs(&self, flags: &[&str]) -> String {
         let settings = || SETTINGS.iter().filter(|setting| flags.contains(&setting.flag));
@@ -24,7 +31,10 @@ impl Settings {
         let names: Vec<String> = match self.knobs {
             Knobs::Fields => return String::new(),
             Knobs::Variables => settings().map(variable).collect(),
-            Knobs::Flags => settings().map(flag).chain(settings().map(variable)).collect(),
+            Knobs::Flags => {
+                let defined = settings().filter(|row| !self.undefined_flags.contains(&row.flag));
+                defined.map(flag).chain(settings().map(variable)).collect()
+            }
         };
         format!(" ({})", names.join(", "))
     }

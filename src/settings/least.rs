@@ -68,6 +68,7 @@ impl Settings {
             }
         }
         if let Some(silence) = self.tcp_keepalive
+            && !silence.is_zero()
             && !(TCP_KEEPALIVE_MIN..=TCP_KEEPALIVE_MAX).contains(&silence)
         {
             return Err(self.refused(

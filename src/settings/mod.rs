@@ -80,6 +80,8 @@ pub struct Settings {
     pub tls_key: Option<PathBuf>,
     /// The sources of settings in addition to code.
     knobs: Knobs,
+    /// Flags that the program does not define.
+    undefined_flags: Vec<&'static str>,
 }
 
 /// Whether two processes may listen on one port (P14).
@@ -115,6 +117,7 @@ impl Default for Settings {
             tls_cert: None,
             tls_key: None,
             knobs: Knobs::Fields,
+            undefined_flags: Vec::new(),
         }
     }
 }

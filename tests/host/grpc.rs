@@ -17,9 +17,16 @@ use futures_util::{Stream, StreamExt, stream};
 use http::{HeaderMap, HeaderValue, Request, header};
 use http_body::Frame;
 use http_body_util::StreamBody;
-use lameduck::{Host, Report, RequestContext, Settings, StreamShutdown};
+use lameduck::{CancelCause, Host, Report, RequestContext, Settings, StreamShutdown};
 use lameduck_wire::http2::request_block;
-use std::{convert::Infallible, future::pending, io, net::SocketAddr, time::Duration};
+use std::{
+    convert::Infallible,
+    future::pending,
+    io,
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 /// The result of a call, as its client sees it.
 #[derive(Debug, Default)]
@@ -415,4 +422,32 @@ fn where_trailers_would_wait_for_the_client_the_stream_is_reset() {
     assert_eq!(reset_code(&mut cut), CANCEL, "at the abort");
     let report = app.report();
     assert_eq!((report.code(), outcomes(&report)), (3, [0, 1, 1, 0]));
+}
+
+// At the deadline of a call its response body was dropped, and its context cancelled after that, or
+// never by that cause. What the body held could not tell why it was dropped (P9).
+#[test]
+fn a_body_is_dropped_after_the_context_of_its_call_was_cancelled() {
+    struct Asks(RequestContext, Arc<Mutex<Vec<Option<CancelCause>>>>);
+    impl Drop for Asks {
+        fn drop(&mut self) {
+            self.1.lock().unwrap().push(self.0.cancel_cause());
+        }
+    }
+    let causes = Arc::<Mutex<Vec<_>>>::default();
+    let seen = causes.clone();
+    let asks = async move |context: RequestContext| {
+        let asks = Asks(context, seen);
+        first_then(stream::pending().map(move |item| {
+            let _ = &asks;
+            item
+        }))
+    };
+    let app = App::start(Host::builder(settings()).serve(Router::new().route("/", post(asks))));
+    let ended = calls(app.main, &[("/", &[("grpc-timeout", "200m")])]).ended();
+    ended[0].ends_with_trailers("4", "deadline");
+    let mut expired = windowless(&app, "/", "200m");
+    assert_eq!(reset_code(&mut expired), CANCEL);
+    let _ = app.end();
+    assert_eq!(*causes.lock().unwrap(), [Some(CancelCause::Deadline); 2]);
 }

@@ -10,6 +10,7 @@ mod bodies;
 mod builder;
 mod connection_age;
 mod date;
+mod early_stop;
 mod fast_path;
 #[cfg(feature = "axum")]
 mod grpc;
@@ -17,6 +18,7 @@ mod hooks;
 mod http1;
 mod idle;
 mod idle_set;
+mod late_results;
 #[cfg(feature = "metrics")]
 mod metrics;
 mod os;

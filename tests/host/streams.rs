@@ -119,8 +119,18 @@ fn start(plan: Plan) -> (App, Causes) {
         });
         (Extension(StreamShutdown::EndSpread), Body::from_stream(chunks))
     };
+    let events = |context: RequestContext| async move {
+        let ended = context.stream_end();
+        let first = stream::once(async { Ok::<_, Infallible>("data: hello\n\n") });
+        let last = stream::once(async {
+            ended.await;
+            Ok("data: bye\n\n")
+        });
+        ([(header::CONTENT_TYPE, "text/event-stream")], Body::from_stream(first.chain(last)))
+    };
     let router = Router::new()
         .route("/spread", get(spread))
+        .route("/events", get(events))
         .route("/worker-chat", get(worker))
         .route("/produced", get(produces))
         .route("/silent", get(silent))
@@ -144,7 +154,8 @@ fn reader(app: &App, path: &'static str, fields: &str) -> std::thread::JoinHandl
     aside(move || {
         let answer = client.try_answer();
         let status = answer.as_ref().map_or(0, |answer| answer.status);
-        let mut rest = Vec::new();
+        let mut rest: Vec<u8> =
+            answer.as_ref().map(|answer| answer.body().into()).unwrap_or_default();
         if status == 101 {
             while let Ok(byte) = client.exactly(1) {
                 rest.extend(byte);
@@ -159,6 +170,7 @@ struct Ended {
     at: Instant,
     status: u16,
     reset: bool,
+    /// The body, or what followed a 101.
     rest: Vec<u8>,
 }
 
@@ -312,6 +324,26 @@ fn an_upgraded_connection_says_goodbye_at_its_moment() {
     let ended: Vec<_> = chats.into_iter().map(|chat| chat.join().unwrap()).collect();
     assert!(ended.iter().all(|chat| chat.rest == b"bye"), "{ended:?}");
     let last = ended.iter().map(|chat| chat.at).max().unwrap();
+    assert!(last - after > ORDINARY, "beyond the limits of requests: {:?}", last - after);
+    let report = app.report();
+    assert_bounded(&report, before);
+    assert_eq!((report.code(), report.streams_ended), (0, 6));
+}
+
+// An event stream whose handler had awaited its moment was ended as the drain began, with all
+// others. Its clients reconnected at once, and missed its last event (P10).
+#[test]
+fn an_event_stream_that_awaits_its_moment_ends_itself() {
+    let (app, _) = start(plan());
+    let events: Vec<_> = (0..6).map(|_| reader(&app, "/events", "")).collect();
+    wait_for_in_flight(&app, 6);
+    let (before, after) = drain(&app);
+    let ended: Vec<_> = events.into_iter().map(|events| events.join().unwrap()).collect();
+    for events in &ended {
+        let body = String::from_utf8_lossy(&events.rest);
+        assert_eq!(body, "data: hello\n\ndata: bye\n\n");
+    }
+    let last = ended.iter().map(|events| events.at).max().unwrap();
     assert!(last - after > ORDINARY, "beyond the limits of requests: {:?}", last - after);
     let report = app.report();
     assert_bounded(&report, before);

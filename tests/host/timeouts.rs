@@ -5,16 +5,19 @@ use crate::support::{
     App, Client, End,
     app::Workers,
     block,
-    frames::{DATA, HEADERS, Http2, RST_STREAM, SETTINGS, WINDOW_UPDATE},
+    frames::{
+        DATA, END_HEADERS, END_STREAM, Frame, HEADERS, Http2, RST_STREAM, SETTINGS, WINDOW_UPDATE,
+    },
     now, quick_plan, settings, until_holds,
 };
 use axum::{
     Extension, Router,
     body::{Body, Bytes},
     http::StatusCode,
-    routing::{get, post},
+    routing::{any, get, post},
 };
 use lameduck::{CancelCause, Host, Limits, Report, RequestContext};
+use lameduck_wire::http2::request_block;
 use std::{
     convert::Infallible,
     sync::{Arc, Mutex},
@@ -38,6 +41,10 @@ fn start(workers: Workers) -> App {
         });
         Body::from_stream(futures_util::StreamExt::chain(first, later))
     };
+    let late = async |Extension(context): Extension<RequestContext>| {
+        context.set_timeout(Some(Duration::ZERO));
+        std::future::pending::<()>().await;
+    };
     let router = Router::new()
         .route("/", get(|| async { "hello" }))
         .route("/large", get(|| async { vec![b'x'; LARGE] }))
@@ -46,7 +53,8 @@ fn start(workers: Workers) -> App {
         .route("/silent", get(silent))
         .route("/upload", post(|body: Bytes| async move { body.len().to_string() }))
         .route("/idle", post(|body: Body| async { body }))
-        .route("/accepted", post(accepted));
+        .route("/accepted", post(accepted))
+        .route("/late", get(late));
     let host =
         Host::builder(settings().plan(plan).limits(limits).request_timeout(None)).serve(router);
     App::start_on(host, workers)
@@ -149,9 +157,7 @@ fn only_a_stream_whose_window_stays_closed_is_reset() {
             let stuck = client.get(path);
             let event_stream = client.get("/silent");
             let begin = now();
-            let reset = |frame: &crate::support::frames::Frame| {
-                frame.kind == RST_STREAM && frame.stream == stuck
-            };
+            let reset = |frame: &Frame| frame.kind == RST_STREAM && frame.stream == stuck;
             let mut moving = 0;
             while !client.seen.iter().any(reset) {
                 let next = client.get("/");
@@ -197,6 +203,37 @@ fn a_stream_without_a_window_is_reset_and_one_whose_window_opens_in_time_is_serv
     client.wait_for("a reset", |frame| frame.kind == RST_STREAM && frame.stream == stuck);
     let report = app.end();
     assert_eq!((report.code(), outcomes(&report)), (0, [1, 0, 0, 1]));
+}
+
+// The host's own responses over HTTP/2 had no send timeout. A client that gave them no window kept
+// their streams for the keep-alive time. In the drain it got a clean end without their text (P5d,
+// P15).
+#[test]
+fn an_error_response_without_a_window_is_reset_and_not_left_out() {
+    for stops in [false, true] {
+        let app = start(Workers::Threads(1));
+        let mut client = Http2::connect(app.main);
+        client.send(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]);
+        let late = client.get("/late");
+        // Above the limit of header fields.
+        let mut fields = request_block("GET", "localhost", "/");
+        fields.extend(b"\x00\x01a\x01b".repeat(101));
+        let (refused, flags) = (late + 2, END_HEADERS | END_STREAM);
+        client.send(HEADERS, flags, refused, &fields);
+        for stream in [late, refused] {
+            client.wait_for("a head", |frame| frame.kind == HEADERS && frame.stream == stream);
+        }
+        if stops {
+            app.stop();
+        }
+        for stream in [late, refused] {
+            let is_reset = |frame: &Frame| frame.kind == RST_STREAM && frame.stream == stream;
+            client.wait_for("a reset", is_reset);
+        }
+        let report = app.end();
+        assert_eq!(report.connections.send_timeouts, 2, "stops: {stops}");
+        assert_eq!((report.code(), outcomes(&report)), (0, [0, 1, 0, 0]));
+    }
 }
 
 #[test]
@@ -324,7 +361,7 @@ fn a_silent_event_stream_is_not_cut() {
 }
 
 // At the deadline the handler was dropped, and its context cancelled after that. What the handler
-// held could not tell why it was dropped (P9).
+// held could not tell why it was dropped (P9). In the drain it was the same for a stalled body.
 #[test]
 fn a_handler_is_dropped_after_its_context_was_cancelled() {
     struct Asks(RequestContext, Arc<Mutex<Vec<Option<CancelCause>>>>);
@@ -335,18 +372,32 @@ fn a_handler_is_dropped_after_its_context_was_cancelled() {
     }
     let causes = Arc::default();
     let seen = Arc::clone(&causes);
-    let handler = async move |Extension(context): Extension<RequestContext>| {
+    let handler = async move |Extension(context): Extension<RequestContext>, body: Body| {
+        let is_upload = !http_body::Body::is_end_stream(&body);
+        if is_upload {
+            context.set_timeout(None);
+        }
         let _asks = Asks(context, seen);
+        if is_upload {
+            let _ = axum::body::to_bytes(body, 10).await;
+        }
         std::future::pending::<()>().await;
     };
     let settings = settings().request_timeout(Some(Duration::from_millis(50)));
-    let router = Router::new().route("/", get(handler));
-    let app = App::start(Host::builder(settings).serve(router));
+    let plan = quick_plan().lame_duck(Duration::ZERO).drain(Duration::from_secs(9));
+    let router = Router::new().route("/", any(handler));
+    let app = App::start(Host::builder(settings.plan(plan)).serve(router));
     let mut client = Client::connect(app.main);
     assert_eq!(client.get("/").status, 503);
     let mut http2 = Http2::connect(app.main);
     let stream = http2.get("/");
     http2.wait_for("the response", |frame| frame.stream == stream && frame.ends_stream());
-    let _ = app.end();
-    assert_eq!(*causes.lock().unwrap(), [Some(CancelCause::Deadline); 2]);
+    client.send("POST / HTTP/1.1\r\nhost: t\r\ncontent-length: 5\r\n\r\n");
+    until_holds("it is in flight", || in_flight(&app) == 1);
+    app.stop();
+    assert_eq!(client.answer().status, 503);
+    let report = app.report();
+    assert_eq!(outcomes(&report), [0, 2, 1, 0]);
+    let [deadline, shutdown] = [CancelCause::Deadline, CancelCause::Shutdown].map(Some);
+    assert_eq!(*causes.lock().unwrap(), [deadline, deadline, shutdown]);
 }

@@ -109,6 +109,10 @@ fn victim() {
         "subscriber_that_is_off" => {
             subscriber().with_max_level(tracing::level_filters::LevelFilter::OFF).init();
         }
+        "build_would_block" => {
+            let error = io::Error::from(rustix::io::Errno::AGAIN);
+            never_built(anyhow::Error::from(error).context("cannot take the lock"))
+        }
         "bad_setting" => never_built(settings_of_env().unwrap_err()),
         "bad_setting_with_context" => {
             never_built(settings_of_env().context("cannot read the settings").unwrap_err())
@@ -398,4 +402,14 @@ fn a_service_that_panics_when_it_is_dropped_does_not_change_the_exit_code() {
     let ended = run("state_that_panics");
     assert_eq!(ended.code, Some(0), "{ended:?}");
     assert!(ended.stderr.contains("Cannot drop a runtime"), "{ended:?}");
+}
+
+/// The lock of an app was held, so its build closure failed with EAGAIN. The error line added that
+/// no more threads were allowed, and the operator raised the wrong limit.
+#[test]
+fn an_error_of_the_app_that_would_block_is_no_limit_of_threads() {
+    let ended = run("build_would_block");
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert!(ended.stderr.starts_with("error: cannot take the lock: "), "{}", ended.stderr);
+    assert!(!ended.stderr.contains("threads"), "{}", ended.stderr);
 }

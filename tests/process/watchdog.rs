@@ -7,6 +7,7 @@ use crate::support::{now, run_to_end};
 use lameduck::{
     BackgroundTask, Hook, Host, RunOptions, Settings,
     lifecycle::{Plan, StopReason},
+    os::stdio::write_stderr_line,
     runtime::ListenAddress,
 };
 use std::{
@@ -14,6 +15,7 @@ use std::{
     process::{Command, Stdio},
     time::Duration,
 };
+use tokio::signal::unix;
 
 const ROLE: &str = "LAMEDUCK_TEST_ROLE";
 const FOR_EVER: Duration = Duration::from_secs(600);
@@ -51,9 +53,15 @@ fn block_every_thread(mut builder: lameduck::Builder) -> lameduck::Builder {
     }
     crate::support::aside(|| {
         crate::support::block(Duration::from_millis(700));
-        rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::TERM)
+        terminate();
     });
     builder
+}
+
+/// Sends SIGTERM to this process.
+fn terminate() {
+    rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::TERM)
+        .unwrap();
 }
 
 fn victim_of(role: &str) -> (Vec<Hook>, fn()) {
@@ -64,9 +72,21 @@ fn victim_of(role: &str) -> (Vec<Hook>, fn()) {
         })
     };
     match role {
-        "clean" | "tasks_block_every_thread" => (Vec::new(), || {}),
+        "clean"
+        | "tasks_block_every_thread"
+        | "a_signal_while_it_is_built"
+        | "the_app_listens_for_sigterm" => (Vec::new(), || {}),
         "one_hook_blocks" => (vec![blocking("blocking")], || {}),
         "hooks_block_every_thread" => (vec![blocking("first"), blocking("second")], || {}),
+        "blocking_hooks_and_another" => {
+            let last = Hook::on_stop("last", || async {
+                write_stderr_line("the last hook runs");
+                Ok::<(), io::Error>(())
+            });
+            let budget = Duration::from_millis(100);
+            let blocking = |name| blocking(name).stop_timeout(budget);
+            (vec![last, blocking("first"), blocking("second"), blocking("third")], || {})
+        }
         "the_end_blocks" => (Vec::new(), || crate::support::block(FOR_EVER)),
         "blocking_task" => (
             vec![Hook::on_start("blocking task", || async {
@@ -99,6 +119,11 @@ fn victim() {
     lameduck::run_with(
         RunOptions::new().finish(|report| {
             let reason = match &*role {
+                "a_signal_while_it_is_built" | "the_app_listens_for_sigterm" => {
+                    let phases: Vec<&str> = report.phases.iter().map(|(at, _)| at.name()).collect();
+                    write_stderr_line(&format!("{:?} {}", report.reason, phases.join(" ")));
+                    report.reason
+                }
                 "tasks_block_every_thread" => report.reason,
                 "the_start_fails_and_the_end_blocks" => None,
                 "a_hook_complains_at_length" => Some(StopReason::StartFailed),
@@ -125,8 +150,18 @@ fn victim() {
             if role == "tasks_block_every_thread" {
                 return Ok(block_every_thread(builder).serve(axum::Router::new()));
             }
+            if role == "a_signal_while_it_is_built" {
+                terminate();
+                return Ok(builder.serve(axum::Router::new()));
+            }
+            let is_signalled = role == "the_app_listens_for_sigterm";
             let builder =
                 builder.background_task(BackgroundTask::new("stopper", move |_| async move {
+                    if is_signalled {
+                        let mut signals = unix::signal(unix::SignalKind::terminate())?;
+                        terminate();
+                        signals.recv().await;
+                    }
                     stop.stop();
                     Ok::<(), io::Error>(())
                 }));
@@ -207,5 +242,34 @@ fn tasks_that_block_every_thread_of_their_runtime_do_not_delay_the_shutdown() {
         Some(3),
         "P13: what blocks its thread cannot be dropped, and is counted: {ended:?}"
     );
+    assert_bounded(&ended);
+}
+
+/// SIGTERM arrived while a service was built, which took seconds. The service began to serve all
+/// the same, for the whole lame duck delay (P1).
+#[test]
+fn a_signal_while_the_host_is_built_ends_the_start() {
+    let ended = run("a_signal_while_it_is_built");
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    let said = "Some(Signal(Terminate)) starting cleaning_up stopped\n";
+    assert!(ended.stderr.ends_with(said), "{ended:?}");
+}
+
+/// An app listened for SIGTERM, too, and then requested the stop by its handle. The report had the
+/// reason `requested`, and `/serving` failed before the balancer knew of the stop (P2b).
+#[test]
+fn a_sigterm_on_which_the_app_requests_the_stop_is_still_the_reason() {
+    let ended = run("the_app_listens_for_sigterm");
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert!(ended.stderr.contains("Some(Signal(Terminate)) starting serving"), "{ended:?}");
+}
+
+/// Two stop hooks blocked both threads of their runtime, and were given up. No other hook ran after
+/// them, and the queue was not flushed (P11).
+#[test]
+fn hooks_that_block_their_threads_keep_no_other_from_running() {
+    let ended = run("blocking_hooks_and_another");
+    assert_eq!(ended.code, Some(4), "{ended:?}");
+    assert!(ended.stderr.contains("the last hook runs"), "{ended:?}");
     assert_bounded(&ended);
 }

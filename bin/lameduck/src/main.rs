@@ -71,7 +71,7 @@ fn refuse(error: ArgsError) -> ExitCode {
     match error {
         ArgsError::Usage(error) => {
             if error.use_stderr() {
-                write_stderr_line(error.render().to_string().trim_end());
+                write_stderr_line(&usage_line(&error.render().to_string()));
             } else {
                 // clap also returns `--help` and `--version` as errors. A closed standard output is
                 // no error.
@@ -84,4 +84,10 @@ fn refuse(error: ArgsError) -> ExitCode {
             ExitCode::from(2)
         }
     }
+}
+
+/// Returns clap's message as one line: its first paragraph.
+fn usage_line(message: &str) -> String {
+    let lines = message.lines().map(str::trim).take_while(|line| !line.is_empty());
+    format!("{}; see --help", lines.collect::<Vec<_>>().join(" "))
 }

@@ -10,6 +10,7 @@
 use super::{
     http2_streams::StreamExecutor,
     lingering::{Lingering, close_at_once},
+    partial_timer::PartialTimer,
     stall_timer::{Delivery, ProgressSample, StallTimer},
     transition::Transition,
     worker_context::WorkerContext,
@@ -18,7 +19,6 @@ use crate::http::{
     exchange::{
         connection_state::{ConnectionState, Protocol},
         http_service::HttpService,
-        http2_input::Partial,
         in_flight::UnflushedResponses,
         service::{CalledRequest, ConnectionService},
         tracked_io::{IoReturn, TrackedIo},
@@ -43,7 +43,7 @@ use hyper_util::rt::TokioIo;
 use std::{
     pin::Pin,
     sync::{Arc, PoisonError},
-    task::{Context, Poll, Waker},
+    task::{Context, Waker},
     time::Duration,
 };
 
@@ -65,9 +65,9 @@ pub(super) struct Http2<T: Transport, S: HttpService> {
     /// When the last stream ended, or the connection began, and the bytes written; `None` if busy.
     idle_since: Option<(Moment, u64)>,
     seen_request: SeenRequest,
-    /// The incomplete frame or header block: its kind, its identity, and when it was first seen
-    /// incomplete.
-    partial: Option<(Partial, u64, Moment)>,
+    partial: PartialTimer,
+    /// Until when bytes that the client sends delay the end of the idle connection.
+    final_reads_until: Option<Moment>,
     stall_timer: StallTimer,
     /// The client's progress with the last bytes of a response.
     last_bytes: StallTimer,
@@ -118,7 +118,8 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
             since,
             idle_since: None,
             seen_request: SeenRequest::No,
-            partial: None,
+            partial: PartialTimer::default(),
+            final_reads_until: None,
             stall_timer: StallTimer::default(),
             last_bytes: StallTimer::default(),
             delivery: Delivery::default(),
@@ -138,8 +139,8 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
             let Some(hyper) = &mut self.hyper else { return Transition::Close };
             self.connection.io.before_poll();
             self.responded = self.connection.responses.has_responded();
-            if let Poll::Ready(result) = Pin::new(hyper).poll(cx) {
-                return self.end(worker, result.is_ok());
+            if Pin::new(hyper).poll(cx).is_ready() {
+                return self.end(worker);
             }
             self.connection.io.after_poll();
             let now = worker.server().clock.now();
@@ -163,7 +164,7 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
                 // Poll again, so that the GOAWAY is written.
                 continue;
             }
-            if now >= self.partial_until(worker, now) {
+            if now >= self.partial.until(&self.connection, now) {
                 if has_peeked {
                     return self.give_up();
                 }
@@ -175,29 +176,6 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
             }
             return self.wait(worker, slot, now);
         }
-    }
-
-    /// Returns when the frame or header block that the client has begun must be complete. `NEVER`
-    /// if it has begun none, or is not read from. A body may arrive slowly: in a DATA frame the
-    /// timeout restarts with each byte.
-    fn partial_until(&mut self, worker: &WorkerContext<S>, now: Moment) -> Moment {
-        let limits = &worker.server().config.limits;
-        let partial = self.connection.io.inflow.awaited();
-        let (unit, wait) = match partial {
-            // Its time goes on while it is not read from.
-            Partial::None if self.connection.io.inflow.has_begun() => return Moment::NEVER,
-            Partial::None => (0, Duration::MAX),
-            Partial::Head => (self.connection.io.inflow.whole(), limits.header_timeout),
-            Partial::Data => {
-                (self.connection.io.read(), limits.body_timeout.max(limits.header_timeout))
-            }
-        };
-        let since = match self.partial {
-            Some((last, of, since)) if (last, of) == (partial, unit) => since,
-            _ => now,
-        };
-        self.partial = (partial != Partial::None).then_some((partial, unit, since));
-        since + wait
     }
 
     /// Closes a connection whose client takes too long for a head or a frame.
@@ -224,16 +202,13 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
         slot: &ConnectionSlot,
         now: Moment,
     ) -> Transition<T, S> {
-        let partial_until = self.partial_until(worker, now);
+        let partial_until = self.partial.until(&self.connection, now);
         let draining = worker.server().phase() >= Phase::Draining;
-        // An error response in place of the handler's belongs to no request in flight, and may not
-        // be written yet.
-        let busy = self.connection.is_in_flight()
-            || self.connection.responses.has_unflushed()
-            || !self.connection.io.is_flushed();
+        let busy = self.is_any_cut();
         if busy {
             slot.set_busy();
             self.idle_since = None;
+            self.final_reads_until = None;
             self.delivery = Delivery::default();
             self.delivery_queried = false;
             let goaway = self.goaway_moment(worker);
@@ -276,7 +251,15 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
                 self.since + worker.server().config.limits.header_timeout
             }
         };
+        let until = match (self.goaway, self.partial.head_since()) {
+            // The request that has begun has the time of half a head.
+            (Goaway::Sent { at }, Some(since)) => {
+                until.max((since + HEAD_GRACE).min(at + PONG_WAIT + HEAD_GRACE))
+            }
+            (Goaway::NotYet, _) | (_, None) => until,
+        };
         if now < until {
+            self.final_reads_until = None;
             if self.goaway == Goaway::NotYet {
                 slot.set_idle(idle);
             }
@@ -318,12 +301,14 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
             slot.wake();
             return Transition::Wait;
         }
-        // The peer has no stream open, and owes a PONG or the rest of a handshake.
-        if self.connection.io.may_have_unread() {
+        // The peer has no stream open, and owes a PONG or the rest of a handshake. It may send
+        // frames without an end.
+        let reads_until = *self.final_reads_until.get_or_insert(now + HEAD_GRACE);
+        if now < reads_until && self.connection.io.may_have_unread() {
             slot.wake();
             return Transition::Wait;
         }
-        self.end(worker, true)
+        self.end(worker)
     }
 
     /// Whether one of its responses is a long stream.
@@ -433,10 +418,12 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
         }
     }
 
-    fn end(&mut self, worker: &WorkerContext<S>, clean: bool) -> Transition<T, S> {
+    fn end(&mut self, worker: &WorkerContext<S>) -> Transition<T, S> {
+        let has_buffered = self.connection.responses.has_buffered();
         drop(self.hyper.take());
-        let has_discarded = self.unflushed.has_discarded();
-        if clean || self.connection.io.is_flushed() {
+        let has_discarded = has_buffered || self.unflushed.has_discarded();
+        // hyper may end without an error before it has written everything.
+        if self.connection.io.is_flushed() {
             self.unflushed.settle_flushed(|| worker.server().clock.now());
         }
         let Some(mut io) = self.take_io() else { return Transition::Close };
@@ -463,11 +450,12 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
         Transition::Close
     }
 
-    /// Whether the end of the connection cuts a response. An error response in place of the
+    /// Whether an end of the connection now would cut a response. An error response in place of the
     /// handler's belongs to no request in flight, and may not be written yet.
     fn is_any_cut(&self) -> bool {
         self.connection.is_in_flight()
             || self.connection.responses.has_unflushed()
+            || self.connection.responses.has_buffered()
             || !self.connection.io.is_flushed()
     }
 

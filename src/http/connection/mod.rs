@@ -33,6 +33,7 @@ pub(super) mod idle_set;
 mod lingering;
 mod opening;
 mod parked;
+mod partial_timer;
 #[cfg(test)]
 pub(super) mod polls;
 mod stall_timer;

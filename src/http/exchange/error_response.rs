@@ -4,6 +4,7 @@ use super::{
     connection_state::Protocol,
     grpc::{self, GrpcStatus},
     in_flight::InFlight,
+    request_end::CancelCause,
     request_state::RequestState,
     response_body::ResponseBody,
     response_head::{add_date, add_standard_headers, announce_close},
@@ -15,7 +16,7 @@ use crate::http::server::{
 };
 use bytes::Bytes;
 use http::{HeaderValue, Method, Response, StatusCode, Version, header, response};
-use std::{fmt, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 /// An error response in place of the handler's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,24 +47,19 @@ impl ErrorResponse {
         if matches!(self, Self::Refused(_)) {
             announce_close(&mut response, version);
         }
-        let connection = in_flight.connection().clone();
-        let line = self.line(in_flight.request());
-        let left = match self {
+        let request = in_flight.request().clone();
+        let line = self.line(&request);
+        match self {
             // This response counts as the handler's: the request is *finished* once it was sent
             // (P5c).
-            Self::Failed | Self::Refused(_) => Some(in_flight),
-            Self::DeadlinePassed(_) | Self::RequestBodyLate(_) => {
-                in_flight.time_out();
-                connection.on_request_ended();
-                None
+            Self::Failed | Self::Refused(_) => {
+                return response.map(|()| ResponseBody::text(line, Some(in_flight)));
             }
-            Self::Aborted | Self::Stalled => {
-                in_flight.abort(AbortCause::Shutdown);
-                connection.on_request_ended();
-                None
-            }
-        };
-        response.map(|()| ResponseBody::text(line, left))
+            Self::DeadlinePassed(_) | Self::RequestBodyLate(_) => in_flight.time_out(),
+            Self::Aborted | Self::Stalled => in_flight.abort(AbortCause::Shutdown),
+        }
+        request.connection.on_request_ended();
+        response.map(|()| ResponseBody::settled_text(line, &request))
     }
 
     /// Returns the response that replaces the handler's, whose request was aborted before its
@@ -72,11 +68,11 @@ impl ErrorResponse {
     pub(super) fn replace<B>(
         self,
         head: &response::Parts,
-        request: &RequestState,
+        request: &Arc<RequestState>,
     ) -> Response<ResponseBody<B>> {
         let (mut head, _) = self.replace_with_text::<B>(head, request.server()).into_parts();
         self.set_in(&mut head, request);
-        Response::from_parts(head, ResponseBody::text(self.line(request), None))
+        Response::from_parts(head, ResponseBody::settled_text(self.line(request), request))
     }
 
     /// Returns that response for a request of the fast path. Keeps a `Connection: close` of `head`.
@@ -122,9 +118,13 @@ impl ErrorResponse {
         (!is_unsent && !request.is_call()).then(|| Bytes::from(format!("{self}\n")))
     }
 
-    /// Whether the request has timed out.
-    pub(super) const fn is_timeout(self) -> bool {
-        matches!(self, Self::DeadlinePassed(_) | Self::RequestBodyLate(_))
+    /// Returns the cause for which the context is cancelled before the handler is dropped.
+    pub(super) const fn cancel_cause(self) -> Option<CancelCause> {
+        match self {
+            Self::DeadlinePassed(_) | Self::RequestBodyLate(_) => Some(CancelCause::Deadline),
+            Self::Aborted | Self::Stalled => Some(CancelCause::Shutdown),
+            Self::Failed | Self::Refused(_) => None,
+        }
     }
 
     const fn status(self) -> StatusCode {

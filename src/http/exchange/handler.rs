@@ -19,9 +19,11 @@ use crate::{lifecycle::Moment, unwind::catch};
 use bytes::Bytes;
 use http::{Response, StatusCode, Version};
 use http_body::Body as HttpBody;
+use hyper::ext::ReasonPhrase;
 use pin_project_lite::pin_project;
 use std::{
     convert::Infallible,
+    mem,
     pin::Pin,
     sync::Weak,
     task::{Context, Poll},
@@ -129,8 +131,8 @@ where
             },
         };
         let Some(error) = error else { return Poll::Pending };
-        if error.is_timeout() {
-            me.state.cancel(CancelCause::Deadline);
+        if let Some(cause) = error.cancel_cause() {
+            me.state.cancel(cause);
         }
         self.as_mut().drop_handler();
         Poll::Ready(Ok(self.project().state.error_response(error)))
@@ -250,6 +252,9 @@ impl HandlerState {
     where
         B: HttpBody<Data = Bytes>,
     {
+        if !response.extensions().is_empty() {
+            self.drop_extensions(&mut response);
+        }
         if self
             .in_flight
             .as_ref()
@@ -330,6 +335,22 @@ impl HandlerState {
     fn cancel(&self, cause: CancelCause) {
         if let Some(in_flight) = &self.in_flight {
             in_flight.request().cancel(cause);
+        }
+    }
+
+    /// Drops the extensions of a response, except those that the host and hyper read. A panic of
+    /// their destructors would otherwise unwind through hyper, which drops them without a catch.
+    #[cold]
+    fn drop_extensions<B>(&self, response: &mut Response<B>) {
+        let mut dropped = mem::take(response.extensions_mut());
+        if let Some(class) = dropped.remove::<StreamShutdown>() {
+            response.extensions_mut().insert(class);
+        }
+        if let Some(reason) = dropped.remove::<ReasonPhrase>() {
+            response.extensions_mut().insert(reason);
+        }
+        if let Err(panic) = catch(|| drop(dropped)) {
+            self.record_panic(&panic);
         }
     }
 

@@ -16,6 +16,7 @@ const HEADERS: u8 = 1;
 const GOAWAY: u8 = 7;
 const CONTINUATION: u8 = 9;
 const END_HEADERS: u8 = 4;
+const PADDED: u8 = 8;
 const FRAME_HEAD: usize = 9;
 /// RFC 9113 §7: ENHANCE_YOUR_CALM.
 const ENHANCE_YOUR_CALM: u8 = 11;
@@ -27,10 +28,12 @@ pub(super) struct FrameScanner {
     head: [u8; FRAME_HEAD],
     head_len: usize,
     payload_left: usize,
+    /// The padding at the end of a DATA frame; `None` before its length, which is the first byte.
+    padding: Option<usize>,
     /// A header block has begun, and no frame with END_HEADERS has ended it.
     in_block: bool,
-    /// The stream of the last complete header block.
-    last_stream: [u8; 4],
+    /// The highest stream of which a header block is complete.
+    last_stream: u32,
     /// The first frame of the client, which completes its preface, has ended.
     preface_done: bool,
     /// The last scan stopped at a request for which there was no room.
@@ -44,7 +47,7 @@ struct Scanned {
     whole: u32,
     /// Requests that they begin.
     requests: u32,
-    /// Bytes of the payloads of DATA frames.
+    /// Bytes of data in DATA frames, without their padding.
     data: usize,
     /// Bytes that were scanned.
     len: usize,
@@ -68,8 +71,9 @@ impl FrameScanner {
             head: [0; FRAME_HEAD],
             head_len: 0,
             payload_left: 0,
+            padding: Some(0),
             in_block: false,
-            last_stream: [0; 4],
+            last_stream: 0,
             preface_done: false,
             is_stopped: false,
         }
@@ -99,6 +103,7 @@ impl FrameScanner {
                 if matches!(kind, HEADERS | CONTINUATION) {
                     self.in_block = flags & END_HEADERS == 0;
                 }
+                self.padding = (kind != DATA || flags & PADDED == 0).then_some(0);
                 if kind == HEADERS {
                     if requests >= requests_left && self.payload_left > 0 {
                         self.is_stopped = true;
@@ -107,23 +112,40 @@ impl FrameScanner {
                     requests += 1;
                 }
             }
-            let part = self.payload_left.min(bytes.len());
-            self.payload_left -= part;
-            bytes = &bytes[part..];
+            let (payload, rest) = bytes.split_at(self.payload_left.min(bytes.len()));
             if self.head[3] == DATA {
-                data += part;
+                data += self.count_data(payload);
             }
+            self.payload_left -= payload.len();
+            bytes = rest;
             if self.payload_left == 0 {
                 self.head_len = 0;
                 self.preface_done = true;
                 let [_, _, _, kind, _, stream @ ..] = self.head;
                 if matches!(kind, HEADERS | CONTINUATION) && !self.in_block {
-                    self.last_stream = stream;
+                    // Trailers come after the head of a later stream. The first bit is reserved.
+                    let stream = u32::from_be_bytes(stream) & (u32::MAX >> 1);
+                    self.last_stream = self.last_stream.max(stream);
                 }
                 whole += u32::from(!self.in_block);
             }
         }
         Scanned { whole, requests, data, len: read.len() - bytes.len() }
+    }
+
+    /// Returns how many of the next bytes of a DATA frame are data. h2 opens the window for the
+    /// others at once.
+    fn count_data(&mut self, payload: &[u8]) -> usize {
+        let (mut len, mut left) = (payload.len(), self.payload_left);
+        let padding = match (self.padding, payload.first()) {
+            (Some(padding), _) => padding,
+            (None, Some(length)) => {
+                (len, left) = (len - 1, left - 1);
+                *self.padding.insert(usize::from(*length))
+            }
+            (None, None) => return 0,
+        };
+        len.min(left.saturating_sub(padding))
     }
 
     const fn partial(&self) -> Partial {
@@ -148,7 +170,7 @@ impl FrameScanner {
 pub(crate) struct Inflow {
     /// Completed units. A unit is a frame, or a header block of several frames.
     whole: AtomicU64,
-    /// Bytes of the payloads of DATA frames, which use up the receive window.
+    /// Bytes of data in DATA frames, which use up the receive window until they are read.
     data: AtomicU64,
     partial: AtomicU8,
     /// Requests that were read since hyper's write buffer was last empty.
@@ -191,7 +213,7 @@ impl Inflow {
         self.data.store(self.data().wrapping_add(data as u64), Relaxed);
         self.partial.store(scanner.partial() as u8, Relaxed);
         self.requests_unflushed.store(self.requests_unflushed().saturating_add(requests), Relaxed);
-        self.last_stream.store(u32::from_be_bytes(scanner.last_stream), Relaxed);
+        self.last_stream.store(scanner.last_stream, Relaxed);
         let read = u32::try_from(len).unwrap_or(u32::MAX);
         self.read_in_poll.store(self.read_in_poll().saturating_add(read), Relaxed);
         len
@@ -313,6 +335,7 @@ mod tests {
             ),
             (frame(DATA, 0, b"data"), Partial::Data),
             (frame(DATA, 1, b""), Partial::Head),
+            (frame(DATA, PADDED, b"\x03dataxxx"), Partial::Data),
             (frame(6, 0, b"12345678"), Partial::Head),
         ]
     }
@@ -328,10 +351,25 @@ mod tests {
             });
             assert_eq!(
                 (whole, requests, data, scanner.partial()),
-                (6, 2, 4, Partial::None),
+                (7, 2, 8, Partial::None),
                 "{size} bytes at a time"
             );
-            assert_eq!(scanner.last_stream, [0, 0, 0, 1]);
+            assert_eq!(scanner.last_stream, 1);
+        }
+    }
+
+    // The trailers of an earlier stream, or the reserved bit, made a GOAWAY name another last stream
+    // than the highest. Its client repeated requests that had been served (RFC 9113 §6.8).
+    #[test]
+    fn the_last_stream_is_the_highest() {
+        let mut scanner = FrameScanner::new();
+        let preface = [&PREFACE[..], &frame(4, 0, b"")].concat();
+        scanner.scan(&preface, u32::MAX);
+        for (stream, last) in [(1_u32, 1), (1 << 31 | 3, 3), (1, 3), (1 << 31 | 1, 3), (5, 5)] {
+            let mut block = frame(HEADERS, END_HEADERS, b"block");
+            block[5..FRAME_HEAD].copy_from_slice(&stream.to_be_bytes());
+            scanner.scan(&block, u32::MAX);
+            assert_eq!(scanner.last_stream, last, "{stream:#x}");
         }
     }
 

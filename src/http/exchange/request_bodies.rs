@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 /// Updated by the bodies as handlers read and drop them.
 #[derive(Debug, Default)]
 pub(crate) struct RequestBodies {
-    /// Request bodies that were not dropped yet.
+    /// Request bodies that were not dropped yet, on HTTP/2 without those that were read whole.
     pub(super) bodies_held: AtomicU32,
     /// Request bodies of which handlers wait for more bytes.
     pub(super) bodies_awaited: AtomicU32,

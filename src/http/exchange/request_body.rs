@@ -139,8 +139,23 @@ impl fmt::Debug for Body {
 impl DropNotifier {
     fn set(&mut self, read: BodyRead) {
         if self.read != BodyRead::WithTrailers {
+            let was_held = self.is_held();
             self.read = read;
             self.context.0.set_body(read);
+            if was_held && !self.is_held() {
+                self.context.0.connection.bodies.on_body_dropped(false);
+            }
+        }
+    }
+
+    /// Whether the body counts as held. On HTTP/2 it does so only until all of it was read.
+    fn is_held(&self) -> bool {
+        match self.read {
+            BodyRead::Absent => false,
+            BodyRead::Unread | BodyRead::ChunksUnread => true,
+            BodyRead::Complete | BodyRead::WithTrailers => {
+                self.context.0.connection.protocol == Protocol::Http1
+            }
         }
     }
 }
@@ -150,7 +165,9 @@ impl Drop for DropNotifier {
         if self.read != BodyRead::Absent {
             let unread = matches!(self.read, BodyRead::Unread | BodyRead::ChunksUnread);
             self.context.0.end_body_wait(0);
-            self.context.0.connection.bodies.on_body_dropped(unread);
+            if self.is_held() {
+                self.context.0.connection.bodies.on_body_dropped(unread);
+            }
         }
     }
 }

@@ -81,10 +81,12 @@ impl RequestState {
         self.is_call() && self.server().clock.now() >= self.call_deadline()
     }
 
-    /// Records that the stream of a call is reset, at the deadline of the call or at the abort.
+    /// Records that the stream of a call is reset, at the deadline of the call or at the abort. Its
+    /// handler and its body are dropped after that.
     pub(crate) fn record_call_reset(&self) {
         if self.is_call_over() {
             self.set_flag(Flag::CallExpired);
+            self.cancel(CancelCause::Deadline);
         }
     }
 

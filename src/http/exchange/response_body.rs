@@ -2,10 +2,12 @@
 //! and settles its outcome (P5c).
 
 use super::{
-    connection_state::ConnectionState,
+    connection_state::{ConnectionState, Protocol},
     framing::{LengthError, compare_length},
     http_service::BoxError,
     in_flight::{InFlight, UnflushedResponses},
+    request_end::CancelCause,
+    request_state::RequestState,
     response_body_error::ResponseBodyError,
     response_body_state::{BodyState, PolledFrame, WaitingOn},
     stream_shutdown::{KnownLength, StreamShutdown},
@@ -93,6 +95,17 @@ impl<B> ResponseBody<B> {
         Self { source: Source::Text { line }, state: BodyState::complete(in_flight) }
     }
 
+    /// Returns the same for a request whose outcome is settled. On HTTP/2 its chunk is tracked
+    /// nevertheless, so that its stream has a send timeout.
+    pub(super) fn settled_text(line: Option<Bytes>, request: &Arc<RequestState>) -> Self {
+        let is_tracked = request.connection.protocol == Protocol::Http2 && line.is_some();
+        let mut text = Self::text(line, None);
+        if is_tracked {
+            text.state.later().settled = Some(request.clone());
+        }
+        text
+    }
+
     /// Moves a body to the place of an earlier one that has ended, or to a new place.
     pub(crate) fn pinned(
         place: Option<PinnedResponseBody<B>>,
@@ -143,6 +156,11 @@ impl<B> ResponseBody<B> {
     /// sends that instead, and its connection then ends.
     #[cold]
     fn abort_with(mut self: Pin<&mut Self>, why: &ResponseBodyError) -> Poll<()> {
+        if matches!(why, ResponseBodyError::CallDeadline)
+            && let Some(in_flight) = &self.state.in_flight
+        {
+            in_flight.request().cancel(CancelCause::Deadline);
+        }
         // Drop the body first: a panic in its destructor is then logged with the method and path.
         self.as_mut().drop_body();
         let mut this = self.project();

@@ -5,11 +5,14 @@ use super::{
     grpc::{self, GrpcStatus},
     http_service::BoxError,
     in_flight::{InFlight, UnflushedResponses},
+    request_state::RequestState,
     response_body_error::ResponseBodyError,
     stream_shutdown::{EarlyEnd, KnownLength, ShutdownWaits, StreamShutdown},
     tracked_chunk::TrackedChunk,
 };
-use crate::http::server::{connection_slot::WriteStrategy, deadline_timers::DeadlineKey};
+use crate::http::server::{
+    caps::Cap, connection_slot::WriteStrategy, deadline_timers::DeadlineKey,
+};
 use crate::lifecycle::Moment;
 use bytes::Bytes;
 use http::HeaderMap;
@@ -17,7 +20,7 @@ use http_body::{Body as HttpBody, Frame};
 use std::{
     mem,
     pin::Pin,
-    sync::Weak,
+    sync::{Arc, Weak},
     task::{Context, Poll},
 };
 
@@ -54,6 +57,8 @@ pub(super) struct Later {
     /// The end of an HTTP/2 response that is held back while much of the response waits for the
     /// client.
     pub(super) held_end: HeldEnd,
+    /// The request, if its outcome was settled before the host's HTTP/2 response to it is written.
+    pub(super) settled: Option<Arc<RequestState>>,
 }
 
 /// The end of a response, held back until everything before it was written.
@@ -246,7 +251,11 @@ impl BodyState {
 
     pub(super) fn chunk(&self, bytes: Bytes, ends: bool) -> TrackedChunk {
         self.record_bytes(bytes.len());
-        TrackedChunk::of(self.in_flight.as_ref().map(InFlight::request), bytes, ends)
+        let request = match &self.in_flight {
+            Some(in_flight) => Some(in_flight.request()),
+            None => self.later.as_ref().and_then(|later| later.settled.as_ref()),
+        };
+        TrackedChunk::of(request, bytes, ends)
     }
 
     /// Subtracts a frame from the bytes that the head promised.
@@ -290,15 +299,10 @@ impl BodyState {
 
     /// Returns a chunk of the handler's body, or the first part of it. `ends`: no chunk follows.
     pub(super) fn next_chunk(&mut self, mut bytes: Bytes, ends: bool) -> TrackedChunk {
-        if let Some(connection) = self.in_flight.as_ref().map(InFlight::connection)
-            && connection.writes == WriteStrategy::Flatten
-            && connection.server().caps().copied_bytes.is_exceeded_by(bytes.len())
+        if let Some(most) = self.chunk_max(bytes.len())
+            && most.is_exceeded_by(bytes.len())
         {
-            connection.responses.on_large_chunk();
-            let most = connection.server().caps().chunk_bytes;
-            if most.is_exceeded_by(bytes.len()) {
-                self.later().rest = Some(bytes.split_off(most.get()));
-            }
+            self.later().rest = Some(bytes.split_off(most.get()));
         }
         if self.rest().is_none()
             && self.is_last(ends)
@@ -311,6 +315,21 @@ impl BodyState {
             in_flight.set_slow();
         }
         self.chunk(bytes, self.complete)
+    }
+
+    /// Returns how many bytes of a chunk may be passed on at once; `None` if all of them.
+    fn chunk_max(&self, len: usize) -> Option<Cap> {
+        let connection = self.in_flight.as_ref()?.connection();
+        let caps = connection.server().caps();
+        if connection.writes == WriteStrategy::Flatten {
+            let is_large = caps.copied_bytes.is_exceeded_by(len);
+            return is_large.then(|| {
+                connection.responses.on_large_chunk();
+                caps.chunk_bytes
+            });
+        }
+        // h2 may send a chunk as one DATA frame, for which all other streams wait.
+        (connection.protocol == Protocol::Http2).then_some(caps.stream_turn_bytes)
     }
 
     /// Splits the last byte off a large HTTP/2 chunk, so that the stream can still be reset. hyper

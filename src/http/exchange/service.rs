@@ -198,7 +198,14 @@ impl<S: HttpService> ConnectionService<S> {
         let text = HeaderValue::from_static("text/plain; charset=utf-8");
         head.headers.insert(header::CONTENT_TYPE, text);
         let line = (*request.method() != Method::HEAD).then(|| Bytes::from(why + "\n"));
-        Some(Response::from_parts(head, ResponseBody::text(line, None)))
+        // It counts as no request, and its stream has a send timeout.
+        let (now, connection) = (server.clock.now(), &self.connection);
+        let refused = RequestState::begun(connection, now, request.method(), request.uri());
+        let body = ResponseBody::settled_text(line, &refused);
+        if let Some(called) = &self.called {
+            called.set(refused);
+        }
+        Some(Response::from_parts(head, body))
     }
 
     /// Whether a request is a gRPC call. gRPC needs HTTP/2.

@@ -21,8 +21,9 @@ const EVENT_STREAM: &[u8] = b"text/event-stream";
 /// extensions.
 ///
 /// Default: [`EndAtDraining`](Self::EndAtDraining) for a `text/event-stream` of unknown length and
-/// for a watch of gRPC's health, [`Finish`](Self::Finish) for every other response. A response
-/// whose head states its length always finishes: an early end would make it incomplete.
+/// for a watch of gRPC's health, [`Finish`](Self::Finish) for every other response, and for one
+/// whose handler called [`RequestContext::stream_end`](crate::RequestContext::stream_end). A
+/// response whose head states its length always finishes: an early end would make it incomplete.
 ///
 /// A gRPC call that ends early gets trailers with the status UNAVAILABLE, so that its client does
 /// not take it for complete and may repeat it.
@@ -62,6 +63,10 @@ impl StreamShutdown {
             return *class;
         }
         if response.body().size_hint().exact().is_some() {
+            return Self::Finish;
+        }
+        if request.is_stream() {
+            // Its code ends it: it called `RequestContext::stream_end`.
             return Self::Finish;
         }
         if request.is_call() && request.has_path(grpc::HEALTH_WATCH) {

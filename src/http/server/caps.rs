@@ -142,15 +142,15 @@ caps! {
     /// Rounds of `http2_streams_max` requests that are read while the client does not read: it may
     /// reset streams and open others. h2 keeps some 400 bytes of each until it can write again.
     unread_rounds_max = 4;
-    /// Bytes of a response body that h2 holds for one stream whose client does not read. A larger
-    /// single chunk of the handler's is held whole: it is in memory anyway.
+    /// Bytes of a response body that h2 holds for one stream whose client does not read, and the
+    /// chunk that exceeds them.
     http2_send_buffer = 64 * 1024;
     /// Bytes of request bodies that a client may send on an HTTP/2 connection before its handlers
     /// read any, on all streams together and on each one. It is the bandwidth-delay product of
     /// 100 Mbit/s and 80 ms.
     http2_receive_window = 1024 * 1024;
     /// Bytes that an HTTP/2 connection writes per stream before each of its streams has certainly
-    /// had a turn.
+    /// had a turn. A larger chunk of a response body is passed to h2 in parts.
     stream_turn_bytes = 64 * 1024;
     /// Bytes of the table that a client's HPACK encoder may fill (RFC 7541 §4.2: the default).
     hpack_table = 4 * 1024;

@@ -479,8 +479,10 @@ impl ServerState {
             Some(Ok(output)) => return Ok(output),
             Some(Err(panic)) => panic,
             None => {
+                let discarded = work.discard();
+                // Work whose destructor blocks until the exit is counted there.
                 self.record_dropped_work(&tracked.work);
-                match work.discard() {
+                match discarded {
                     Ok(()) => {
                         return Err(
                             "dropped: it did not return when its context was cancelled".to_owned()

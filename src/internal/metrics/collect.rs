@@ -223,7 +223,9 @@ fn shutdown(page: &mut Page<'_>, status: &HostStatus, now: Moment) -> Result {
     let elapsed = now.since(status.main.stopping_since()).as_secs_f64();
     page.gauge(seconds("shutdown_elapsed", "Time since the stop request; 0 before it"), elapsed)?;
     let deadline = status.deadline().and_then(|deadline| {
-        let at = status.clock.wall().checked_add(deadline.since(now))?;
+        // One of the two spans is zero.
+        let (left, late) = (deadline.since(now), now.since(deadline));
+        let at = status.clock.wall().checked_add(left)?.checked_sub(late)?;
         Some(at.duration_since(UNIX_EPOCH).ok()?.as_secs_f64())
     });
     page.gauge(

@@ -12,7 +12,7 @@ use crate::support::{
     service_fn, until_holds,
 };
 use axum::{body::Body, response::Response};
-use std::{cell::Cell, convert::Infallible};
+use std::{cell::Cell, convert::Infallible, sync::Arc};
 
 /// Sends a request over HTTP/1 and closes the connection with a response unread, so that the kernel
 /// sends a reset.
@@ -153,6 +153,37 @@ fn a_body_that_panics_on_its_length_is_a_500() {
     let report = app.end();
     assert_eq!(outcomes(&report), ([4, 0, 0, 4], 0), "{report:?}");
     wait_for_line(&["ERROR", "handler panicked", "no question for its length", "POST"]);
+}
+
+// An extension of a response panicked when hyper or h2 dropped it. The connection or the stream was
+// reset, its request was counted as gone, and no line named the panic (P15).
+#[test]
+fn an_extension_that_panics_when_it_is_dropped_is_counted_and_named() {
+    #[derive(Clone, Debug)]
+    struct Extension(#[expect(dead_code, reason = "it is only dropped")] Arc<Grudge>);
+    let app = App::start(builder().serve_hyper(service_fn(async |_| {
+        let mut response = Response::new(Body::from("all of it"));
+        let reason = hyper::ext::ReasonPhrase::from_static(b"By The Way");
+        response.extensions_mut().insert(reason);
+        response.extensions_mut().insert(Extension(Arc::new(Grudge)));
+        Ok::<_, Infallible>(response)
+    })));
+    let status_line = b"HTTP/1.1 200 By The Way\r\n";
+    let clients = ["GET / HTTP/1.1\r\n", "OPTIONS / HTTP/1.1\r\n"].map(|head| {
+        let mut client = Client::connect(app.main);
+        client.send(format!("{head}host: t\r\n\r\n"));
+        assert_eq!(client.exactly(status_line.len()).unwrap(), status_line, "{head:?}");
+        client
+    });
+    let mut http2 = Http2::connect(app.main);
+    for _ in 0..2 {
+        let stream = http2.get("/");
+        assert_eq!(http2.body(stream), "all of it");
+    }
+    drop(clients);
+    let report = app.end();
+    assert_eq!(outcomes(&report), ([4, 0, 0, 4], 0), "{report:?}");
+    wait_for_line(&["ERROR", "handler panicked", "on purpose", "OPTIONS"]);
 }
 
 // An error of a body panicked when it was dropped. Its request was counted as gone, not as aborted.

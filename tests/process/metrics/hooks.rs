@@ -7,7 +7,7 @@ use super::{
 };
 use crate::support::{App, builder, pause, until, until_holds};
 use axum::Router;
-use lameduck::{Hook, ReadinessCheck};
+use lameduck::{BackgroundTask, Hook, ReadinessCheck};
 use std::{io, sync::Arc};
 use tokio::sync::Notify;
 
@@ -98,4 +98,34 @@ fn names_may_contain_anything_and_two_may_be_the_same() {
     promtool(&["check", "metrics"], &page.text);
     openmetrics_parser(&Page::scrape(app.internal, OPENMETRICS).text);
     let _ = app.end();
+}
+
+/// When the first of two tasks with one name ended, the second took over its row. An alert for the
+/// second was never resolved, and the age of the first went down.
+#[test]
+fn a_task_keeps_its_row_when_one_of_the_same_name_ends() {
+    let released = Arc::new(Notify::new());
+    let waits = released.clone();
+    let first = BackgroundTask::new("consumer", move |_| async move {
+        waits.notified().await;
+        Done::Ok(())
+    });
+    let second = BackgroundTask::new("consumer", |context| async move {
+        context.stopping().await;
+        Done::Ok(())
+    });
+    let host = builder().background_task(first).background_task(second).serve(Router::new());
+    let app = App::start(host);
+    let rows = || {
+        let page = Page::scrape(app.internal, CLASSIC);
+        ["consumer", "consumer#2"].map(|name| {
+            let row = format!("lameduck_background_task_running_seconds{{task=\"{name}\"}}");
+            page.try_sample(&row).is_some()
+        })
+    };
+    until_holds("both rows", || rows() == [true, true]);
+    released.notify_one();
+    until_holds("the first task's end", || rows() != [true, true]);
+    assert_eq!(rows(), [false, true]);
+    assert_eq!(app.end().code(), 0);
 }

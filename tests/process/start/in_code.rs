@@ -119,9 +119,11 @@ fn an_internal_route_without_its_slash_is_refused() {
 #[test]
 fn a_zero_that_means_none_in_a_variable_means_the_same_in_code() {
     // A deadline of zero from code was a deadline, and every request timed out. Zero must mean
-    // none, as in a variable.
+    // none, as in a variable. `Settings::check` refused a keep-alive of zero, which the start
+    // accepts.
     let mut settings = Settings::default();
     settings.tcp_keepalive = Some(Duration::ZERO);
+    settings.check().unwrap();
     let builder = Host::builder(crate::support::settings().request_timeout(Some(Duration::ZERO)));
     let slow = axum::routing::get(|| async { crate::support::pause(50).await });
     let app = crate::support::App::start(builder.serve(axum::Router::new().route("/", slow)));

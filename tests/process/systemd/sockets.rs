@@ -97,6 +97,23 @@ fn an_inherited_socket_named_internal_belongs_to_the_internal_server() {
     assert_eq!((&line["main"], &line["internal"]), (&main.into(), &internal.into()));
 }
 
+/// The default connection limit left no descriptors for the second of two inherited sockets. Under
+/// a flood, workers had none for their epoll and their shutdown.
+#[test]
+fn the_default_connection_limit_leaves_descriptors_for_each_inherited_socket() {
+    let limit = |variables: &str, fourth: Option<OwnedFd>| {
+        let variables = format!("ulimit -n 200; {variables} LISTEN_PID=$$");
+        let service = Service::watch(&mut handed(&variables, listener().0.into(), fourth));
+        service.wait_for_phase("serving");
+        let page = service.probe("/metrics").body();
+        let limit = page.lines().find_map(|line| line.strip_prefix("lameduck_connections_max "));
+        limit.and_then(|limit| limit.parse::<f64>().ok()).unwrap()
+    };
+    let (one, two) =
+        (limit("LISTEN_FDS=1", None), limit("LISTEN_FDS=2", Some(listener().0.into())));
+    assert_eq!((one, one - two), (120.0, 4.0), "two descriptors for each of two workers");
+}
+
 #[test]
 fn an_inherited_unix_socket_keeps_its_path_for_the_successor() {
     let path = scratch_path("held.sock");

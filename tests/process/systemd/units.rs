@@ -75,3 +75,15 @@ fn systemd_accepts_the_units() {
     assert!(verified.status.success() && !said.contains("lameduck."), "{said}");
     fs::remove_dir_all(&directory).unwrap();
 }
+
+/// The unit for two processes with `--reuse-port` had no capability to seal a shared port. At each
+/// restart some connections were reset (P5a).
+#[test]
+fn the_unit_that_shares_its_port_may_seal_it() {
+    let page = fs::read_to_string(repository("docs/restarts.md")).unwrap();
+    let of_page = page.split("```ini").find(|part| part.contains("--reuse-port --")).unwrap();
+    let instance = of_page.split("```").next().unwrap();
+    for key in ["AmbientCapabilities", "CapabilityBoundingSet"] {
+        assert_eq!(value(instance, key), "CAP_NET_ADMIN");
+    }
+}

@@ -7,6 +7,7 @@ use super::{
     script::End,
     world::{Stage, World},
 };
+use std::time::Duration;
 
 // A connection of HTTP/2 that had been idle for longer than a PONG may take was closed with its
 // GOAWAY. Requests that its client had sent before it received the GOAWAY were lost (P4).
@@ -196,5 +197,71 @@ async fn an_http2_connection_sends_its_fin_before_it_is_closed() {
             world.wait(2).await;
         }
         assert!(world.has_ended() && world.wire().shut);
+    }
+}
+
+// hyper ends a connection at a CONNECT with a body, whatever it has still to write. A response that
+// the kernel had never taken was counted as finished (P5c).
+#[tokio::test]
+async fn a_response_that_the_kernel_never_took_is_not_finished() {
+    const CONNECT: &[u8] = b"\x00\x00\x10\x01\x04\x00\x00\x00\x03\
+        \x02\x07CONNECT\x01\x01a\x0f\x0d\x015";
+    let mut world = World::new();
+    world.start().await;
+    world.send(PREFACE).await;
+    world.wire().stop_receiving(0);
+    world.send(HTTP2_FIRST).await;
+    world.send(CONNECT).await;
+    assert!(world.has_ended());
+    assert_eq!((world.requests().finished, world.requests().gone), (0, 1));
+}
+
+// A client that never returned its PONG, and sent frames without a pause, held the drain. Each was
+// one more byte that had to be read before the end (P6, P8).
+#[tokio::test]
+async fn frames_without_an_end_do_not_hold_a_connection_that_has_no_pong() {
+    let mut world = World::new();
+    world.start().await;
+    world.send(&[PREFACE, HTTP2_FIRST].concat()).await;
+    world.enter(Stage::Draining).await;
+    world.tease(Duration::from_millis(1_500)).await;
+    assert!(!world.has_ended(), "what it sends may be a request");
+    world.tease(Duration::from_secs(3)).await;
+    assert!(world.has_ended());
+    assert_eq!(world.requests().started, 1);
+}
+
+// The process was suspended after its GOAWAY. A request that arrived meanwhile was lost (P5b).
+#[tokio::test]
+async fn what_arrived_in_a_pause_after_the_goaway_is_served() {
+    let mut world = World::new();
+    world.start().await;
+    world.send(&[PREFACE, HTTP2_FIRST].concat()).await;
+    world.enter(Stage::Draining).await;
+    world.wire().late_reads = 1;
+    world.wire().arrive(HTTP2_SECOND);
+    world.pass(Duration::from_secs(10)).await;
+    assert_eq!(world.requests().finished, 2);
+}
+
+// A client had sent the first half of a request when its GOAWAY came. The connection was closed as
+// if it were idle, and the request was lost (P4, P5b).
+#[tokio::test]
+async fn a_request_of_which_bytes_have_arrived_has_its_time_after_a_goaway() {
+    let (half, rest) = HTTP2_SECOND.split_at(12);
+    for completes in [true, false] {
+        let mut world = World::new();
+        world.start().await;
+        world.send(&[PREFACE, HTTP2_FIRST].concat()).await;
+        world.enter(Stage::Draining).await;
+        world.send_after(Duration::from_millis(900), half).await;
+        world.pass(Duration::from_millis(900)).await;
+        assert_eq!(world.wire().how_it_ended(), End::Open);
+        if completes {
+            world.send(rest).await;
+            assert_eq!(world.requests().finished, 2);
+        }
+        world.wait(1).await;
+        assert!(world.has_ended(), "its client returns no PONG");
     }
 }

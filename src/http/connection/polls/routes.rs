@@ -77,7 +77,14 @@ impl hyper::service::Service<Request<Body>> for Routes {
                     Ok(body) => whole(&body.to_bytes()),
                     Err(_) => whole(b"no body"),
                 },
+                "/holds" => {
+                    let mut body = request.into_body();
+                    while let Some(Ok(_)) = body.frame().await {}
+                    release.notified().await;
+                    whole(format!("{body:?}").as_bytes())
+                }
                 "/large" => whole(&[b'x'; 50_000]),
+                "/huge" => whole(&vec![b'x'; 2_000_000]),
                 "/middling" => whole(&[b'x'; 6_000]),
                 "/halves" => Halves { left: 2, is_ready: true }.boxed_unsync(),
                 "/stuck" => Stuck { promised: 5 }.boxed_unsync(),

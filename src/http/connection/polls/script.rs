@@ -28,6 +28,8 @@ pub(super) struct Wire {
     pub(super) header: usize,
     /// Reads that find nothing, although something is there: the runtime does not know yet.
     pub(super) late_reads: usize,
+    /// Peeks that find a new frame of HTTP/2, where nothing was before.
+    pub(super) teases: usize,
     /// Flushes wait, as those of TLS for ciphertext that the kernel has not taken.
     flush_waits: bool,
     /// The end of the sending side waits, as that of TLS for a close_notify.
@@ -60,6 +62,9 @@ pub(super) struct Wire {
     writer: Option<Waker>,
 }
 
+/// RFC 9113 §6.3: a frame that requests nothing, on a stream that was never opened.
+const PRIORITY: &[u8] = b"\x00\x00\x05\x02\x00\x00\x00\x00\x09\x00\x00\x00\x00\x10";
+
 /// How the connection ended, as the peer sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum End {
@@ -83,6 +88,7 @@ pub(super) fn script() -> (Script, Arc<Mutex<Wire>>) {
         writes_fail: false,
         header: 0,
         late_reads: 0,
+        teases: 0,
         flush_waits: false,
         shutdown_waits: false,
         piece: usize::MAX,
@@ -309,7 +315,11 @@ impl Transport for Script {
     }
 
     fn peek(&self) -> Peek {
-        let wire = self.wire();
+        let mut wire = self.wire();
+        if wire.teases > 0 && !wire.is_readable() {
+            wire.teases -= 1;
+            wire.arrive(PRIORITY);
+        }
         match (wire.broken, wire.unread.is_empty(), wire.ended) {
             (true, ..) => Peek::Broken,
             (false, false, _) => Peek::Data,

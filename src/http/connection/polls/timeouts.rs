@@ -87,6 +87,37 @@ async fn a_body_that_was_dropped_does_not_close_the_receive_window() {
     assert_eq!((world.requests().finished, world.requests().timed_out), (1, 2));
 }
 
+// So it was while another handler held its body: a body that it had read to its end counted as
+// unread, and so did the padding of an upload, for which h2 opens the window again (P15).
+#[tokio::test]
+async fn a_body_that_is_held_does_not_switch_off_the_timeout_of_others() {
+    const HOLDS: &[u8] = b"\x00\x00\x0d\x01\x04\x00\x00\x00\x01\x83\x86\x04\x06/holds\x01\x01a\
+        \x00\x00\x01\x00\x01\x00\x00\x00\x01x";
+    const WAITS: &[u8] = b"\x00\x00\x0d\x01\x04\x00\x00\x00\x01\x83\x86\x04\x06/waits\x01\x01a";
+    const DROPPED: &[u8] = b"\x00\x00\x06\x01\x04\x00\x00\x00\x03\x83\x86\x84\x01\x01a";
+    const READ: [&[u8]; 2] = [
+        b"\x00\x00\x0d\x01\x04\x00\x00\x00\x03\x83\x86\x04\x06/reads\x01\x01a",
+        b"\x00\x00\x0d\x01\x04\x00\x00\x00\x05\x83\x86\x04\x06/reads\x01\x01a",
+    ];
+    let data = [&b"\x00\x40\x00\x00\x00\x00\x00\x00\x03"[..], &[0; 0x4000]].concat();
+    // 1,000 bytes of data, and 255 of padding.
+    let padded = [&b"\x00\x04\xe8\x00\x08\x00\x00\x00\x03\xff"[..], &[0; 1_255]].concat();
+    for (held, head, data, timed_out) in
+        [(HOLDS, DROPPED, data.repeat(33), 1), (WAITS, READ[0], padded.repeat(2_100), 2)]
+    {
+        let limits = Limits::default().body_timeout(Duration::from_secs(1));
+        let mut world = World::with_limits(limits);
+        world.start().await;
+        world.send(&[PREFACE, held, head].concat()).await;
+        for part in data.chunks(0x4000) {
+            world.send(part).await;
+        }
+        world.send(READ[1]).await;
+        world.wait(4).await;
+        assert_eq!((world.requests().timed_out, world.requests().gone), (timed_out, 0));
+    }
+}
+
 // A client had all of a response after a wait. When the next one, more than a timeout later, could
 // not be sent at once, the connection was reset in the same moment: the time since the first wait
 // counted (P15).
@@ -263,7 +294,7 @@ async fn a_stream_that_stands_still_is_reset_on_a_blocked_connection() {
     world.wire().stop_receiving(5_000);
     world.send(&[PREFACE, ONE_BYTE, STILL, MOVING].concat()).await;
     world.pass(Duration::from_millis(100)).await;
-    for _ in 0..3 {
+    for _ in 0..4 {
         world.wire().make_room(10_000);
         world.wait(1).await;
     }
@@ -272,4 +303,31 @@ async fn a_stream_that_stands_still_is_reset_on_a_blocked_connection() {
     let written = http2(&world.wire().written);
     assert!(written.contains("R1/8") && !written.contains("R3"), "{written}");
     assert!(written.contains("D3."), "{written}");
+}
+
+// A client accepted frames of megabytes, and read all the time. A response became one frame, and a
+// stream whose turn came after it was reset, since its client seemed not to read it (P6, P13).
+#[tokio::test]
+async fn a_stream_whose_turn_comes_after_a_large_frame_is_not_reset() {
+    // RFC 9113 §6.5.2: both windows and SETTINGS_MAX_FRAME_SIZE have room for the whole response.
+    const LARGE_FRAMES: &[u8] = b"\x00\x00\x0c\x04\x00\x00\x00\x00\x00\
+        \x00\x04\x00\xff\xff\xff\x00\x05\x00\xff\xff\xff\
+        \x00\x00\x04\x08\x00\x00\x00\x00\x00\x00\xff\xff\xff";
+    const HUGE: [&[u8]; 2] = [
+        b"\x00\x00\x0c\x01\x05\x00\x00\x00\x01\x82\x86\x04\x05/huge\x01\x01a",
+        b"\x00\x00\x0c\x01\x05\x00\x00\x00\x03\x82\x86\x04\x05/huge\x01\x01a",
+    ];
+    let limits = Limits::default().send_timeout(Duration::from_secs(2));
+    let mut world = World::with_limits(limits);
+    world.start().await;
+    world.wire().stop_receiving(1_000);
+    world.send(&[PREFACE, LARGE_FRAMES, HUGE[0]].concat()).await;
+    world.send(HUGE[1]).await;
+    for _ in 0..25 {
+        world.wire().make_room(200_000);
+        world.wait(1).await;
+    }
+    let written = http2(&world.wire().written);
+    assert!(written.contains("D3.") && written.contains("D1."), "{written}");
+    assert_eq!((world.requests().finished, world.requests().gone), (2, 0));
 }

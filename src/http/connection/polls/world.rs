@@ -320,6 +320,20 @@ impl World {
         }
     }
 
+    /// Time passes in small steps. At each the client has just sent a frame that requests nothing.
+    pub(super) async fn tease(&mut self, span: Duration) {
+        const STEPS: u32 = 50;
+        for _ in 0..STEPS {
+            self.clock.advance(span / STEPS);
+            self.wire().teases = 1;
+            self.slot.wake_if_due(self.server.clock.now());
+            yield_now().await;
+            if self.is_woken() {
+                self.poll();
+            }
+        }
+    }
+
     /// Time passes, and the worker sweeps at its end.
     pub(super) async fn pass(&mut self, span: Duration) {
         self.clock.advance(span);
