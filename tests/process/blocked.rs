@@ -3,6 +3,7 @@
 //! role, because the test is how its sockets end at the exit.
 
 #![cfg(target_os = "linux")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot set up its world should fail")]
 
 use crate::support::{MAX_WAIT, block, pause};
 use axum::{Router, body::Body, routing::get};
