@@ -358,8 +358,8 @@ mod tests {
         }
     }
 
-    // The trailers of an earlier stream, or the reserved bit, made a GOAWAY name another last stream
-    // than the highest. Its client repeated requests that had been served (RFC 9113 §6.8).
+    // The trailers of an earlier stream, or the reserved bit, made a GOAWAY name another last
+    // stream than the highest. Its client repeated requests that had been served (RFC 9113 §6.8).
     #[test]
     fn the_last_stream_is_the_highest() {
         let mut scanner = FrameScanner::new();
