@@ -100,7 +100,7 @@ fn a_changed_clock_shows_on_every_response_within_a_second() {
             ("OPTIONS /nothing HTTP/1.0\r\nconnection: keep-alive\r\n\r\n", 1),
         ] {
             let mut garbage = Client::connect(app.main);
-            garbage.send(&format!("{before}GET / HTTP/1.1\r\nno colon\r\n\r\n"));
+            garbage.send(format!("{before}GET / HTTP/1.1\r\nno colon\r\n\r\n"));
             for _ in 0..responses {
                 assert_eq!(garbage.answer().header("date"), Some(text), "{before}");
             }

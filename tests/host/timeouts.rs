@@ -61,8 +61,9 @@ fn start(workers: Workers) -> App {
 }
 
 /// Responds at once. A task reads the body.
+#[expect(clippy::disallowed_methods, reason = "what an app does")]
 async fn accepted(body: Body) -> StatusCode {
-    tokio::spawn(axum::body::to_bytes(body, usize::MAX));
+    drop(tokio::spawn(axum::body::to_bytes(body, usize::MAX)));
     StatusCode::ACCEPTED
 }
 
