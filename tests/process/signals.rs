@@ -174,7 +174,7 @@ fn signals_that_the_parent_blocked_are_received() {
 fn a_sigint_followed_by_a_sigterm_is_one_stop_request() {
     let mut service = Service::start(&["--lame-duck=700ms"]);
     let asked = now();
-    service.signal(Signal::STOP);
+    service.suspend();
     service.signal(Signal::INT);
     service.signal(Signal::TERM);
     service.signal(Signal::CONT);

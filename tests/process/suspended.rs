@@ -15,7 +15,7 @@ fn bytes_that_arrived_while_the_process_was_suspended_are_read_before_timers_exp
         client
     };
     let served = |mut clients: Vec<Client>| {
-        service.signal(Signal::STOP);
+        service.suspend();
         block(Duration::from_millis(1_500));
         for client in &mut clients {
             client.send("st\r\n\r\n");

@@ -3,7 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot set up its world should fail")]
 
-use super::{MAX_WAIT, block, now, until, wire};
+use super::{MAX_WAIT, block, now, until, until_holds, wire};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use std::{
@@ -116,6 +116,19 @@ impl Service {
 
     pub(crate) fn signal(&self, signal: Signal) {
         kill_process(self.pid(), signal).unwrap();
+    }
+
+    /// Suspends the process, and waits until no thread of it runs.
+    pub(crate) fn suspend(&self) {
+        self.signal(Signal::STOP);
+        let tasks = format!("/proc/{}/task", self.pid().as_raw_nonzero());
+        let is_stopped = |task: std::fs::DirEntry| {
+            let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+            stat.rsplit(") ").next().is_some_and(|after_name| after_name.starts_with('T'))
+        };
+        until_holds("no thread runs", || {
+            std::fs::read_dir(&tasks).unwrap().all(|task| is_stopped(task.unwrap()))
+        });
     }
 
     /// Sends SIGTERM, and waits for the lame duck phase.
