@@ -11,7 +11,7 @@ use crate::{
     tls::{CertificateContent, CertificateFiles, check, from_files},
 };
 use rustls::ServerConfig;
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 impl HostConfig {
     /// Returns the configuration of the main server's TLS, if it speaks TLS.
@@ -44,7 +44,9 @@ impl HostConfig {
         let (Some(certificate), Some(key)) = (&settings.tls_cert, &settings.tls_key) else {
             return self.tls.take().map(usable).transpose();
         };
-        let files = CertificateFiles { certificate: certificate.clone(), key: key.clone() };
+        // The app may change its directory before a reload.
+        let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        let files = CertificateFiles { certificate: absolute(certificate), key: absolute(key) };
         let knobs = settings.knobs(&["tls-cert", "tls-key"]);
         let message = format!("cannot speak TLS{knobs}");
         let content = if self.reads_aside {

@@ -4,7 +4,10 @@
 //! never a request and never the exit. A reader that is gone costs nothing.
 
 use super::readable::Readable;
-use crate::os::{preflight, with_limit};
+use crate::{
+    SettingsError,
+    os::{preflight, with_limit},
+};
 use std::{
     error::Error,
     fmt,
@@ -124,7 +127,9 @@ fn log_filter(flag: Option<&str>) -> Result<EnvFilter, String> {
             Some(_) | None => return Ok(EnvFilter::new("info")),
         },
     };
-    let refused = |reason: String| format!("{source}={filter}: {reason}");
+    let refused = |reason: String| {
+        SettingsError { setting: source.to_owned(), value: filter.clone(), reason }.to_string()
+    };
     if filter.contains(char::REPLACEMENT_CHARACTER) {
         return Err(refused("not valid UTF-8".to_owned()));
     }

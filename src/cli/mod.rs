@@ -10,11 +10,12 @@
 //!
 //! let database = Arg::new("database").long("database");
 //! let command = Command::new("shop").args(cli::flags()).arg(database);
-//! let matches = command.get_matches_from(["shop", "--drain=20s", "--database=db:5432"]);
+//! let args = ["shop", "--drain=20s", "--database=db:5432"];
+//! let matches = command.clone().get_matches_from(args);
 //!
 //! let mut defaults = Settings::default();
 //! defaults.app_version = "1.2.3".to_owned();
-//! let settings = cli::settings(defaults, &matches)?;
+//! let settings = cli::settings(defaults, &command, &matches)?;
 //! assert_eq!(settings.plan.drain.as_secs(), 20);
 //! # Ok::<(), lameduck::SettingsError>(())
 //! ```
@@ -23,7 +24,7 @@ pub mod logging;
 mod readable;
 
 use crate::{SETTINGS, Settings, SettingsError};
-use clap::{Arg, ArgAction, ArgMatches};
+use clap::{Arg, ArgAction, ArgMatches, Command};
 
 /// A flag for each setting, with its variable and its default in the help. The id of an argument is
 /// the flag's name without the dashes; leave out those that your service shall not have.
@@ -40,18 +41,23 @@ pub fn flags() -> impl Iterator<Item = Arg> {
     })
 }
 
-/// Reads the settings: flags over the environment of this process over `defaults`. A flag that the
-/// command line does not define counts as not given.
+/// Reads the settings from what `command` has matched: flags over the environment of this process
+/// over `defaults`. A flag that `command` does not define counts as not given, and messages do not
+/// name it.
 ///
 /// # Errors
 /// [`SettingsError`] names the flag or the variable, and its value.
-pub fn settings(defaults: Settings, matches: &ArgMatches) -> Result<Settings, SettingsError> {
+pub fn settings(
+    defaults: Settings,
+    command: &Command,
+    matches: &ArgMatches,
+) -> Result<Settings, SettingsError> {
     let given = |flag: &str| matches.try_get_many::<String>(flag).ok().flatten();
     let mut settings = defaults.resolve(
         |setting| given(setting.flag).into_iter().flatten().cloned().collect(),
         crate::settings::variable,
     )?;
-    settings.set_defined_flags(|flag| matches.try_get_many::<String>(flag).is_ok());
+    settings.set_defined_flags(|flag| command.get_arguments().any(|arg| arg.get_id() == flag));
     Ok(settings)
 }
 
@@ -61,13 +67,15 @@ mod tests {
     use std::time::Duration;
 
     /// A service defined only some of the flags. Its errors named the others, too, and an operator
-    /// who used one of these got another error.
+    /// who used one of these got another error. In a release build clap does not know from its
+    /// matches which flags there are.
     #[test]
     fn messages_name_only_the_flags_that_the_program_has() {
         let drain = flags().filter(|arg| arg.get_id() == "drain");
-        let matches = clap::Command::new("shop").args(drain).get_matches_from(["shop"]);
+        let command = Command::new("shop").args(drain);
+        let matches = command.clone().get_matches_from(["shop"]);
         let defaults = Settings::default().grace_period(Duration::from_secs(3));
-        let settings = settings(defaults, &matches).expect("settings");
+        let settings = settings(defaults, &command, &matches).expect("settings");
         let said = settings.check().expect_err("a plan that does not fit").to_string();
         assert!(said.contains("(--drain, SHUTDOWN_LAME_DUCK, SHUTDOWN_DRAIN"), "{said}");
         assert!(!said.contains("--lame-duck"), "{said}");

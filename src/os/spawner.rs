@@ -6,7 +6,8 @@
 //!    lameduck-internal      one runtime, the internal server   (P16: responds while workers block)
 //!    lameduck-worker-0..n   one single-threaded runtime a core (no work stealing or shared lock)
 //!    lameduck-watchd        no runtime at all                  (P7)
-//!    the user's runtime     hooks, tasks and checks of the user, if it is not the host's
+//!    lameduck-hook          a start or stop hook, in the context of the user's runtime  (P11)
+//!    the user's runtime     tasks and checks of the user, if it is not the host's
 //!
 //!  CurrentRuntime
 //!    lameduck-internal      as above
@@ -22,12 +23,9 @@ use crate::{
     runtime::{BoxFuture, Clock, JoinHandle, Spawner, TaskKind},
 };
 use std::{
-    future::Future,
     io,
     num::NonZeroUsize,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
+    sync::{Arc, Mutex, PoisonError},
     thread,
 };
 use tokio::{
@@ -142,21 +140,32 @@ fn spawn_task(runtime: &Handle, future: BoxFuture) -> JoinHandle {
     })
 }
 
+/// A hook may block its thread, so it has its own, unless the runtime has one thread only or the
+/// system refuses another.
 fn spawn_hook(runtime: &Handle, hook: BoxFuture) -> JoinHandle {
-    let is_multi_threaded = runtime.runtime_flavor() == RuntimeFlavor::MultiThread;
-    spawn_task(runtime, if is_multi_threaded { Box::pin(MayBlock(hook)) } else { hook })
-}
-
-/// A future that may block the thread that polls it. The other tasks of the thread move to another
-/// thread before each poll. Only for runtimes of several threads.
-struct MayBlock(BoxFuture);
-
-impl Future for MayBlock {
-    type Output = ();
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        tokio::task::block_in_place(|| self.0.as_mut().poll(cx))
+    if runtime.runtime_flavor() != RuntimeFlavor::MultiThread {
+        return spawn_task(runtime, hook);
     }
+    let hook = Arc::new(Mutex::new(Some(hook)));
+    let take = |hook: &Mutex<Option<BoxFuture>>| {
+        hook.lock().unwrap_or_else(PoisonError::into_inner).take()
+    };
+    let (of_thread, handle) = (hook.clone(), runtime.clone());
+    let (ended, end) = oneshot::channel::<()>();
+    let spawned = thread::Builder::new().name("lameduck-hook".to_owned()).spawn(move || {
+        let _ended = ended;
+        if let Some(hook) = take(&of_thread) {
+            handle.block_on(hook);
+        }
+    });
+    if spawned.is_err()
+        && let Some(hook) = take(&hook)
+    {
+        return spawn_task(runtime, hook);
+    }
+    Box::pin(async move {
+        let _ = end.await;
+    })
 }
 
 fn spawn_thread(name: String, future: BoxFuture) -> io::Result<JoinHandle> {

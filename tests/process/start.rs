@@ -280,6 +280,7 @@ fn help_version_and_plan_are_printed_and_an_unknown_flag_is_bad_usage() {
         &["--log-level=inof", "info", "debug"],
     );
     assert_one_line(&refused(&[], &[("RUST_LOG", "inof")]), 2, &["RUST_LOG=inof", "info"]);
+    assert_one_line(&refused(&[], &[("RUST_LOG", "info\n")]), 2, &["RUST_LOG=info", "debug"]);
 }
 
 #[test]

@@ -58,6 +58,14 @@ fn block_every_thread(mut builder: lameduck::Builder) -> lameduck::Builder {
     builder
 }
 
+/// Returns a stop hook that says that it runs.
+fn last_hook() -> Hook {
+    Hook::on_stop("last", || async {
+        write_stderr_line("the last hook runs");
+        Ok::<(), io::Error>(())
+    })
+}
+
 /// Sends SIGTERM to this process.
 fn terminate() {
     rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::TERM)
@@ -79,13 +87,9 @@ fn victim_of(role: &str) -> (Vec<Hook>, fn()) {
         "one_hook_blocks" => (vec![blocking("blocking")], || {}),
         "hooks_block_every_thread" => (vec![blocking("first"), blocking("second")], || {}),
         "blocking_hooks_and_another" => {
-            let last = Hook::on_stop("last", || async {
-                write_stderr_line("the last hook runs");
-                Ok::<(), io::Error>(())
-            });
             let budget = Duration::from_millis(100);
             let blocking = |name| blocking(name).stop_timeout(budget);
-            (vec![last, blocking("first"), blocking("second"), blocking("third")], || {})
+            (vec![last_hook(), blocking("first"), blocking("second"), blocking("third")], || {})
         }
         "the_end_blocks" => (Vec::new(), || crate::support::block(FOR_EVER)),
         "blocking_task" => (
@@ -148,7 +152,8 @@ fn victim() {
                 builder = builder.hook(hook);
             }
             if role == "tasks_block_every_thread" {
-                return Ok(block_every_thread(builder).serve(axum::Router::new()));
+                let builder = block_every_thread(builder).hook(last_hook());
+                return Ok(builder.serve(axum::Router::new()));
             }
             if role == "a_signal_while_it_is_built" {
                 terminate();
@@ -235,13 +240,14 @@ fn tasks_that_block_every_thread_of_their_runtime_do_not_delay_the_shutdown() {
     // P7, P13: tasks, hooks and checks of users shared two threads with the driver's timers. Two
     // consumers blocked them, as synchronous clients do, and no deadline of the shutdown expired
     // any more. The watchdog ended the process without a report. Users' code must not delay the
-    // deadlines.
+    // deadlines. Later no stop hook ran after them (P11).
     let ended = run("tasks_block_every_thread");
     assert_eq!(
         ended.code,
         Some(3),
         "P13: what blocks its thread cannot be dropped, and is counted: {ended:?}"
     );
+    assert!(ended.stderr.contains("the last hook runs"), "{ended:?}");
     assert_bounded(&ended);
 }
 

@@ -56,9 +56,10 @@ pub(crate) enum ArgsError {
 impl Args {
     /// Reads the command line and the environment of this process.
     pub(crate) fn from_process() -> Result<Self, ArgsError> {
-        let matches = command().try_get_matches().map_err(ArgsError::Usage)?;
+        let command = command();
+        let matches = command.clone().try_get_matches().map_err(ArgsError::Usage)?;
         let mut settings =
-            cli::settings(Settings::default(), &matches).map_err(ArgsError::Setting)?;
+            cli::settings(Settings::default(), &command, &matches).map_err(ArgsError::Setting)?;
         if settings.app_version.is_empty() {
             env!("CARGO_PKG_VERSION").clone_into(&mut settings.app_version);
         }

@@ -28,8 +28,9 @@ fn the_timeouts_of_the_unit_fit_the_plan() {
     let (own, words): (Vec<_>, Vec<_>) = words.partition(|word| word.starts_with("--log-format"));
     let plan = run_to_end(command().args(own).args(&words[1..]).arg("--print-plan"));
     assert_eq!(plan.code, Some(0), "{plan:?}");
-    let matches = clap::Command::new("lameduck").args(cli::flags()).get_matches_from(words);
-    let settings = cli::settings(Settings::default(), &matches).unwrap();
+    let flags = clap::Command::new("lameduck").args(cli::flags());
+    let matches = flags.clone().get_matches_from(words);
+    let settings = cli::settings(Settings::default(), &flags, &matches).unwrap();
     settings.check().unwrap();
     let stop = span(&service, "TimeoutStopSec");
     assert_eq!(
