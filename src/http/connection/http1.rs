@@ -7,6 +7,7 @@
 //! [`announcement`](crate::http::server::announcement)), and idleness is detected here.
 
 use super::{
+    late_body::LateBody,
     lingering::{Lingering, close_after_response, close_at_once, head_timeout_response},
     stall_timer::{ProgressSample, StallTimer},
     transition::Transition,
@@ -88,6 +89,7 @@ pub(super) struct Http1<T: Transport, S: HttpService> {
     unflushed: Arc<UnflushedResponses>,
     state: Http1State,
     stall_timer: StallTimer,
+    late_body: LateBody,
 }
 
 /// What the connection is doing.
@@ -152,6 +154,7 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
             unflushed,
             state: Http1State::Busy,
             stall_timer: StallTimer::default(),
+            late_body: LateBody::default(),
         }
     }
 
@@ -241,7 +244,10 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
         let server = &worker.server();
         let connection = &self.connection;
         if !connection.io.is_write_blocked() {
-            if !connection.is_in_flight() && connection.bodies.is_body_awaited() {
+            if !connection.is_in_flight()
+                && let Some(wait) = connection.bodies.body_wait()
+                && self.late_body.awaits_client(wait, connection.io.read())
+            {
                 return self.on_body_awaited(worker, slot, now);
             }
             self.stall_timer.reset();
@@ -263,8 +269,7 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
             worker.wake_at(slot, until.min(now + CLIENT_CHECK_INTERVAL));
             return Transition::Wait;
         }
-        // The response has begun and makes no progress. It is cut, and must not look complete
-        // (P5d).
+        // The response has begun and makes no progress. Its cut must not look complete (P5d).
         server.note_client_timeout(ClientTimeout::Send, slot.peer(), None);
         let abort_cause = server.stall_cause(since, ClientTimeout::Send, now);
         if self.cut(abort_cause) { Transition::Reset } else { Transition::Close }

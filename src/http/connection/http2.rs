@@ -204,9 +204,11 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
     ) -> Transition<T, S> {
         let partial_until = self.partial.until(&self.connection, now);
         let draining = worker.server().phase() >= Phase::Draining;
-        let busy = self.is_any_cut();
-        if busy {
+        if self.is_busy(now) {
             slot.set_busy();
+            if self.connection.is_in_flight() && slot.take_makes_room() {
+                worker.server().capacity.request_eviction();
+            }
             self.idle_since = None;
             self.final_reads_until = None;
             self.delivery = Delivery::default();
@@ -453,10 +455,22 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
     /// Whether an end of the connection now would cut a response. An error response in place of the
     /// handler's belongs to no request in flight, and may not be written yet.
     fn is_any_cut(&self) -> bool {
+        self.has_response() || !self.connection.io.is_flushed()
+    }
+
+    /// Whether a response has not ended, or was not written.
+    fn has_response(&self) -> bool {
         self.connection.is_in_flight()
             || self.connection.responses.has_unflushed()
             || self.connection.responses.has_buffered()
-            || !self.connection.io.is_flushed()
+    }
+
+    /// Whether something is left to do. A client that has had its time after the GOAWAY does not hold
+    /// the connection by frames of HTTP/2 itself, such as PINGs whose responses it does not read.
+    fn is_busy(&self, now: Moment) -> bool {
+        let had_time = |at| now >= at + PONG_WAIT + HEAD_GRACE;
+        let is_overdue = matches!(self.goaway, Goaway::Sent { at } if had_time(at));
+        self.has_response() || !is_overdue && !self.connection.io.is_flushed()
     }
 
     fn take_io(&self) -> Option<T> {

@@ -32,6 +32,8 @@ pub(super) struct IdleInfo {
     // The rest is here, where it takes no more memory.
     /// Whether the client has acknowledged the last response; it may have, if not.
     pub(super) delivered: bool,
+    /// Whether more was written than leaves at once, whatever the client does.
+    pub(super) has_sent_much: bool,
     pub(super) state: IdleState,
 }
 

@@ -404,7 +404,7 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
             cx.waker().wake_by_ref();
             return Transition::Wait;
         }
-        if io.peek() == Peek::Ended && self.request_bytes() == 0 {
+        if matches!(io.peek(), Peek::Ended | Peek::Broken) && self.request_bytes() == 0 {
             // Its client has closed it, which the reactor has not reported yet.
             io.end_cleanly();
             return Transition::Close;

@@ -119,13 +119,13 @@ impl<T: Transport, S: HttpService> Future for Connection<T, S> {
                 State::Http1(http1) => http1.poll(cx, worker, slot),
                 State::Http2(http2) => http2.poll(cx, worker, slot),
                 State::Lingering(lingering) => lingering.poll(cx, worker, slot).into(),
-                State::Suspended => {
-                    if was_chosen {
+                State::Suspended | State::Closed => {
+                    // An upgraded connection stays, too, and was not asked to close.
+                    if was_chosen && (matches!(this.state, State::Suspended) || slot.is_evicted()) {
                         this.stay();
                     }
                     return Poll::Ready(());
                 }
-                State::Closed => return Poll::Ready(()),
             };
             let state = match transition {
                 Transition::Wait => {
@@ -168,6 +168,7 @@ impl<T: Transport, S: HttpService> Future for Connection<T, S> {
                     let since = if received_any == ReceivedAny::No { slot.accepted } else { since };
                     let (announcement, responded) = (slot.announcement, slot.has_responded());
                     let state = IdleState::Waiting;
+                    let sent_at_once = worker.server().caps().sent_at_once;
                     match this.idle_handoff.push(
                         io,
                         IdleInfo {
@@ -178,6 +179,7 @@ impl<T: Transport, S: HttpService> Future for Connection<T, S> {
                             announcement,
                             responded,
                             delivered: false,
+                            has_sent_much: sent_at_once.is_exceeded_by(slot.sent() as usize),
                             state,
                         },
                     ) {

@@ -338,8 +338,8 @@ impl HandlerState {
         }
     }
 
-    /// Drops the extensions of a response, except those that the host and hyper read. A panic of
-    /// their destructors would otherwise unwind through hyper, which drops them without a catch.
+    /// Drops the extensions of a response, except those that the host reads and the reason phrase.
+    /// A panic of their destructors would otherwise unwind through hyper, which drops them without a catch.
     #[cold]
     fn drop_extensions<B>(&self, response: &mut Response<B>) {
         let mut dropped = mem::take(response.extensions_mut());

@@ -9,6 +9,8 @@ pub(crate) struct RequestBodies {
     pub(super) bodies_held: AtomicU32,
     /// Request bodies of which handlers wait for more bytes.
     pub(super) bodies_awaited: AtomicU32,
+    /// The number of such waits that have begun.
+    pub(super) waits_begun: AtomicU32,
     /// HTTP/2: the bytes of data that had arrived when the receive windows were last known to be
     /// open.
     pub(super) window_open_at: AtomicU64,
@@ -46,8 +48,9 @@ impl RequestBodies {
         self.bodies_abandoned.load(Relaxed)
     }
 
-    pub(crate) fn is_body_awaited(&self) -> bool {
-        self.bodies_awaited.load(Relaxed) > 0
+    /// Returns the number of the last wait for more bytes, if there is one now.
+    pub(crate) fn body_wait(&self) -> Option<u32> {
+        (self.bodies_awaited.load(Relaxed) > 0).then(|| self.waits_begun.load(Relaxed))
     }
 
     pub(crate) fn is_body_unread(&self) -> bool {

@@ -366,7 +366,10 @@ impl BodyState {
         }
         let ended = match self.class {
             StreamShutdown::Finish => false,
-            StreamShutdown::EndAtDraining => server.tokens.draining.is_cancelled(),
+            // A body may call `stream_end` when it is polled.
+            StreamShutdown::EndAtDraining => {
+                server.tokens.draining.is_cancelled() && !request.is_stream()
+            }
             StreamShutdown::EndAtCancel => request.root().is_cancelled(),
             StreamShutdown::EndSpread => {
                 let is_due = server.tokens.draining.is_cancelled()

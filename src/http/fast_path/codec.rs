@@ -4,8 +4,6 @@
 //! complete at once. They need no protocol state, and so no hyper connection. All other input,
 //! invalid input included, is left to hyper to read or refuse; this module only recognises it. A
 //! response that is written here equals hyper's byte for byte; all others are left to hyper, too.
-//! One thing differs: field names that a hyper client has read with their case have it in hyper's
-//! head, and are lower case here.
 
 use crate::http::{exchange::authority, server::caps::Caps};
 use bytes::{Buf, Bytes, BytesMut};

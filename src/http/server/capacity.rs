@@ -43,8 +43,9 @@ impl Capacity {
     /// `excess`: the connections above the limit. Further requests are void, since connections have
     /// closed by themselves.
     pub(crate) fn take_request(&self, excess: usize) -> bool {
-        let take = |owed: usize| owed.min(excess).checked_sub(1);
-        self.owed.fetch_update(Relaxed, Relaxed, take).is_ok()
+        let left = |owed: usize| Some(owed.min(excess).saturating_sub(1));
+        let owed = self.owed.fetch_update(Relaxed, Relaxed, left).unwrap_or_default();
+        owed.min(excess) > 0
     }
 }
 
@@ -113,10 +114,11 @@ mod tests {
     #[test]
     fn no_more_are_evicted_than_are_above_the_limit() {
         let capacity = Capacity::default();
-        for _ in 0..5 {
-            capacity.request_eviction();
-        }
+        let request_some = || (0..5).for_each(|_| capacity.request_eviction());
+        request_some();
         assert!(!capacity.take_request(0), "connections have closed by themselves");
+        assert!(!capacity.take_request(2), "what was requested before is void");
+        request_some();
         assert!(capacity.take_request(2) && capacity.take_request(2));
         assert!(!capacity.take_request(2));
     }

@@ -192,6 +192,12 @@ impl ConnectionSlot {
         self.makes_room.load(Relaxed)
     }
 
+    /// Records that the connection stays for a request that has arrived since. Returns whether it
+    /// was being closed to make room.
+    pub(crate) fn take_makes_room(&self) -> bool {
+        self.makes_room() && self.makes_room.swap(false, Relaxed)
+    }
+
     /// Switches to vectored writes, because the responses on this connection have proved to be
     /// large.
     pub(crate) fn use_vectored_writes(&self) {

@@ -316,13 +316,14 @@ impl<L: Listener, S: HttpService> Worker<L, S> {
 
     async fn on_accepted(&mut self, accepted: AcceptedSocket<L::Io>) {
         let needs_room = self.server().is_full() && accepted.result.is_ok();
-        let has_room = !needs_room || self.evictable.evict_one(&mut self.idle_set) == Evicted::Yes;
+        let has_evicted =
+            needs_room && self.evictable.evict_one(&mut self.idle_set) == Evicted::Yes;
         if self.accept_batch(accepted).await == Accepted::OutOfResources {
             self.free_descriptor();
             self.pause_accepting(Accepting::Paused);
         }
-        // After the accept, which is what makes the connections too many.
-        if !has_room {
+        // Also if other workers have reached the limit since it was queried.
+        if !has_evicted && self.server().connections_in_excess() > 0 {
             self.server().capacity.request_eviction();
         }
         // A burst of new connections must neither starve existing ones nor pile up unpolled.

@@ -112,6 +112,8 @@ impl<L: IdlePoller, S: HttpService> IdleSet<L, S> {
                 info.since = now;
                 info.responded |= fast_path.connection().responses.has_responded();
                 info.delivered = false;
+                let sent = fast_path.connection().io.sent() as usize;
+                info.has_sent_much |= caps.sent_at_once.is_exceeded_by(sent);
                 self.undelivered.remove(&key);
                 self.wake_if_buffered(key);
             }

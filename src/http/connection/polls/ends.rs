@@ -147,14 +147,20 @@ async fn the_end_after_a_last_response_waits_for_a_place() {
 // began. The close was counted as one of the shutdown's that no response had announced (P13).
 #[tokio::test]
 async fn a_close_of_the_client_is_none_of_the_shutdown() {
-    let mut world = World::new();
-    world.start().await;
-    world.send(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
-    world.wire().late_reads = 2;
-    world.wire().end();
-    world.enter(Stage::Draining).await;
-    assert!(world.has_ended());
-    assert_eq!(world.connections().unannounced, 0);
+    for resets in [false, true] {
+        let mut world = World::new();
+        world.start().await;
+        world.send(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+        world.wire().late_reads = 2;
+        if resets {
+            world.wire().reset()
+        } else {
+            world.wire().end()
+        }
+        world.enter(Stage::Draining).await;
+        assert!(world.has_ended());
+        assert_eq!(world.connections().unannounced, 0);
+    }
 }
 
 // A client of HTTP/2 shut its side before a response was complete, or as its last part waited to be

@@ -29,6 +29,24 @@ async fn a_request_keeps_a_connection_that_was_chosen_to_make_room() {
     }
 }
 
+// A request crossed the GOAWAY of a connection that made room. The connection stayed as long as its
+// stream, and no other made room in its place (P15).
+#[tokio::test]
+async fn a_stream_that_crosses_the_goaway_of_an_eviction_has_another_make_room() {
+    const WAITS_ON_3: &[u8] =
+        b"\x00\x00\x0d\x01\x05\x00\x00\x00\x03\x82\x86\x04\x06/waits\x01\x01a";
+    let mut world = World::new();
+    world.start().await;
+    world.send(&[PREFACE, HTTP2_FIRST].concat()).await;
+    world.evict();
+    world.settle().await;
+    assert!(!world.is_another_to_make_room());
+    world.send(WAITS_ON_3).await;
+    assert_eq!(world.requests().started, 2);
+    assert!(world.is_another_to_make_room());
+    assert!(!world.has_ended());
+}
+
 // A connection that was to make room waited for a client that did not receive its last response,
 // for 30 s. With eight of those nothing was accepted, whatever other idle connections there were
 // (P15).

@@ -105,6 +105,7 @@ impl Idle {
                 announcement: Announcement::OPENED_BEFORE,
                 responded: true,
                 delivered,
+                has_sent_much: !delivered,
                 state: IdleState::Waiting,
             };
             set.handoff().push(io, info).unwrap();
@@ -294,6 +295,23 @@ async fn the_cut_reads_what_has_arrived_before_it_closes() {
     idle.sweep_all();
     assert!(idle.set.is_empty());
     assert_eq!(lock(&wire).how_it_ended(), End::Fin);
+}
+
+/// A connection without a task had sent much that its client had not received. It was closed at
+/// once after a short last response, and the kernel kept the rest for minutes (P15).
+#[tokio::test]
+async fn a_short_last_response_does_not_hide_what_was_sent_before() {
+    const LAST: &[u8] = b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
+    for (delivered, lingering) in [(false, 1), (true, 0)] {
+        let (io, wire) = script();
+        lock(&wire).acknowledged = (!delivered).then_some(0);
+        lock(&wire).send(LAST);
+        let mut idle = Idle::serving([io], delivered);
+        idle.are_readable.store(true, Relaxed);
+        idle.set.serve_ready_now().await;
+        assert_eq!(http1(&lock(&wire).written), "200c");
+        assert_eq!(idle.set.drain_resumed().count(), lingering);
+    }
 }
 
 /// The kernel had no place for the close_notify of an idle connection, since its client received
