@@ -5,7 +5,8 @@
 default:
     @just --list
 
-# First everything, then the library without its features, which a workspace build unifies.
+# First everything, then the library with only the features that its tests need: a workspace build
+# unifies all. `cargo clippy -p lameduck` builds it without any.
 # All tests: the core, real sockets, real processes, the simulation.
 test:
     cargo test --workspace

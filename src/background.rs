@@ -11,8 +11,9 @@ use std::{fmt, future::Future, sync::Arc};
 /// A long-lived task of the host: a consumer of a queue, a scheduler.
 ///
 /// It starts with Serving. Its [`TaskContext`] notifies it when the stop was requested, and the
-/// drain waits for it. If it returns an error or panics before its context is cancelled, the exit
-/// code is 1; while Serving, the host then stops. Returning `Ok` early changes nothing.
+/// drain waits for it. If it returns an error before its context is cancelled, the exit code is 1.
+/// A panic makes it 1 in any phase. While Serving, the host then stops. Returning `Ok` early
+/// changes nothing.
 ///
 /// ```
 /// use lameduck::{BackgroundTask, TaskContext};

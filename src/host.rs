@@ -55,7 +55,8 @@ impl Host<()> {
     /// A builder of a host with these settings, such as [`Settings::from_env`] or
     /// [`Settings::default`].
     ///
-    /// Settings that no host can run with are refused at the start, with exit code 2.
+    /// Settings that no host can run with are refused at the start, with exit code 2. One that this
+    /// machine cannot fulfil (a port in use, more connections than descriptors) is exit code 1.
     pub fn builder(settings: Settings) -> Builder {
         Builder { config: HostConfig { settings, ..HostConfig::default() } }
     }
@@ -88,7 +89,8 @@ impl Builder {
     /// name](Settings::internal_hosts) is checked before the handler is called.
     ///
     /// The handler runs on the thread that serves the probes. Code that blocks it delays every
-    /// probe: use `await`, or another thread.
+    /// probe: use `await`, or another thread. It has no deadline (P9), and its connection no
+    /// maximum age: the handler limits its own time.
     pub fn internal_route<F, Fut, B>(mut self, path: impl Into<String>, handler: F) -> Self
     where
         F: Fn(http::Request<Body>) -> Fut + Send + Sync + 'static,
@@ -123,8 +125,10 @@ impl Builder {
     /// Calls `observe` once for each request to the main server, when it has ended: for an access
     /// log, a span, or counts by route. `examples/telemetry` does both of the first.
     ///
-    /// It is called on the thread that served the request, after the response was sent, and must
-    /// not block: pass what it needs to a channel or to a log that does not wait. A panic in it is
+    /// It is called on the thread that served the request, when its outcome is settled: after a
+    /// finished response was passed to the kernel, before the host's 503 to a request that timed
+    /// out or was aborted. It must not block: pass what it needs to a channel or to a log that does
+    /// not wait. A panic in it is
     /// logged. Requests that hyper refused before they had a complete head are not seen. A second
     /// call replaces the first.
     pub fn on_outcome(

@@ -37,8 +37,8 @@ impl<S: HttpService> Host<S> {
     /// | handlers run on | one single-threaded runtime per worker | your runtime, work stealing included |
     /// | accept loops | one per worker | one |
     /// | hooks, tasks and checks run on | a control runtime of two threads | your runtime |
-    /// | internal server (P16) | a thread of its own | a thread of its own |
-    /// | driver and signals | a thread of their own | a task of your runtime |
+    /// | internal server (P16) | its own thread | its own thread |
+    /// | driver and signals | their own thread | a task of your runtime |
     /// | bound of the stop (P7) | enforced by a watchdog, exit code 5 | kept as long as your runtime runs; no watchdog, because the process is yours to end |
     /// | the end | exits | returns the [`Report`] |
     ///
@@ -287,8 +287,8 @@ impl<'a> RunOptions<'a> {
     }
 
     /// Calls `finish` last, before the exit and after every failure, such as to flush a log. The
-    /// watchdog bounds it: at the end of the plan's worst case, or five seconds after a start that
-    /// failed before anything ran. The `error: …` line is printed before. Default: nothing.
+    /// watchdog bounds it: half a second after the plan's worst case, or five seconds after a start
+    /// that failed before anything ran. The `error: …` line is printed before. Default: nothing.
     #[must_use]
     pub fn finish(mut self, finish: impl FnOnce(&Report) + 'a) -> Self {
         self.finish = Some(Box::new(finish));

@@ -19,10 +19,11 @@ use tokio_util::sync::CancellationToken;
 
 /// A check that must pass for the service to be ready.
 ///
-/// It runs once an interval, from before the start hooks on, and again at the moment when Serving
-/// begins, so that what a start hook has opened counts at once. A run that is then in progress is
-/// dropped, as is one that takes too long. Checks continue through the lame duck delay, because
-/// `/serving` depends on them (P2b). They end when the drain begins.
+/// It runs from before the start hooks on, with a pause of [`interval`](Self::interval) between two
+/// runs, and again at the moment when Serving begins, so that what a start hook has opened counts
+/// at once. A run that is then in progress is dropped, as is one that takes too long. Checks
+/// continue through the lame duck delay, because `/serving` depends on them (P2b). They end when
+/// the drain begins.
 ///
 /// ```
 /// use lameduck::ReadinessCheck;

@@ -442,7 +442,7 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
     pub(super) fn awaits_handler(&self) -> bool {
         self.state == Http1State::Busy
             && !self.connection.io.is_write_blocked()
-            && !self.connection.bodies.is_body_awaited()
+            && self.connection.bodies.body_wait().is_none()
     }
 
     /// Whether the running response is a long stream.
