@@ -216,6 +216,26 @@ fn an_upgrade_announces_no_close() {
     assert_eq!(app.end().connections.upgraded, 1);
 }
 
+// In the drain hyper added `close` to a 101 on a connection whose request had arrived in part before
+// (P5b).
+#[test]
+fn an_upgrade_in_the_drain_announces_no_close() {
+    let app = start(paths());
+    let mut client = Client::connect(app.main);
+    client.send("GET /101 HTTP/1.1\r\nhost: test\r\n");
+    // The half head has arrived.
+    assert_eq!(Client::connect(app.main).get("/405").status, 405);
+    app.stop();
+    app.wait_for_phase("draining");
+    client.send("connection: upgrade\r\nupgrade: echo\r\n\r\n");
+    let head = client.head().unwrap();
+    let options = head.headers.iter().filter(|(name, _)| name == "connection");
+    let options: Vec<_> = options.map(|(_, value)| value.as_str()).collect();
+    assert_eq!(options, ["upgrade"]);
+    drop(client);
+    assert_eq!(app.report().connections.upgraded, 1);
+}
+
 // A trailer section that ended with a bare LF swallowed the next request: hyper looks for CRLF, but
 // its field parser also accepts LF. A proxy that accepts LF saw two requests where one was served,
 // and matched responses to the wrong requests. A connection must close after trailers.

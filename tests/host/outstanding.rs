@@ -2,7 +2,11 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot set up its world should fail")]
 
-use crate::support::{App, Client, quick_plan, settings, until};
+use crate::support::{
+    App, Client,
+    frames::{Http2, SETTINGS},
+    quick_plan, settings, until,
+};
 use axum::{Extension, Router, routing::get};
 use lameduck::{BackgroundTask, Host, RequestContext, lifecycle::Plan};
 use serde_json::Value;
@@ -112,6 +116,25 @@ fn a_response_that_its_client_does_not_read_is_named() {
     drop(http1);
     until("its end", || named(&app.status()).is_empty().then_some(()));
     assert_eq!(app.end().requests.gone, 1);
+}
+
+// A stop that waited for the host's own 500 did not name its request, if an HTTP/2 client had not
+// opened the window (P13).
+#[test]
+fn a_500_that_waits_for_a_window_is_named() {
+    async fn panics() {
+        panic!("on purpose");
+    }
+    let router = Router::new().route("/panic", get(panics));
+    let app = App::start(Host::builder(settings()).serve(router));
+    let mut http2 = Http2::connect(app.main);
+    // SETTINGS_INITIAL_WINDOW_SIZE.
+    http2.send(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]);
+    let stream = http2.get("/panic");
+    http2.wait_for("a head", |frame| frame.stream == stream);
+    until("its name", || (named(&app.status()) == ["stream GET /panic"]).then_some(()));
+    drop(http2);
+    assert_eq!(app.end().requests.panicked, 1);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use crate::http::{
         worker_runtime::WorkerRuntime, worker_shared::WorkerShared,
     },
 };
-use crate::lifecycle::{Moment, Phase};
+use crate::lifecycle::Moment;
 use hyper::server::conn::{http1, http2};
 use std::{
     fmt,
@@ -34,7 +34,6 @@ pub(crate) struct WorkerContext<S> {
     pub(crate) connection_tasks: TaskTracker,
     runtime: WorkerRuntime,
     http1: http1::Builder,
-    http1_last: http1::Builder,
     next_id: AtomicU64,
     pub(crate) capacity: Arc<WorkerCapacity>,
     /// When the next sweep runs, once a stop was requested. Before that the epoch, so that no
@@ -66,8 +65,6 @@ impl<S: HttpService> WorkerContext<S> {
         if limits.headers_max != HYPER_HEADERS_MAX {
             http1.max_headers(limits.headers_max);
         }
-        let mut http1_last = http1.clone();
-        http1_last.keep_alive(false);
         let metrics = Arc::new(WorkerMetrics::new(&runtime, heartbeat));
         // Each worker gets its own id range, so that no two connections draw the same GOAWAY delay.
         let next_id = AtomicU64::new(server.metrics.register(metrics.clone()) << 40);
@@ -78,7 +75,6 @@ impl<S: HttpService> WorkerContext<S> {
             connection_tasks,
             runtime,
             http1,
-            http1_last,
             next_id,
             capacity,
             sweep_at: AtomicU64::new(Moment::EPOCH.as_nanos()),
@@ -90,10 +86,10 @@ impl<S: HttpService> WorkerContext<S> {
         &self.shared.server
     }
 
-    /// Returns hyper's builder for HTTP/1. In the drain its connections end after one response,
-    /// whatever the client requests.
-    pub(crate) fn http1(&self) -> &http1::Builder {
-        if self.server().phase() >= Phase::Draining { &self.http1_last } else { &self.http1 }
+    /// Returns hyper's builder for HTTP/1. Its connections stay open also in the drain, until a
+    /// response announces the close: hyper would add that to a 101, too.
+    pub(crate) const fn http1(&self) -> &http1::Builder {
+        &self.http1
     }
 
     /// Returns hyper's builder for one HTTP/2 connection. `called` passes the request of each call

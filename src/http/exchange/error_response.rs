@@ -36,7 +36,7 @@ impl ErrorResponse {
     /// Builds the response, and settles the outcome of its request unless that is *finished*.
     pub(super) fn respond<B>(
         self,
-        in_flight: InFlight,
+        mut in_flight: InFlight,
         version: Version,
     ) -> Response<ResponseBody<B>> {
         let (mut head, ()) = Response::new(()).into_parts();
@@ -53,6 +53,11 @@ impl ErrorResponse {
             // This response counts as the handler's: the request is *finished* once it was sent
             // (P5c).
             Self::Failed | Self::Refused(_) => {
+                // Over HTTP/2 its line may wait for the client's window.
+                if version >= Version::HTTP_2 && line.is_some() {
+                    in_flight.record_head_sent(true);
+                    in_flight.set_slow();
+                }
                 return response.map(|()| ResponseBody::text(line, Some(in_flight)));
             }
             Self::DeadlinePassed(_) | Self::RequestBodyLate(_) => in_flight.time_out(),

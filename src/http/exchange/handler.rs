@@ -179,7 +179,7 @@ impl HandlerState {
     }
 
     /// Records whether the handler is being polled.
-    fn set_running(&self, is_running: bool) {
+    pub(super) fn set_running(&self, is_running: bool) {
         if let Some(in_flight) = &self.in_flight {
             in_flight.request().set_running(is_running);
         }
@@ -260,6 +260,7 @@ impl HandlerState {
             .as_ref()
             .is_some_and(|in_flight| in_flight.request().switches_too_soon(response.status()))
         {
+            self.drop_response(response);
             return self.error_response(ErrorResponse::Refused(SWITCHED_TOO_SOON));
         }
         let Some(mut in_flight) = self.take_in_flight() else {

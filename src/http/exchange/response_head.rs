@@ -22,7 +22,7 @@ pub(super) fn add_standard_headers<B>(
     // HTTP/2 has GOAWAY for that and forbids the header (RFC 9113 §8.2.2).
     let announces = in_flight.connection().on_response_head();
     let is_last = announces || in_flight.request().is_body_end_unclear();
-    if is_last && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+    if is_last && !in_flight.request().switches_protocol(response.status()) {
         announce_close(response, version);
     }
 }

@@ -172,6 +172,8 @@ impl<S: HttpService> ConnectionService<S> {
         if let Err(panic) = called {
             handler.state.record_panic(&panic);
         }
+        // Over HTTP/2 other tasks run before its first poll.
+        handler.state.set_running(false);
         call
     }
 
