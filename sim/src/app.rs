@@ -34,7 +34,7 @@ mod upgrades;
 mod waits;
 
 use crate::{
-    client,
+    client, content,
     scenario::{Cooperation, is_announced},
     tasks,
     trace::Trace,
@@ -200,7 +200,7 @@ async fn respond(
         "/mismatch" => mismatch(&query),
         "/bytes" => {
             let bytes = parameter(&query, "n").and_then(|n| n.parse().ok()).unwrap_or(0);
-            drill::text(StatusCode::OK, vec![b'b'; bytes])
+            drill::text(StatusCode::OK, content::body(bytes))
         }
         "/empty" => empty::empty(&query, &guard).await,
         "/late" => late(request, &query, &guard).await,
@@ -358,9 +358,10 @@ async fn late(request: Request<Body>, query: &str, guard: &HandlerGuard) -> Dril
     guard.pause(Duration::from_millis(number(query, "ms").unwrap_or(0))).await;
     let body = request.into_body().collect().await;
     if body.is_ok_and(|body| Some(body.to_bytes().len() as u64) == number(query, "body")) {
-        let bytes = vec![b'l'; parameter(query, "n").and_then(|n| n.parse().ok()).unwrap_or(0)];
+        let bytes = parameter(query, "n").and_then(|n| n.parse().ok()).unwrap_or(0);
+        let bytes = content::body(bytes);
         if parameter(query, "chunked").is_some() {
-            return Paced::response([(Duration::ZERO, Bytes::from(bytes))], None);
+            return Paced::response([(Duration::ZERO, bytes)], None);
         }
         return drill::text(StatusCode::OK, bytes);
     }

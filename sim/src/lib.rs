@@ -38,6 +38,7 @@ mod case;
 pub mod checks;
 pub mod client;
 mod clock;
+mod content;
 pub mod draw;
 pub mod explore;
 pub mod fidelity;

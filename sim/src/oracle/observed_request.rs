@@ -34,6 +34,8 @@ pub struct ObservedRequest {
     pub head: Option<(Duration, u64, bool)>,
     /// When and how the request ended.
     pub end: Option<(Duration, RequestResult)>,
+    /// The hash of its body, if it was complete.
+    pub body_hash: Option<u64>,
     /// Which error body the response had, if it was complete.
     pub said: ErrorKind,
     /// Status of the response that the service made, if the run records it.
@@ -199,6 +201,7 @@ pub(super) fn requests(records: &[Record]) -> Vec<ObservedRequest> {
                 head: None,
                 end: None,
                 said: ErrorKind::Anything,
+                body_hash: None,
                 service_status: None,
                 step: 0,
                 body: None,
@@ -226,6 +229,8 @@ pub(super) fn requests(records: &[Record]) -> Vec<ObservedRequest> {
                     record.at,
                     RequestResult::Completed(status.unwrap_or(0), bytes.unwrap_or(0)),
                 ));
+                let hash = record.text("body_hash");
+                observed.body_hash = hash.and_then(|hash| u64::from_str_radix(hash, 16).ok());
                 if observed.call.is_some() {
                     observed.read_end_of_call(record.at);
                 } else if !observed.is_by_service() {

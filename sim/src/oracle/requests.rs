@@ -6,10 +6,12 @@ use super::{
 };
 use crate::{
     app::{SLOW_DONE, STUCK_HALVES},
+    content,
     scenario::{
         Client, Filter, OddRequest, RareRequest, RequestKind, StuckResponse, Traffic,
         has_failing_body,
     },
+    trace::Fnv64,
 };
 use lameduck::lifecycle::{ABORT_FLUSH, Phase};
 use std::time::Duration;
@@ -322,19 +324,25 @@ fn looks_complete_only_if_complete(
     observed: &ObservedRequest,
 ) -> Result<(), String> {
     let Some((at, RequestResult::Completed(200, bytes))) = &observed.end else { return Ok(()) };
-    let whole = match history.request_kind(observed) {
-        Some(RequestKind::Slow(_) | RequestKind::Within(..)) => SLOW_DONE.len() as u64,
-        Some(RequestKind::Stuck(..)) => STUCK_HALVES.concat().len() as u64,
-        Some(RequestKind::Echo(bytes) | RequestKind::Bytes(bytes)) => *bytes as u64,
-        Some(RequestKind::Unlimited(_)) => SLOW_DONE.len() as u64,
-        Some(RequestKind::Rare(RareRequest::Late { bytes, .. })) => *bytes as u64,
-        Some(RequestKind::Head) => 0,
+    let of_text = |text: &str| (text.len() as u64, Fnv64::of(text.as_bytes()));
+    let of_content = |bytes: usize| (bytes as u64, content::hash(bytes));
+    let (whole, hash) = match history.request_kind(observed) {
+        Some(RequestKind::Slow(_) | RequestKind::Within(..) | RequestKind::Unlimited(_)) => {
+            of_text(SLOW_DONE)
+        }
+        Some(RequestKind::Stuck(..)) => of_text(&STUCK_HALVES.concat()),
+        Some(RequestKind::Echo(bytes) | RequestKind::Bytes(bytes)) => of_content(*bytes),
+        Some(RequestKind::Rare(RareRequest::Late { bytes, .. })) => of_content(*bytes),
+        Some(RequestKind::Head) => of_text(""),
+        // The second part of its body always panics.
+        Some(RequestKind::Breaks) => {
+            return Err(format!("{} at {at:?} looked complete, and panicked", observed.target));
+        }
         Some(
             RequestKind::Fast
             | RequestKind::Stream(_)
             | RequestKind::Unread(_)
             | RequestKind::Panic
-            | RequestKind::Breaks
             | RequestKind::Events
             | RequestKind::Work(..)
             | RequestKind::User(_)
@@ -351,6 +359,9 @@ fn looks_complete_only_if_complete(
             "a response to {} at {at:?} looked complete with {bytes} of {whole} bytes",
             observed.target
         ));
+    }
+    if observed.body_hash.is_some_and(|observed| observed != hash) {
+        return Err(format!("the response to {} at {at:?} has other bytes", observed.target));
     }
     Ok(())
 }

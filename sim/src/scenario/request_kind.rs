@@ -1,7 +1,7 @@
 //! The requests that a client can send.
 
 use super::{OddRequest, RareRequest, Request, odd::looks_like_requests};
-use crate::client::RequestSpec;
+use crate::{client::RequestSpec, content};
 use serde::{Deserialize, Serialize};
 
 /// A request to a route of the [default app](crate::app).
@@ -121,7 +121,7 @@ impl RequestKind {
             Self::Stuck(ms, StuckResponse::Chunked) => {
                 RequestSpec::get(format!("/stuck?ms={ms}&chunked=1"))
             }
-            Self::Echo(bytes) => RequestSpec::post("/echo", vec![b'e'; *bytes]),
+            Self::Echo(bytes) => RequestSpec::post("/echo", content::body(*bytes)),
             Self::Stream(ms) => RequestSpec::get(format!("/stream?ms={ms}")),
             Self::Unread(bytes) => {
                 let has_length = bytes.is_multiple_of(2);
