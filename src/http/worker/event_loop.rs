@@ -315,7 +315,8 @@ impl<L: Listener, S: HttpService> Worker<L, S> {
     }
 
     async fn on_accepted(&mut self, accepted: AcceptedSocket<L::Io>) {
-        let needs_room = self.server().is_full() && accepted.result.is_ok();
+        let is_new = accepted.result.is_ok();
+        let needs_room = is_new && self.server().is_full();
         let has_evicted =
             needs_room && self.evictable.evict_one(&mut self.idle_set) == Evicted::Yes;
         if self.accept_batch(accepted).await == Accepted::OutOfResources {
@@ -323,7 +324,7 @@ impl<L: Listener, S: HttpService> Worker<L, S> {
             self.pause_accepting(Accepting::Paused);
         }
         // Also if other workers have reached the limit since it was queried.
-        if !has_evicted && self.server().connections_in_excess() > 0 {
+        if is_new && !has_evicted && self.server().connections_in_excess() > 0 {
             self.server().capacity.request_eviction();
         }
         // A burst of new connections must neither starve existing ones nor pile up unpolled.
