@@ -44,6 +44,9 @@ pin_project! {
     impl<F> PinnedDrop for HandlerFuture<F> {
         fn drop(this: Pin<&mut Self>) {
             if this.future.is_some() {
+                if let Some(in_flight) = &this.state.in_flight {
+                    in_flight.cancel_dropped();
+                }
                 this.drop_handler();
             }
         }
