@@ -366,7 +366,9 @@ struct Asks(RequestContext, Arc<Mutex<Vec<Option<CancelCause>>>>);
 
 impl Drop for Asks {
     fn drop(&mut self) {
-        self.1.lock().unwrap().push(self.0.cancel_cause());
+        if let Ok(mut causes) = self.1.lock() {
+            causes.push(self.0.cancel_cause());
+        }
     }
 }
 

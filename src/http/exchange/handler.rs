@@ -342,7 +342,7 @@ impl HandlerState {
     }
 
     /// Drops the extensions of a response, except those that the host reads and the reason phrase.
-    /// A panic of their destructors would otherwise unwind through hyper, which drops them without a catch.
+    /// hyper drops them without a catch, so a panic of their destructors would unwind through it.
     #[cold]
     fn drop_extensions<B>(&self, response: &mut Response<B>) {
         let mut dropped = mem::take(response.extensions_mut());
