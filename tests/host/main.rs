@@ -34,4 +34,6 @@ mod tls;
 mod tonic;
 #[cfg(feature = "axum")]
 mod tower;
+#[cfg(feature = "axum")]
+mod upgrades;
 mod workers;

@@ -361,16 +361,21 @@ fn a_silent_event_stream_is_not_cut() {
     }
 }
 
+/// Asks at its drop for the cause of the cancellation.
+struct Asks(RequestContext, Arc<Mutex<Vec<Option<CancelCause>>>>);
+
+impl Drop for Asks {
+    fn drop(&mut self) {
+        if let Ok(mut causes) = self.1.lock() {
+            causes.push(self.0.cancel_cause());
+        }
+    }
+}
+
 // At the deadline the handler was dropped, and its context cancelled after that. What the handler
 // held could not tell why it was dropped (P9). In the drain it was the same for a stalled body.
 #[test]
 fn a_handler_is_dropped_after_its_context_was_cancelled() {
-    struct Asks(RequestContext, Arc<Mutex<Vec<Option<CancelCause>>>>);
-    impl Drop for Asks {
-        fn drop(&mut self) {
-            self.1.lock().unwrap().push(self.0.cancel_cause());
-        }
-    }
     let causes = Arc::default();
     let seen = Arc::clone(&causes);
     let handler = async move |Extension(context): Extension<RequestContext>, body: Body| {
@@ -401,4 +406,51 @@ fn a_handler_is_dropped_after_its_context_was_cancelled() {
     assert_eq!(outcomes(&report), [0, 2, 1, 0]);
     let [deadline, shutdown] = [CancelCause::Deadline, CancelCause::Shutdown].map(Some);
     assert_eq!(*causes.lock().unwrap(), [deadline, deadline, shutdown]);
+}
+
+// When a client left, its handler and its body were dropped, and the context cancelled after that.
+// What they held could not tell why it was dropped (P9).
+#[test]
+fn what_is_dropped_for_a_client_that_left_knows_the_cause() {
+    let causes = Arc::default();
+    let (in_handler, in_body) = (Arc::clone(&causes), Arc::clone(&causes));
+    let handler = async move |Extension(context): Extension<RequestContext>| {
+        let _asks = Asks(context, in_handler);
+        std::future::pending::<()>().await;
+    };
+    let body = async move |Extension(context): Extension<RequestContext>| {
+        let first = Some(Bytes::from_static(b"first"));
+        let chunks =
+            futures_util::stream::unfold((first, Asks(context, in_body)), async |(first, asks)| {
+                match first {
+                    Some(chunk) => Some((Ok::<_, Infallible>(chunk), (None, asks))),
+                    None => std::future::pending().await,
+                }
+            });
+        Body::from_stream(chunks)
+    };
+    let router = Router::new().route("/", any(handler)).route("/body", get(body));
+    let plan = quick_plan().lame_duck(Duration::ZERO);
+    let app = App::start(Host::builder(settings().plan(plan)).serve(router));
+    let requests = [
+        "GET / HTTP/1.1\r\nhost: t\r\n\r\n",
+        "POST / HTTP/1.1\r\nhost: t\r\ncontent-length: 5\r\n\r\n",
+        "GET /body HTTP/1.1\r\nhost: t\r\n\r\n",
+    ];
+    for request in requests {
+        let mut client = Client::connect(app.main);
+        client.send(request);
+        until_holds("it is in flight", || in_flight(&app) == 1);
+        client.reset();
+        until_holds("it is gone", || in_flight(&app) == 0);
+    }
+    let mut http2 = Http2::connect(app.main);
+    for path in ["/", "/body"] {
+        let stream = http2.get(path);
+        until_holds("it is in flight", || in_flight(&app) == 1);
+        http2.send(RST_STREAM, 0, stream, &8_u32.to_be_bytes());
+        until_holds("it is gone", || in_flight(&app) == 0);
+    }
+    assert_eq!(outcomes(&app.end()), [0, 0, 0, 5]);
+    assert_eq!(*causes.lock().unwrap(), [Some(CancelCause::ClientGone); 5]);
 }

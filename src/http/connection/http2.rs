@@ -465,8 +465,8 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
             || self.connection.responses.has_buffered()
     }
 
-    /// Whether something is left to do. A client that has had its time after the GOAWAY does not hold
-    /// the connection by frames of HTTP/2 itself, such as PINGs whose responses it does not read.
+    /// Whether something is left to do. A client that has had its time after the GOAWAY does not
+    /// hold the connection by HTTP/2's own frames, such as PINGs whose responses it does not read.
     fn is_busy(&self, now: Moment) -> bool {
         let had_time = |at| now >= at + PONG_WAIT + HEAD_GRACE;
         let is_overdue = matches!(self.goaway, Goaway::Sent { at } if had_time(at));

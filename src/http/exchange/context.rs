@@ -112,6 +112,10 @@ impl RequestContext {
 
     /// The cancellation as a token, for libraries. Cancelling it cancels only this request's
     /// context.
+    ///
+    /// Keep a clone of the context as long as the token. Once the request has ended and its last
+    /// context is dropped, a token that is left is cancelled only with the root context. That is
+    /// after the long streams, not at the end of the drain of ordinary requests.
     #[must_use]
     pub fn cancellation_token(&self) -> CancellationToken {
         self.0.cancellation().clone()

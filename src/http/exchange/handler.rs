@@ -44,6 +44,9 @@ pin_project! {
     impl<F> PinnedDrop for HandlerFuture<F> {
         fn drop(this: Pin<&mut Self>) {
             if this.future.is_some() {
+                if let Some(in_flight) = &this.state.in_flight {
+                    in_flight.cancel_dropped();
+                }
                 this.drop_handler();
             }
         }
@@ -340,7 +343,7 @@ impl HandlerState {
     }
 
     /// Drops the extensions of a response, except those that the host reads and the reason phrase.
-    /// A panic of their destructors would otherwise unwind through hyper, which drops them without a catch.
+    /// hyper drops them without a catch, so a panic of their destructors would unwind through it.
     #[cold]
     fn drop_extensions<B>(&self, response: &mut Response<B>) {
         let mut dropped = mem::take(response.extensions_mut());

@@ -151,11 +151,38 @@ impl InFlight {
             by_shutdown: abort_cause == AbortCause::Shutdown,
         });
         self.observe(RequestOutcome::Aborted);
-        self.request.cancel(match abort_cause {
-            AbortCause::Shutdown => CancelCause::Shutdown,
-            AbortCause::Body => CancelCause::ResponseFailed,
-            AbortCause::Client => CancelCause::ClientGone,
+        self.request.cancel(cancel_cause(abort_cause));
+    }
+
+    /// Returns why the host cuts a request that is dropped unsettled; `None` if its client has
+    /// left.
+    fn cut_cause(&self) -> Option<AbortCause> {
+        match self.connection().responses.abort_cause() {
+            None if self.request.is_aborting() || self.request.is_cut_by_drain() => {
+                Some(AbortCause::Shutdown)
+            }
+            Some(AbortCause::Client) => None,
+            abort_cause => abort_cause,
+        }
+    }
+
+    /// Cancels the context of a request that is dropped unsettled, for what its handler and its
+    /// body do when they are dropped (P9).
+    #[cold]
+    pub(super) fn cancel_dropped(&self) {
+        self.request.cancel(if self.request.is_call_expired() {
+            CancelCause::Deadline
+        } else {
+            self.cut_cause().map_or(CancelCause::ClientGone, cancel_cause)
         });
+    }
+}
+
+const fn cancel_cause(abort_cause: AbortCause) -> CancelCause {
+    match abort_cause {
+        AbortCause::Shutdown => CancelCause::Shutdown,
+        AbortCause::Body => CancelCause::ResponseFailed,
+        AbortCause::Client => CancelCause::ClientGone,
     }
 }
 
@@ -173,14 +200,7 @@ impl Drop for InFlight {
             self.record_timed_out();
             return;
         }
-        let abort_cause = match self.connection().responses.abort_cause() {
-            None if self.request.is_aborting() || self.request.is_cut_by_drain() => {
-                Some(AbortCause::Shutdown)
-            }
-            Some(AbortCause::Client) => None,
-            abort_cause => abort_cause,
-        };
-        if let Some(abort_cause) = abort_cause {
+        if let Some(abort_cause) = self.cut_cause() {
             self.record_aborted(abort_cause);
         } else {
             self.connection().worker.metrics.count(|requests| &requests.gone);

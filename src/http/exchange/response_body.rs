@@ -36,6 +36,11 @@ pin_project! {
     impl<B> PinnedDrop for ResponseBody<B> {
         fn drop(this: Pin<&mut Self>) {
             if !matches!(this.source, Source::Text { line: None }) {
+                if let Some(in_flight) = &this.state.in_flight
+                    && !this.state.complete
+                {
+                    in_flight.cancel_dropped();
+                }
                 this.drop_body();
             }
         }

@@ -40,12 +40,19 @@ pub(crate) struct TrackedIo<T: Transport> {
     has_written: bool,
     /// The socket was readable while hyper did not read.
     is_readable: bool,
-    /// Once upgraded: ready when the connection must end.
-    ending: Option<Ending>,
+    /// Once upgraded: ready when the connection must end. One for each [`Direction`], since two
+    /// tasks may read and write.
+    endings: [Option<Ending>; 2],
 }
 
 /// Whether the wait is for a long stream, and the wait for its abort.
 type Ending = (bool, Pin<Box<WaitForCancellationFutureOwned>>);
+
+#[derive(Clone, Copy, Debug)]
+enum Direction {
+    Read,
+    Write,
+}
 
 /// The first bytes of a response that hyper makes itself. The version is that of the last request.
 const ERROR_PREFIXES: [&[u8]; 2] = [b"HTTP/1.1 4", b"HTTP/1.0 4"];
@@ -88,7 +95,7 @@ impl<T: Transport> TrackedIo<T> {
             io_return: None,
             has_written: false,
             is_readable: false,
-            ending: None,
+            endings: [None, None],
         }
     }
 
@@ -250,21 +257,29 @@ impl<T: Transport> TrackedIo<T> {
     /// Returns an error once an upgraded connection must end. hyper no longer controls it, so its
     /// I/O fails when the server aborts what is left after the drain.
     #[inline]
-    fn poll_ending(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
-        if self.connection.upgrade.is_upgraded() { self.poll_upgraded_ending(cx) } else { Ok(()) }
+    fn poll_ending(&mut self, direction: Direction, cx: &mut Context<'_>) -> io::Result<()> {
+        if !self.connection.upgrade.is_upgraded() {
+            return Ok(());
+        }
+        self.poll_upgraded_ending(direction, cx)
     }
 
     #[cold]
-    fn poll_upgraded_ending(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+    fn poll_upgraded_ending(
+        &mut self,
+        direction: Direction,
+        cx: &mut Context<'_>,
+    ) -> io::Result<()> {
         let tokens = &self.connection.server().tokens;
         // It may become a long stream later.
         let is_stream = self.connection.upgrade.is_stream();
         let abort = if is_stream { &tokens.abort } else { &tokens.abort_requests };
-        if self.ending.as_ref().is_none_or(|(of_stream, _)| *of_stream != is_stream) {
-            self.ending = Some((is_stream, Box::pin(abort.clone().cancelled_owned())));
+        let ending = &mut self.endings[direction as usize];
+        if ending.as_ref().is_none_or(|(of_stream, _)| *of_stream != is_stream) {
+            *ending = Some((is_stream, Box::pin(abort.clone().cancelled_owned())));
         }
         let is_over = |ending: &mut Ending| ending.1.as_mut().poll(cx).is_ready();
-        if self.ending.as_mut().is_some_and(is_over) {
+        if ending.as_mut().is_some_and(is_over) {
             return Err(io::Error::new(
                 io::ErrorKind::ConnectionAborted,
                 "the service is shutting down",
@@ -336,7 +351,7 @@ impl<T: Transport> AsyncRead for TrackedIo<T> {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        this.poll_ending(cx)?;
+        this.poll_ending(Direction::Read, cx)?;
         if this.reading == Reading::Ended {
             return Poll::Ready(Ok(()));
         }
@@ -374,7 +389,7 @@ impl<T: Transport> AsyncWrite for TrackedIo<T> {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        this.poll_ending(cx)?;
+        this.poll_ending(Direction::Write, cx)?;
         this.peek_if_requested(cx)?;
         ready!(this.poll_unwritten(cx))?;
         if this.is_made_by_hyper(bytes) {
@@ -396,7 +411,7 @@ impl<T: Transport> AsyncWrite for TrackedIo<T> {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        this.poll_ending(cx)?;
+        this.poll_ending(Direction::Write, cx)?;
         this.peek_if_requested(cx)?;
         ready!(this.poll_unwritten(cx))?;
         if let [bytes] = slices

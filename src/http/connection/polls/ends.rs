@@ -153,9 +153,9 @@ async fn a_close_of_the_client_is_none_of_the_shutdown() {
         world.send(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
         world.wire().late_reads = 2;
         if resets {
-            world.wire().reset()
+            world.wire().reset();
         } else {
-            world.wire().end()
+            world.wire().end();
         }
         world.enter(Stage::Draining).await;
         assert!(world.has_ended());
