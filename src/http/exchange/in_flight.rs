@@ -45,6 +45,7 @@ enum Outcome {
 impl InFlight {
     pub(super) fn begin(request: Arc<RequestState>, queue: Weak<UnflushedResponses>) -> Self {
         request.connection.worker.metrics.count(|requests| &requests.started);
+        request.set_in_flight(true);
         Self { request, outcome: Outcome::Open, is_stream_counted: false, queue }
     }
 
@@ -163,6 +164,7 @@ impl Drop for InFlight {
     fn drop(&mut self) {
         self.request.set_running(false);
         self.request.set_slow(false);
+        self.request.set_in_flight(false);
         if self.is_stream_counted {
             self.connection().on_stream_ended();
         }

@@ -115,9 +115,11 @@ impl RequestState {
         self.server().stream_end(self.stream_number.load(Relaxed))
     }
 
-    /// Counts that the shutdown ends this long stream.
+    /// Counts that the shutdown ends this long stream, unless it has ended before.
     pub(super) fn count_stream_end(&self) {
-        if self.flags.fetch_or(Flag::StreamEnded as u8, Relaxed) & Flag::StreamEnded as u8 == 0 {
+        if self.is_going_on()
+            && self.flags.fetch_or(Flag::StreamEnded as u8, Relaxed) & Flag::StreamEnded as u8 == 0
+        {
             self.server().metrics.streams_ended.add_one();
         }
     }
