@@ -19,6 +19,8 @@ mod http1;
 mod idle;
 mod idle_set;
 mod late_results;
+#[cfg(feature = "axum")]
+mod late_work;
 #[cfg(feature = "metrics")]
 mod metrics;
 mod os;
