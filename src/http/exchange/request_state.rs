@@ -160,6 +160,12 @@ impl RequestState {
         self.connection.server()
     }
 
+    /// Returns the server whose shutdown is that of the process: the main one.
+    pub(super) fn process(&self) -> &Arc<ServerState> {
+        let server = self.server();
+        server.config.process.as_ref().unwrap_or(server)
+    }
+
     pub(super) fn set_flag(&self, flag: Flag) {
         self.flags.fetch_or(flag as u8, Relaxed);
     }

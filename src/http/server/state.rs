@@ -75,6 +75,8 @@ pub(crate) struct ServerConfig {
     pub(crate) eviction_grace: EvictionGrace,
     pub(crate) seed: Seed,
     pub(crate) outcome_observer: Option<OutcomeObserver>,
+    /// The main server, in the internal one. Contexts have its phase, and it waits for their work.
+    pub(crate) process: Option<Arc<ServerState>>,
 }
 
 /// Whether requests that race with a close are counted.
