@@ -164,10 +164,10 @@ impl Drop for InFlight {
     fn drop(&mut self) {
         self.request.set_running(false);
         self.request.set_slow(false);
-        self.request.set_in_flight(false);
         if self.is_stream_counted {
             self.connection().on_stream_ended();
         }
+        self.request.set_in_flight(false);
         if self.outcome == Outcome::Settled {
             return;
         }
