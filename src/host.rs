@@ -91,6 +91,9 @@ impl Builder {
     /// The handler runs on the thread that serves the probes. Code that blocks it delays every
     /// probe: use `await`, or another thread. It has no deadline (P9), and its connection no
     /// maximum age: the handler limits its own time.
+    ///
+    /// Its [context](crate::RequestContext) has the phase and the cancellation of the process, and
+    /// the drain waits for work that it spawns. The drain does not wait for the request itself.
     pub fn internal_route<F, Fut, B>(mut self, path: impl Into<String>, handler: F) -> Self
     where
         F: Fn(http::Request<Body>) -> Fut + Send + Sync + 'static,

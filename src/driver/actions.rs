@@ -248,13 +248,18 @@ impl<S: HttpService, M: Reservation, G: SignalSource, R: Spawner> Driver<S, M, G
     /// Lets the workers end, and with them the runtimes that untracked tasks may still use. A
     /// blocked worker does not end.
     pub(super) fn release_workers(&mut self) {
+        // Untracked tasks may have spawned work after the drain. It is dropped now, and counted.
+        self.main.abort();
         let workers = std::mem::take(&mut self.workers);
         let main_closing = self.main_closing.take();
+        let main = self.main.clone();
         self.releasing = Some(Box::pin(async move {
             // Requests and tasks that were cut are counted only once the workers have dropped them.
             if let Some(main_closing) = main_closing {
                 main_closing.await;
             }
+            main.tracked_work.close();
+            main.tracked_work.wait().await;
             for Worker { commands, end, .. } in workers {
                 drop(commands);
                 end.await;

@@ -193,9 +193,11 @@ fn servers(
         eviction_grace: EvictionGrace::MAIN,
         seed,
         outcome_observer,
+        process: None,
     };
+    let main = Arc::new(ServerState::new(clock.clone(), main));
     let internal = ServerConfig {
-        app_version: main.app_version.clone(),
+        app_version: main.config.app_version.clone(),
         request_timeout: None,
         lame_duck: Duration::ZERO,
         streams: Duration::ZERO,
@@ -204,11 +206,9 @@ fn servers(
         eviction_grace: EvictionGrace::INTERNAL,
         seed,
         outcome_observer: None,
+        process: Some(main.clone()),
     };
-    (
-        Arc::new(ServerState::new(clock.clone(), main)),
-        Arc::new(ServerState::new(clock.clone(), internal)),
-    )
+    (main, Arc::new(ServerState::new(clock.clone(), internal)))
 }
 
 /// Returns the task of the internal server, with the worker watch and the observer.

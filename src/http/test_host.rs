@@ -226,6 +226,7 @@ fn serving_server(
         eviction_grace: EvictionGrace::MAIN,
         seed: Seed(0),
         outcome_observer: None,
+        process: None,
     };
     let server = ServerState::new(clock.clone(), config);
     server.publish(Phase::Serving, clock.now());

@@ -18,7 +18,11 @@ mod hooks;
 mod http1;
 mod idle;
 mod idle_set;
+#[cfg(feature = "axum")]
+mod internal_routes;
 mod late_results;
+#[cfg(feature = "axum")]
+mod late_work;
 #[cfg(feature = "metrics")]
 mod metrics;
 mod os;

@@ -418,3 +418,31 @@ fn without_a_budget_a_long_stream_ends_as_the_drain_begins() {
     assert!((ended.status, ended.reset) == (200, false) && ended.at - before < STREAMS / 2);
     assert_eq!(app.report().code(), 0);
 }
+
+/// A task that awaited the end of a long stream was still there when the stream was not. The report
+/// counted the stream as one that the shutdown had ended, although its client had left long before.
+#[test]
+fn a_stream_that_ended_before_the_stop_is_not_counted() {
+    let watched = |context: RequestContext| async move {
+        let ended = context.stream_end();
+        context.spawn(ended);
+        ticks()
+    };
+    let short = |context: RequestContext| async move {
+        let ended = context.stream_end();
+        context.spawn(ended);
+        "done"
+    };
+    let router = Router::new().route("/watched", get(watched)).route("/short", get(short));
+    let plan = plan().streams(Duration::from_millis(200));
+    let app = App::start(Host::builder(settings().plan(plan)).serve(router));
+    let mut leaves = Client::connect(app.main);
+    leaves.send_get("/watched");
+    leaves.head().unwrap();
+    drop(leaves);
+    assert_eq!(app.get("/short").body(), "done");
+    wait_for_in_flight(&app, 0);
+    let report = app.end();
+    assert_eq!((report.requests.gone, report.requests.finished), (1, 1), "{report}");
+    assert_eq!((report.code(), report.streams_ended), (0, 0), "{report}");
+}

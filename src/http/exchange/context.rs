@@ -40,7 +40,7 @@ impl RequestContext {
     /// The current phase of the process.
     #[must_use]
     pub fn phase(&self) -> Phase {
-        self.0.server().phase()
+        self.0.process().phase()
     }
 
     /// The client's address.
@@ -126,7 +126,7 @@ impl RequestContext {
     /// # Cancel safety
     /// Dropping the future loses nothing.
     pub async fn stopping(&self) {
-        self.0.server().tokens.stopping.cancelled().await;
+        self.0.process().tokens.stopping.cancelled().await;
     }
 
     /// Ready once the drain begins: the moment for event streams to end. A client of a stream that
@@ -135,7 +135,7 @@ impl RequestContext {
     /// # Cancel safety
     /// Dropping the future loses nothing.
     pub async fn draining(&self) {
-        self.0.server().tokens.draining.cancelled().await;
+        self.0.process().tokens.draining.cancelled().await;
     }
 
     /// Ready when this long stream should end: at its moment in the drain, which is drawn from the
@@ -175,7 +175,7 @@ impl RequestContext {
     {
         let origin = WorkOrigin::of_request(self.0.method_and_path());
         let request = self.0.clone();
-        self.0.server().spawn(origin, move || request.is_stream(), work);
+        self.0.process().spawn(origin, move || request.is_stream(), work);
     }
 
     /// Ready once the root context is cancelled, after the drain: return now. While long streams go

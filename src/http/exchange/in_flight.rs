@@ -45,6 +45,7 @@ enum Outcome {
 impl InFlight {
     pub(super) fn begin(request: Arc<RequestState>, queue: Weak<UnflushedResponses>) -> Self {
         request.connection.worker.metrics.count(|requests| &requests.started);
+        request.set_in_flight(true);
         Self { request, outcome: Outcome::Open, is_stream_counted: false, queue }
     }
 
@@ -193,6 +194,7 @@ impl Drop for InFlight {
         if self.is_stream_counted {
             self.connection().on_stream_ended();
         }
+        self.request.set_in_flight(false);
         if self.outcome == Outcome::Settled {
             return;
         }

@@ -115,9 +115,11 @@ impl RequestState {
         self.server().stream_end(self.stream_number.load(Relaxed))
     }
 
-    /// Counts that the shutdown ends this long stream.
+    /// Counts that the shutdown ends this long stream, unless it has ended before.
     pub(super) fn count_stream_end(&self) {
-        if self.flags.fetch_or(Flag::StreamEnded as u8, Relaxed) & Flag::StreamEnded as u8 == 0 {
+        if self.is_going_on()
+            && self.flags.fetch_or(Flag::StreamEnded as u8, Relaxed) & Flag::StreamEnded as u8 == 0
+        {
             self.server().metrics.streams_ended.add_one();
         }
     }
@@ -166,8 +168,14 @@ impl RequestState {
 
     /// Waits until this request is to return. It may become a long stream meanwhile.
     pub(super) async fn root_cancelled(&self) {
-        self.server().tokens.requests.cancelled().await;
-        self.root().cancelled().await;
+        self.process().tokens.requests.cancelled().await;
+        self.process_root().cancelled().await;
+    }
+
+    /// Returns the token of the process whose cancellation cancels the request's context.
+    fn process_root(&self) -> &CancellationToken {
+        let tokens = &self.process().tokens;
+        if self.is_stream() { &tokens.root } else { &tokens.requests }
     }
 
     /// Returns the token whose cancellation drops this request.
@@ -191,7 +199,11 @@ impl RequestState {
     pub(super) fn cancellation(&self) -> &CancellationToken {
         self.cancellation.get_or_init(|| {
             // A request may become a long stream until ordinary ones are cancelled.
-            let tokens = &self.server().tokens;
+            let tokens = &self.process().tokens;
+            if self.server().config.process.is_some() {
+                // The internal server lists no token for the main one.
+                return tokens.requests.child_token();
+            }
             let token = tokens.root.child_token();
             if !self.is_stream() {
                 let listed = &self.connection.worker.metrics.ordinary_tokens;
@@ -221,7 +233,7 @@ impl RequestState {
 
     pub(super) fn cancel_cause(&self) -> Option<CancelCause> {
         let own = CancelCause::ALL.get(usize::from(self.cancel_cause.load(Relaxed))).copied();
-        own.or_else(|| self.root().is_cancelled().then_some(CancelCause::Shutdown))
+        own.or_else(|| self.process_root().is_cancelled().then_some(CancelCause::Shutdown))
     }
 
     /// Cancels the request's context if its client has half-closed the connection.

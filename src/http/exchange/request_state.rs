@@ -17,7 +17,7 @@ use http::{Method, StatusCode, Uri, Version};
 use std::{
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering::Relaxed},
     },
     task::Waker,
 };
@@ -47,6 +47,7 @@ pub(crate) struct RequestState {
     pub(crate) progress: ResponseProgress,
     /// What is known about the request, as bits of [`Flag`].
     pub(super) flags: AtomicU8,
+    in_flight: AtomicBool,
     /// When a gRPC call must have ended. Set with [`Flag::Call`].
     pub(super) call_deadline: AtomicU64,
     /// The number of a long stream. Set before [`Flag::Stream`].
@@ -98,6 +99,7 @@ impl RequestState {
             body: AtomicU8::new(BodyRead::Absent as u8),
             progress: ResponseProgress::default(),
             flags: AtomicU8::new(0),
+            in_flight: AtomicBool::new(false),
             call_deadline: AtomicU64::new(u64::MAX),
             stream_number: AtomicU64::new(0),
             cancellation: OnceLock::new(),
@@ -156,6 +158,12 @@ impl RequestState {
 
     pub(crate) fn server(&self) -> &Arc<ServerState> {
         self.connection.server()
+    }
+
+    /// Returns the server whose shutdown is that of the process: the main one.
+    pub(super) fn process(&self) -> &Arc<ServerState> {
+        let server = self.server();
+        server.config.process.as_ref().unwrap_or(server)
     }
 
     pub(super) fn set_flag(&self, flag: Flag) {
@@ -311,6 +319,18 @@ impl RequestState {
     /// Takes back bytes that were added, and are to be passed on once more.
     pub(super) fn subtract_body_bytes(&self, bytes: usize) {
         self.body_bytes.store(self.body_bytes.load(Relaxed) - bytes as u64, Relaxed);
+    }
+
+    /// Records whether the request is in flight.
+    pub(super) fn set_in_flight(&self, is_in_flight: bool) {
+        self.in_flight.store(is_in_flight, Relaxed);
+    }
+
+    /// Whether the request is in flight, or its connection speaks the protocol that it asked for.
+    pub(super) fn is_going_on(&self) -> bool {
+        self.in_flight.load(Relaxed)
+            || self.status().is_some_and(|status| self.switches_protocol(status))
+                && self.connection.upgrade.is_open()
     }
 
     /// Records whether the request is in flight and was not served at once.

@@ -59,6 +59,11 @@ impl UpgradeState {
         self.upgraded.load(Acquire)
     }
 
+    /// Whether the connection speaks another protocol, and is still open.
+    pub(super) fn is_open(&self) -> bool {
+        self.is_upgraded() && self.lock_upgrade().is_some()
+    }
+
     pub(super) fn origin(&self) -> WorkOrigin {
         self.upgrade_origin.get().cloned().unwrap_or(WorkOrigin::Unknown)
     }

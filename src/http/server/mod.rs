@@ -18,6 +18,7 @@ mod log_limit;
 pub(super) mod outcome;
 pub(super) mod outstanding;
 pub(super) mod server_metrics;
+mod spawned_work;
 pub(super) mod state;
 pub(super) mod tracked;
 pub(super) mod worker_metrics;

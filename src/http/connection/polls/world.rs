@@ -67,6 +67,7 @@ pub(super) fn worker_with(
         eviction_grace,
         seed: Seed(1),
         outcome_observer,
+        process: None,
     };
     let server = Arc::new(ServerState::new(clock.clone(), config));
     server.publish(Phase::Serving, clock.now());

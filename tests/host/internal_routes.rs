@@ -1,0 +1,96 @@
+//! P10, P13: what the handler of an internal route sees of the process, and the work that it spawns.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot set up its world should fail")]
+
+use crate::support::{App, app::Workers, now, pause, quick_plan, settings};
+use axum::Router;
+use lameduck::{Body, Builder, Hook, Host, RequestContext, lifecycle::Phase};
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+fn builder() -> Builder {
+    Host::builder(settings().plan(quick_plan().lame_duck(Duration::from_millis(500))))
+}
+
+fn context(request: &http::Request<Body>) -> RequestContext {
+    request.body().context().clone()
+}
+
+/// An internal route for the operators asked its context for the phase. It was Serving in every
+/// phase, from the start to the stop hooks.
+#[test]
+fn the_context_of_an_internal_route_has_the_phase_of_the_process() {
+    let go = Arc::new(AtomicBool::new(false));
+    let waits = go.clone();
+    let start = move || async move {
+        while !waits.load(Relaxed) {
+            pause(5).await;
+        }
+        Ok::<(), io::Error>(())
+    };
+    let stop = || async {
+        pause(500).await;
+        Ok::<(), io::Error>(())
+    };
+    let host = builder()
+        .hook(Hook::on_start("waits", start))
+        .hook(Hook::on_stop("slow", stop))
+        .internal_route("/phase", |request| async move {
+            let context = context(&request);
+            http::Response::new(format!("{} {}", context.phase().name(), context.is_cancelled()))
+        })
+        .serve(Router::new());
+    let app = App::spawn(host, Workers::Task);
+    let phase = || app.probe("/phase").body().to_owned();
+    assert_eq!(phase(), "starting false");
+    go.store(true, Relaxed);
+    app.wait_for_phase("serving");
+    assert_eq!(phase(), "serving false");
+    app.stop();
+    app.wait_for_phase("lame_duck");
+    assert_eq!(phase(), "lame_duck false");
+    app.wait_for_phase("cleaning_up");
+    assert_eq!(phase(), "cleaning_up true");
+    assert_eq!(app.report().code(), 0);
+}
+
+/// An internal route began an export in the background. The drain did not wait for it, nobody told
+/// it of the stop, and its panic was exit code 0.
+#[test]
+fn the_drain_waits_for_the_work_of_an_internal_route() {
+    let done = Arc::new(AtomicU32::new(0));
+    let noted = done.clone();
+    let host = builder()
+        .internal_route("/work", move |request| {
+            let (context, noted) = (context(&request), noted.clone());
+            let watched = context.clone();
+            context.spawn(async move {
+                watched.stopping().await;
+                watched.draining().await;
+                pause(300).await;
+                noted.fetch_add(1, Relaxed);
+            });
+            async { http::Response::new("begun") }
+        })
+        .internal_route("/panics", |request| async move {
+            let work = async { assert!(now().elapsed() > Duration::MAX, "on purpose") };
+            context(&request).spawn(work);
+            http::Response::new("begun")
+        })
+        .serve(Router::new());
+    let app = App::start(host);
+    for path in ["/work", "/panics"] {
+        assert_eq!(app.probe(path).body(), "begun");
+    }
+    let report = app.end();
+    assert_eq!(done.load(Relaxed), 1);
+    let drain = report.phases.iter().find(|(phase, _)| *phase == Phase::Draining).unwrap().1;
+    assert!(drain >= Duration::from_millis(300), "{drain:?}");
+    assert_eq!((report.code(), report.work_dropped, report.work_panicked), (1, 0, 1), "{report}");
+}
