@@ -1,7 +1,5 @@
 //! P10, P13: what the handler of an internal route sees of the process, and its spawned work.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot set up its world should fail")]
-
 use crate::support::{App, app::Workers, now, pause, quick_plan, settings};
 use axum::Router;
 use lameduck::{Body, Builder, Hook, Host, RequestContext, lifecycle::Phase};
