@@ -1,6 +1,4 @@
-//! P10, P13: what the handler of an internal route sees of the process, and the work that it spawns.
-
-#![expect(clippy::unwrap_used, reason = "a test that cannot set up its world should fail")]
+//! P10, P13: what the handler of an internal route sees of the process, and its spawned work.
 
 use crate::support::{App, app::Workers, now, pause, quick_plan, settings};
 use axum::Router;
