@@ -208,8 +208,7 @@ impl<S: HttpService> Host<S> {
 /// ```
 /// A handler may await. A handler that blocks stalls its worker with all of its connections: use
 /// `spawn_blocking`. `block_in_place` panics in a handler; it works in hooks, background tasks and
-/// checks. A hook that blocks holds up no other. Two background tasks or checks that block at one
-/// time hold up the timers and the sockets of all hooks, tasks and checks.
+/// checks. Two tasks or checks that block at one time hold up the timers and sockets of all these.
 ///
 /// # One thread per worker
 /// Each worker is a single-threaded runtime with its own listeners. Requests are cheap because

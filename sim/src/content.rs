@@ -1,5 +1,5 @@
-//! The content of large bodies. It depends on the position, so that parts that are lost, repeated or
-//! out of order show.
+//! The content of large bodies. It depends on the position, so that parts that are lost, repeated
+//! or out of order show.
 
 use crate::trace::Fnv64;
 use bytes::Bytes;

@@ -216,8 +216,8 @@ fn an_upgrade_announces_no_close() {
     assert_eq!(app.end().connections.upgraded, 1);
 }
 
-// In the drain hyper added `close` to a 101 on a connection whose request had arrived in part before
-// (P5b).
+// In the drain hyper added `close` to a 101 on a connection whose request had arrived in part
+// before (P5b).
 #[test]
 fn an_upgrade_in_the_drain_announces_no_close() {
     let app = start(paths());
