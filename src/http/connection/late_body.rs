@@ -1,4 +1,4 @@
-//! Whom a task of the app waits for that reads the body of a request after its response has ended.
+//! Whether a task that reads a request body after the response has ended waits for the client.
 
 /// The last wait of the task, and the bytes that the connection had read when it was first seen.
 #[derive(Debug, Default)]

@@ -120,7 +120,7 @@ impl<T: Transport, S: HttpService> Future for Connection<T, S> {
                 State::Http2(http2) => http2.poll(cx, worker, slot),
                 State::Lingering(lingering) => lingering.poll(cx, worker, slot).into(),
                 State::Suspended | State::Closed => {
-                    // An upgraded connection stays, too, and was not asked to close.
+                    // An upgraded connection stays, too: it has taken no notice of the choice.
                     if was_chosen && (matches!(this.state, State::Suspended) || slot.is_evicted()) {
                         this.stay();
                     }

@@ -91,7 +91,7 @@ mod tests {
     use super::Capacity;
     use tokio_test::{assert_pending, assert_ready, task::spawn};
 
-    // Each worker evicted its own connections only. A worker that had none accepted nobody at the
+    // Each worker evicted its own connections only. A worker that had none accepted nothing at the
     // limit, however many idle connections the others had (P15).
     #[test]
     fn a_worker_without_evictable_connections_requests_one_of_another_worker() {
