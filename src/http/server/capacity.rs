@@ -2,7 +2,7 @@
 //! close it to make room.
 
 use std::sync::{
-    Arc, Mutex, PoisonError,
+    Arc, Mutex, MutexGuard, PoisonError,
     atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
 };
 use tokio::sync::Notify;
@@ -13,7 +13,7 @@ pub(crate) struct Capacity {
     workers: Mutex<Vec<Arc<WorkerCapacity>>>,
     /// Connections above the limit for which none was evicted yet: their workers had none to evict,
     /// or the evicted one stayed.
-    owed: AtomicUsize,
+    owed: Mutex<usize>,
 }
 
 impl Capacity {
@@ -32,7 +32,26 @@ impl Capacity {
 
     /// Lets a worker that has evictable connections evict one.
     pub(crate) fn request_eviction(&self) {
-        self.owed.fetch_add(1, Relaxed);
+        *self.owed() += 1;
+        self.notify_evictable();
+    }
+
+    /// Lets workers evict all connections in `excess` of the limit. Several workers had accepted
+    /// connections at one time, and none saw the limit. Some of the excess may be closing already,
+    /// so this may evict a few more.
+    pub(crate) fn request_evictions(&self, excess: usize) {
+        {
+            let mut owed = self.owed();
+            *owed = excess.max(*owed);
+        }
+        self.notify_evictable();
+    }
+
+    fn owed(&self) -> MutexGuard<'_, usize> {
+        self.owed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn notify_evictable(&self) {
         let workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
         for worker in workers.iter().filter(|worker| worker.has_evictable()) {
             worker.changed.notify_one();
@@ -40,12 +59,14 @@ impl Capacity {
     }
 
     /// Takes one requested eviction, which the caller is to perform. Returns whether there was one.
-    /// `excess`: the connections above the limit. Further requests are void, since connections have
-    /// closed by themselves.
-    pub(crate) fn take_request(&self, excess: usize) -> bool {
-        let left = |owed: usize| Some(owed.min(excess).saturating_sub(1));
-        let owed = self.owed.fetch_update(Relaxed, Relaxed, left).unwrap_or_default();
-        owed.min(excess) > 0
+    /// `excess` returns the connections above the limit. Further requests are void, since
+    /// connections have closed by themselves. It is called while no request can be made, so that it
+    /// counts the connections of all requests.
+    pub(crate) fn take_request(&self, excess: impl FnOnce() -> usize) -> bool {
+        let mut owed = self.owed();
+        let due = excess().min(*owed);
+        *owed = due.saturating_sub(1);
+        due > 0
     }
 }
 
@@ -107,8 +128,18 @@ mod tests {
         assert!(asked.is_woken());
         assert_ready!(asked.poll());
         assert_pending!(spared.poll());
-        assert!(capacity.take_request(1));
-        assert!(!capacity.take_request(1), "one was requested");
+        assert!(capacity.take_request(|| 1));
+        assert!(!capacity.take_request(|| 1), "one was requested");
+    }
+
+    // Workers that accepted several connections at one time exceeded the limit by more than one
+    // each, and each requested one eviction. The others stayed, and nothing more was accepted.
+    #[test]
+    fn all_connections_above_the_limit_are_evicted() {
+        let capacity = Capacity::default();
+        capacity.request_evictions(3);
+        capacity.request_evictions(5);
+        assert_eq!((0..9).filter(|_| capacity.take_request(|| 5)).count(), 5);
     }
 
     #[test]
@@ -116,10 +147,10 @@ mod tests {
         let capacity = Capacity::default();
         let request_some = || (0..5).for_each(|_| capacity.request_eviction());
         request_some();
-        assert!(!capacity.take_request(0), "connections have closed by themselves");
-        assert!(!capacity.take_request(2), "what was requested before is void");
+        assert!(!capacity.take_request(|| 0), "connections have closed by themselves");
+        assert!(!capacity.take_request(|| 2), "what was requested before is void");
         request_some();
-        assert!(capacity.take_request(2) && capacity.take_request(2));
-        assert!(!capacity.take_request(2));
+        assert!(capacity.take_request(|| 2) && capacity.take_request(|| 2));
+        assert!(!capacity.take_request(|| 2));
     }
 }

@@ -184,7 +184,8 @@ impl<L: Listener, S: HttpService> Worker<L, S> {
         let context = self.context.clone();
         let server = context.server();
         let capacity = &server.capacity;
-        while !self.evictable.is_empty() && capacity.take_request(server.connections_in_excess()) {
+        while !self.evictable.is_empty() && capacity.take_request(|| server.connections_in_excess())
+        {
             if self.evictable.evict_one(&mut self.idle_set) == Evicted::No {
                 capacity.request_eviction();
             }
@@ -323,9 +324,12 @@ impl<L: Listener, S: HttpService> Worker<L, S> {
             self.free_descriptor();
             self.pause_accepting(Accepting::Paused);
         }
-        // Also if other workers have reached the limit since it was queried.
-        if is_new && !has_evicted && self.server().connections_in_excess() > 0 {
+        let excess = self.server().connections_in_excess();
+        if needs_room && !has_evicted {
             self.server().capacity.request_eviction();
+        } else if is_new && !needs_room && excess > 0 {
+            // Other workers have reached the limit since it was queried.
+            self.server().capacity.request_evictions(excess);
         }
         // A burst of new connections must neither starve existing ones nor pile up unpolled.
         self.idle_set.serve_ready_now().await;

@@ -62,7 +62,7 @@ impl EvictionQueue {
         if now < self.next_search {
             return;
         }
-        let tasks = slots.iter().filter(|slot| !slot.is_closed());
+        let tasks = slots.iter().filter(|slot| can_be_chosen(slot));
         let tasks = tasks.filter_map(|slot| Some((slot.evictable()?, Place::Task(slot.clone()))));
         let idle = idle_set.idle().map(|(idle, key)| (idle, Place::IdleSet(key)));
         let found = evictable(
@@ -88,7 +88,7 @@ impl EvictionQueue {
         {
             evicted = match place {
                 Place::IdleSet(key) => idle_set.evict(key, idle),
-                Place::Task(slot) if slot.evictable() == Some(idle) => {
+                Place::Task(slot) if can_be_chosen(&slot) && slot.evictable() == Some(idle) => {
                     slot.evict();
                     Evicted::Yes
                 }
@@ -102,9 +102,14 @@ impl EvictionQueue {
     }
 }
 
+/// Whether the connection is open and was not chosen before. Until it is polled, it looks idle.
+fn can_be_chosen(slot: &ConnectionSlot) -> bool {
+    !slot.is_closed() && !slot.is_evicted()
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{EvictionQueue, Place, SEARCH_LEAST, SEARCH_MOST};
+    use super::{Evicted, EvictionQueue, Place, SEARCH_LEAST, SEARCH_MOST};
     use crate::{
         http::{
             connection::polls::idle_sweeps::empty_idle_set,
@@ -140,6 +145,22 @@ mod tests {
         assert!(!used.is_evicted());
         assert!(unused.is_evicted());
         assert!(queue.is_empty());
+    }
+
+    // A connection that was chosen and had not been polled yet was found again, and chosen for a
+    // second new one. Nothing made room for that, and after eight of those nothing was accepted.
+    #[tokio::test]
+    async fn a_connection_is_chosen_once() {
+        let local = Arc::new(Address::Unix(None));
+        let (peer, announcement) = (Address::Unix(None), Announcement::OPENED_BEFORE);
+        let slot = Arc::new(ConnectionSlot::new(Moment::EPOCH, peer, local, announcement));
+        let idle = Idle { awaited: Awaited::NextRequest, since: Moment::EPOCH };
+        slot.set_idle(idle);
+        let chosen = |slot: &Arc<ConnectionSlot>| {
+            let order = vec![(idle, Place::Task(slot.clone()))];
+            EvictionQueue { order, ..EvictionQueue::default() }.evict_one(&mut empty_idle_set())
+        };
+        assert_eq!((chosen(&slot), chosen(&slot)), (Evicted::Yes, Evicted::No));
     }
 
     // A search finds a part of the idle connections. The others would make room only after the time

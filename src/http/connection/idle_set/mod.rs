@@ -182,11 +182,13 @@ impl<L: IdlePoller, S: HttpService> IdleSet<L, S> {
             return Evicted::No;
         }
         let Some((info, slot, io, read)) = self.remove(key) else { return Evicted::Yes };
-        if read.is_empty() {
+        // With a part of a request it stays.
+        let evicted = if read.is_empty() { Evicted::Yes } else { Evicted::No };
+        if evicted == Evicted::Yes {
             slot.evict();
         }
         self.resume_sniffed(&info, slot, io, &read);
-        Evicted::Yes
+        evicted
     }
 
     /// Removes a connection from the set; `None` if that failed and the connection was lost.

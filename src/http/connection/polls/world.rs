@@ -198,7 +198,7 @@ impl World {
 
     /// Whether another connection is to make room in place of this one.
     pub(super) fn is_another_to_make_room(&self) -> bool {
-        self.server.capacity.take_request(1)
+        self.server.capacity.take_request(|| 1)
     }
 
     /// Whether the connection may make room for another.
