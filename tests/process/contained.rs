@@ -160,19 +160,25 @@ fn at_the_connection_limit_the_next_one_waits_and_is_served_when_one_leaves() {
     assert_eq!(service.exit_code(), 0);
 }
 
+/// Starts a service that has fewer descriptors than it may have connections.
+fn with_60_descriptors(workers: usize) -> Service {
+    let mut shell = Command::new("sh");
+    let script = "ulimit -n 60; exec \"$0\" --addr=127.0.0.1:0 --internal-addr=127.0.0.1:0 \
+                  --log-format=json --lame-duck=0s --workers=$1 --connections-max=60 --drain=5s";
+    shell
+        .args(["-c", script, env!("CARGO_BIN_EXE_lameduck"), &workers.to_string()])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let service = Service::watch(&mut shell);
+    service.wait_for_phase("serving");
+    service
+}
+
 #[test]
 fn when_descriptors_run_out_probes_get_responses_and_the_service_recovers() {
     // P16: the main listeners shared the descriptor reserve of the internal one, and used it up. No
     // probe got a response. Probes must get theirs, and the service must recover.
-    let mut shell = Command::new("sh");
-    let script = "ulimit -n 60; exec \"$0\" --addr=127.0.0.1:0 --internal-addr=127.0.0.1:0 \
-                  --log-format=json --lame-duck=0s --workers=2 --connections-max=60 --drain=5s";
-    shell
-        .args(["-c", script, env!("CARGO_BIN_EXE_lameduck")])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    let mut service = Service::watch(&mut shell);
-    service.wait_for_phase("serving");
+    let mut service = with_60_descriptors(2);
     let mut held: Vec<Client> = (0..70).map(|_| Client::connect(service.main)).collect();
     until_holds("an accept that fails", || {
         service.status()["connections"]["accept_errors"].as_u64() > Some(0)
@@ -200,15 +206,7 @@ fn when_descriptors_run_out_probes_get_responses_and_the_service_recovers() {
 // to 50 lines a second for each worker. At most one a second is logged (P15).
 #[test]
 fn accepts_that_fail_in_turn_are_logged_once_a_second() {
-    let mut shell = Command::new("sh");
-    let script = "ulimit -n 60; exec \"$0\" --addr=127.0.0.1:0 --internal-addr=127.0.0.1:0 \
-                  --log-format=json --lame-duck=0s --workers=1 --connections-max=60 --drain=5s";
-    shell
-        .args(["-c", script, env!("CARGO_BIN_EXE_lameduck")])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    let mut service = Service::watch(&mut shell);
-    service.wait_for_phase("serving");
+    let mut service = with_60_descriptors(1);
     let begin = now();
     let held: Vec<Client> = (0..70).map(|_| Client::connect(service.main)).collect();
     let connections = |name: &str| service.status()["connections"][name].as_u64().unwrap();
