@@ -109,7 +109,7 @@ impl Exit {
     }
 }
 
-/// Signals that end a process because of a fault of its own.
+/// Signals that end a process because of a fault in its code.
 const CRASHES: [Signal; 8] = [
     Signal::PIPE,
     Signal::SEGV,

@@ -58,8 +58,8 @@ fn the_context_of_an_internal_route_has_the_phase_of_the_process() {
     assert_eq!(app.report().code(), 0);
 }
 
-/// An internal route began an export in the background. The drain did not wait for it, nobody told
-/// it of the stop, and its panic was exit code 0.
+/// An internal route began an export in the background. The drain did not wait for it, its
+/// context was not notified of the stop, and its panic was exit code 0.
 #[test]
 fn the_drain_waits_for_the_work_of_an_internal_route() {
     let done = Arc::new(AtomicU32::new(0));

@@ -148,7 +148,8 @@ fn a_handler_that_fails_with_its_downstream_is_no_failure_of_the_service() {
     passed.unwrap();
 }
 
-// The host refuses such a response, and its client gets a 500. The host was blamed (P5), or nobody.
+// The host refuses such a response, and its client gets a 500. No
+// oracle found it, or one blamed the host (P5).
 #[test]
 fn a_response_that_the_host_refuses_is_a_failure_of_the_service() {
     let responses: [(_, fn() -> Response); 2] = [

@@ -57,7 +57,7 @@ enum Direction {
 /// The first bytes of a response that hyper makes itself. The version is that of the last request.
 const ERROR_PREFIXES: [&[u8]; 2] = [b"HTTP/1.1 4", b"HTTP/1.0 4"];
 
-/// In each head of ours and in none of hyper's.
+/// A field of each head that the host makes, and of none that hyper makes.
 const DATE_FIELD: &[u8] = b"\r\ndate: ";
 
 /// The interim response that hyper makes. It is no part of the response.

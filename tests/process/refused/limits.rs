@@ -124,8 +124,8 @@ fn with_too_few_descriptors_for_its_certificate_the_start_names_the_limit() {
 
 /// The default connection limit did not count the descriptors of the workers. With many of them,
 /// idle clients used up all descriptors before the limit was reached. So no connection was closed
-/// for a new one, and new clients got no response (P15). Later each worker closed only connections
-/// of its own: one that had none at the limit accepted nothing, however many idled on the others.
+/// for a new one, and new clients got no response (P15). Later each worker closed only its own
+/// connections: at the limit, one without any accepted nothing, however many idled on the others.
 #[test]
 fn with_many_workers_idle_connections_make_room_before_descriptors_are_used_up() {
     let flags = ["--workers=8", "--lame-duck=0s"];

@@ -306,7 +306,7 @@ async fn a_stream_that_stands_still_is_reset_on_a_blocked_connection() {
 }
 
 // A client accepted frames of megabytes, and read all the time. A response became one frame, and a
-// stream whose turn came after it was reset, since its client seemed not to read it (P6, P13).
+// stream whose turn came later was reset, as if its client did not read it (P6, P13).
 #[tokio::test]
 async fn a_stream_whose_turn_comes_after_a_large_frame_is_not_reset() {
     // RFC 9113 §6.5.2: both windows and SETTINGS_MAX_FRAME_SIZE have room for the whole response.
