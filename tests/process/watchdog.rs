@@ -156,7 +156,9 @@ fn victim() {
                 return Ok(builder.serve(axum::Router::new()));
             }
             if role == "a_signal_while_it_is_built" {
-                terminate();
+                // To this thread: it has arrived when the call returns. One to the process may wait
+                // until the test harness's main thread runs.
+                nix::sys::signal::raise(nix::sys::signal::SIGTERM).unwrap();
                 return Ok(builder.serve(axum::Router::new()));
             }
             let is_signalled = role == "the_app_listens_for_sigterm";
