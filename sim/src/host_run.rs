@@ -283,7 +283,7 @@ fn record_report(name: &str, trace: &Trace, report: &Report) {
 
 /// Probes readiness, liveness and serving on the internal server of `process`, for ever, in every
 /// fifth round by `HEAD`. Every fourth round also probes whether the process has started, and every
-/// eighth reads the status page. The round after a phase change reads the metrics.
+/// eighth reads the status page. Every eighth and that after a phase change read the metrics.
 ///
 /// After a phase change the probes are `pauses.0` apart; while nothing changes, the pause grows to
 /// at most `pauses.1`. After the exit they are two seconds apart. Each response is recorded: its
@@ -334,7 +334,7 @@ pub async fn probe<H: HostNetwork>(
                 status_page::record(&trace, asked, &page.unwrap_or_default().body);
             }
         }
-        if quiet == 0 {
+        if quiet == 0 || round % STATUS_ROUNDS == STATUS_ROUNDS / 2 {
             let ask = RequestSpec::get("/metrics");
             let asked = world_time(&trace);
             if probe_once(&reader, &route, &ask, &mut metrics_page).await.is_ok() {
@@ -385,7 +385,7 @@ async fn probe_once<H: HostNetwork>(
 /// Pause between the probes of a process that has exited, and does not respond again.
 const PAUSE_AFTER_EXIT: Duration = Duration::from_secs(2);
 
-/// Rounds of probes between two reads of the status page.
+/// Rounds of probes between two reads of the status page, and between two of the metrics.
 const STATUS_ROUNDS: u32 = 8;
 
 /// Path of the startup probe.

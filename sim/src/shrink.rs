@@ -22,7 +22,7 @@ pub fn shrink(
     while refused < candidates.len() && tries > 0 {
         let candidate = &candidates[next % candidates.len()];
         tries -= 1;
-        if fails(candidate) {
+        if is_valid(candidate) && fails(candidate) {
             least = candidate.clone();
             candidates = simpler(&least);
             refused = 0;
@@ -32,6 +32,12 @@ pub fn shrink(
         }
     }
     least
+}
+
+/// Whether the host accepts the plan: the budgets of the stop hooks fit into the clean-up.
+fn is_valid(scenario: &Scenario) -> bool {
+    let budgets: u64 = scenario.hooks.iter().filter_map(|hook| hook.budget_ms).sum();
+    budgets <= scenario.plan.cleanup
 }
 
 /// Returns all candidates that are one step simpler, the largest steps first.

@@ -4,6 +4,7 @@ use super::print_error;
 use lameduck_sim::{
     Case,
     explore::{Found, Network, examine, play_on},
+    oracle::Broken,
     shrink::shrink,
     timeline::of_scenario,
 };
@@ -18,7 +19,8 @@ pub(super) fn tell(network: Network, found: &Found) -> io::Result<()> {
     let Some(broken) = found.broken.first() else { return Ok(()) };
     print_error(&format!("\nseed {}: {broken}", found.seed));
     let fails = |examined: &lameduck_sim::explore::Examined| {
-        examined.broken.iter().find(|also| also.promise == broken.promise).cloned()
+        let is_same = |also: &&Broken| (also.promise, also.words) == (broken.promise, broken.words);
+        examined.broken.iter().find(is_same).cloned()
     };
     let mut scenario =
         shrink(&found.scenario, TRIES, |candidate| fails(&examine(play, candidate)).is_some());

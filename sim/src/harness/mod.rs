@@ -396,7 +396,7 @@ impl<S: HttpService> Trials<S> {
             examine_by(JUDGES, play, candidate)
                 .broken
                 .into_iter()
-                .find(|broken| broken.promise == first.promise)
+                .find(|broken| (broken.promise, broken.words) == (first.promise, first.words))
         };
         // The plan and the requests belong to the service, so shrinking must not change them.
         let belongs = |client: &Client| {

@@ -314,10 +314,12 @@ impl<'a> Delay<'a> {
                     | RequestKind::User(_)
             ) | None
         );
-        // A chunked body may not be read further once its request was cut.
+        // A body is not read further once its request was cut.
         let cut = matches!(observed.head, Some((_, 503, _)));
-        let odd = matches!(self.history.request_kind(observed), Some(RequestKind::Odd(odd))
-            if odd.closes() || cut && matches!(odd, OddRequest::GetChunked(_)));
+        let kind = self.history.request_kind(observed);
+        let odd = matches!(kind, Some(RequestKind::Odd(odd))
+            if odd.closes() || cut && matches!(odd, OddRequest::GetChunked(_) | OddRequest::GetLength(_)));
+        let odd = odd || cut && matches!(kind, Some(RequestKind::Echo(_)));
         let half_closed = |client: &Client| client.traffic == Traffic::Once(Pacing::HalfClosed);
         unread || odd || self.history.client(observed).is_some_and(half_closed)
     }
@@ -423,7 +425,10 @@ impl<'a> Delay<'a> {
     /// were written before it, so a large response delays it.
     fn are_small(&self, connection: &Connection<'_>) -> bool {
         let is_large = |request_kind: &RequestKind| {
-            let (RequestKind::Bytes(bytes) | RequestKind::Echo(bytes)) = request_kind else {
+            let (RequestKind::Bytes(bytes)
+            | RequestKind::Echo(bytes)
+            | RequestKind::Rare(RareRequest::Late { bytes, .. })) = request_kind
+            else {
                 return false;
             };
             *bytes > SENT_AT_ONCE

@@ -20,9 +20,21 @@ pub(super) fn scrapes_agree(history: &RunHistory<'_>) -> Judgement {
                 ));
             }
         }
+        let least = requests_before(history, asked);
+        let started = value(page, "lameduck_requests_started_total");
+        if started < least {
+            return Err(format!("{started} requests were started at {asked:?}, but {least} ran"));
+        }
         judged += usize::from(asked > settled);
     }
     Ok(Exercise::of(judged))
+}
+
+/// The number of requests whose handlers surely began before this time.
+fn requests_before(history: &RunHistory<'_>, at: Duration) -> u64 {
+    let near = history.tolerance() + history.rounding();
+    let before = history.server("handler begins").filter(|begins| begins.at + near < at);
+    before.count() as u64
 }
 
 /// Returns the value of a counter; zeros are left out of the record.

@@ -17,6 +17,7 @@ mod checks;
 mod client_times;
 mod closes;
 mod exit_code;
+mod failure_lines;
 mod half_close;
 mod handler_times;
 mod handshakes;
@@ -212,6 +213,11 @@ pub const ORACLES: &[Oracle] = &[
         promise: "P13",
         words: "the log says what a shutdown waits for, and since when",
         judge: log_lines::lines_are_true,
+    },
+    Oracle {
+        promise: "P13",
+        words: "each failure is logged once",
+        judge: failure_lines::failures_are_logged,
     },
     Oracle {
         promise: "P12",

@@ -64,7 +64,33 @@ fn all_are_named(history: &RunHistory<'_>, record: &Record) -> Result<(), String
     if unnamed > 0 && named < most as usize {
         return Err(format!("{unnamed} requests were waited for, and not named: {record}"));
     }
+    let running = handlers_that_run(history, record.at) + tasks_that_run(history, record.at);
+    if (named as u64 + unnamed) < running {
+        return Err(format!("{running} handlers and tasks ran, and fewer are counted: {record}"));
+    }
     Ok(())
+}
+
+/// The number of handlers that surely run at this time.
+fn handlers_that_run(history: &RunHistory<'_>, at: Duration) -> u64 {
+    running(history, at, "handler begins", "handler ends")
+}
+
+/// The number of background tasks and of other work that surely run at this time.
+fn tasks_that_run(history: &RunHistory<'_>, at: Duration) -> u64 {
+    running(history, at, "task begins", "task ends")
+}
+
+fn running(
+    history: &RunHistory<'_>,
+    at: Duration,
+    begins: &'static str,
+    ends: &'static str,
+) -> u64 {
+    let near = Duration::from_millis(1) + history.rounding();
+    let begun = history.server(begins).filter(|record| record.at + near < at).count();
+    let ended = history.server(ends).filter(|record| record.at <= at + near).count();
+    begun.saturating_sub(ended) as u64
 }
 
 fn is_upgrade(method: &str, path: &str) -> bool {

@@ -8,8 +8,7 @@ use crate::{
     app::{SLOW_DONE, STUCK_HALVES},
     content,
     scenario::{
-        Client, Filter, OddRequest, RareRequest, RequestKind, StuckResponse, Traffic,
-        has_failing_body,
+        Client, Filter, RareRequest, RequestKind, StuckResponse, Traffic, has_failing_body,
     },
     trace::Fnv64,
 };
@@ -427,14 +426,6 @@ fn is_not_lost(history: &RunHistory<'_>, observed: &ObservedRequest) -> Result<(
     }
     // A stream that was refused or never sent may be retried (RFC 9113 §8.7), so it is not lost.
     let lost = matches!(how.as_str(), "reset-before-head" | "end-before-head" | "stream-reset");
-    // hyper closes the connection after a response to a request whose body was not read. If an
-    // earlier request had such a body, the client may have got no announcement of that close.
-    let is_unread = |kind: &RequestKind| {
-        matches!(kind, RequestKind::Unread(_) | RequestKind::Odd(OddRequest::UpgradeBody(_)))
-    };
-    if observed.earlier > 0 && client.kinds().any(is_unread) {
-        return Ok(());
-    }
     // The host gives up a client that reads more slowly.
     let prompt = client.traffic.is_prompt(PATIENCE_MS) || follows_whole_ones(history, observed);
     // The host does not wait for the rest of a body that the handler does not read. The client gets

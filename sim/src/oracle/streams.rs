@@ -11,9 +11,8 @@ use std::time::Duration;
 /// Time for the host's part of an end.
 const SOON: Duration = Duration::from_millis(20);
 
-/// From so many ends on, all of them within a fiftieth of the budget are no chance: one in a
-/// million.
-const CROWD: usize = 5;
+/// Probability below which it is no chance that all streams end together.
+const UNLIKELY: f64 = 1e-6;
 
 /// The target of a long stream.
 const TARGET: &str = "/events?end=spread";
@@ -67,21 +66,43 @@ pub(super) fn streams_have_a_budget(history: &RunHistory<'_>) -> Judgement {
     if counted.is_some_and(|counted| counted < ended) {
         return Err(format!("{ended} long streams ended, but the host counts {counted:?}"));
     }
+    let most = streams_in_the_drain(history, draining);
+    if counted.is_some_and(|counted| counted > most) {
+        return Err(format!("the drain had {most} long streams, but the host counts {counted:?}"));
+    }
     work_of_streams_has_their_time(history)?;
     nothing_else_benefits(history, draining)?;
     Ok(Exercise::of(usize::try_from(ended).unwrap_or(usize::MAX)))
+}
+
+/// The number of long streams and of upgraded ones that the drain may have found, or got.
+fn streams_in_the_drain(history: &RunHistory<'_>, draining: Duration) -> u64 {
+    let is_stream = |begins: &&Record| {
+        let target = begins.text("target").unwrap_or_default();
+        target == TARGET || target.contains("&end=spread")
+    };
+    let is_long = |begins: &&Record| {
+        let ends = history.of_its_handler(begins, "conversation ends");
+        ends.is_none_or(|ends| ends.text("long") == Some("yes") && ends.at >= draining)
+    };
+    let streams = history.server("handler begins").filter(is_stream).count();
+    let conversations = history.server("conversation begins").filter(is_long).count();
+    (streams + conversations) as u64
 }
 
 /// Checks that many streams which were open at the drain do not end together.
 fn ends_are_spread(history: &RunHistory<'_>, ends: &[Duration]) -> Result<(), String> {
     let budget = history.world(history.scenario.plan().streams);
     let (Some(first), Some(last)) = (ends.iter().min(), ends.iter().max()) else { return Ok(()) };
-    let is_judged = ends.len() >= CROWD
+    let near = budget / 50 + history.under_way();
+    // All moments are within `near` after the first of them.
+    let share = near.as_secs_f64() / budget.as_secs_f64();
+    let chance = ends.iter().skip(1).fold(ends.len() as f64, |chance, _| chance * share);
+    let is_judged = chance < UNLIKELY
         && budget > SOON * 10
         && history.delivers()
         && !history.is_impatient()
         && history.tolerance().is_zero();
-    let near = budget / 50 + history.under_way();
     if is_judged && *last - *first < near {
         return Err(format!(
             "{} long streams ended between {first:?} and {last:?}, with {budget:?} to be \

@@ -10,13 +10,18 @@ const AT_ONCE: Duration = Duration::from_millis(5);
 const LEFT_LEAST: Duration = Duration::from_millis(500);
 
 /// Probability below which chance is no explanation.
-const UNLIKELY: f64 = 1e-7;
+const UNLIKELY: f64 = 1e-6;
 
 impl Delay<'_> {
     /// Checks that connections older than the stop request do not all get their GOAWAY at once. All
     /// clients would reconnect at once.
     pub(super) fn moments_of_the_stop_are_spread(&self) -> Result<(), String> {
-        if !self.can_be_told_apart() {
+        // Other limits send a GOAWAY at their own times.
+        let limits = &self.history.scenario.limits;
+        if !self.can_be_told_apart()
+            || limits.keep_alive.is_some()
+            || limits.connections_max.is_some()
+        {
             return Ok(());
         }
         let spoke = |connection: &&Connection<'_>| {
@@ -25,8 +30,10 @@ impl Delay<'_> {
         let told =
             self.connections.values().filter(spoke).filter_map(|connection| connection.goaway);
         let told: Vec<Duration> = told.filter(|told| *told > self.stop).collect();
-        let at_once = |told: &Duration| *told <= self.stop + self.history.under_way() + AT_ONCE;
-        if told.len() > 1 && told.iter().all(at_once) {
+        let near = self.history.under_way() + AT_ONCE;
+        let share = near.as_secs_f64() / (self.last_part - self.stop).as_secs_f64();
+        let chance = told.iter().fold(1.0, |chance, _| chance * share);
+        if told.iter().all(|told| *told <= self.stop + near) && chance < UNLIKELY {
             return Err(format!(
                 "{} connections got their GOAWAY at the time of the stop, {:?}",
                 told.len(),
@@ -42,7 +49,7 @@ impl Delay<'_> {
         if !self.can_be_told_apart() {
             return Ok(());
         }
-        let (mut all, mut at_once) = (0, 0);
+        let (mut all, mut at_once, mut chance) = (0, 0, 1.0);
         for connection in self.late().filter(|connection| self.is_http2(connection)) {
             let Some(head) = connection.first_head() else { continue };
             if head + LEFT_LEAST > self.last_part {
@@ -50,8 +57,10 @@ impl Delay<'_> {
             }
             all += 1;
             at_once += usize::from(connection.goaway.is_some_and(|told| told <= head + AT_ONCE));
+            let since = |at: Duration| at.saturating_sub(connection.opened).as_secs_f64();
+            chance *= since(head + AT_ONCE) / since(self.last_part);
         }
-        if all > 2 && at_once == all {
+        if at_once == all && chance < UNLIKELY {
             return Err(format!(
                 "{all} connections that were opened in the delay got their GOAWAY at once"
             ));
