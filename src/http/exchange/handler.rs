@@ -61,6 +61,8 @@ pub(super) struct HandlerState {
     /// The response if there is no handler.
     pub(super) without_handler: ErrorResponse,
     upgrade: Upgrade,
+    /// An error response whose request is settled precedes the end of the request body.
+    skips_body: bool,
 }
 
 /// Whether a request has asked for an upgrade, so that a 101 is allowed.
@@ -160,6 +162,12 @@ impl<F> HandlerFuture<F> {
         self.project().state.stop_timer();
     }
 
+    /// Whether this response precedes the end of an HTTP/1 request body that the handler has
+    /// dropped.
+    pub(super) fn has_skipped_body<B>(&self, response: &ResponseBody<B>) -> bool {
+        self.state.skips_body || response.in_flight().is_some_and(InFlight::skips_body)
+    }
+
     /// Drops the handler and catches a panic of its destructor, which would otherwise unwind
     /// through hyper.
     fn drop_handler(self: Pin<&mut Self>) {
@@ -178,6 +186,7 @@ impl HandlerState {
             version,
             without_handler: ErrorResponse::Failed,
             upgrade,
+            skips_body: false,
         }
     }
 
@@ -366,7 +375,10 @@ impl HandlerState {
 
     fn error_response<B>(&mut self, error: ErrorResponse) -> Response<ResponseBody<B>> {
         match self.take_in_flight() {
-            Some(in_flight) => error.respond(in_flight, self.version),
+            Some(in_flight) => {
+                self.skips_body = in_flight.skips_body();
+                error.respond(in_flight, self.version)
+            }
             None => Response::new(ResponseBody::text(None, None)),
         }
     }

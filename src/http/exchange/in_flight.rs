@@ -75,6 +75,12 @@ impl InFlight {
         self.request.connection.server()
     }
 
+    /// Whether an HTTP/1 handler has dropped its request body unread.
+    pub(super) fn skips_body(&self) -> bool {
+        let connection = self.connection();
+        connection.protocol == Protocol::Http1 && connection.bodies.is_body_unread()
+    }
+
     pub(super) fn method_and_path(&self) -> (String, String) {
         self.request.method_and_path()
     }

@@ -152,7 +152,7 @@ impl DropNotifier {
     fn is_held(&self) -> bool {
         match self.read {
             BodyRead::Absent => false,
-            BodyRead::Unread | BodyRead::Abandoned | BodyRead::ChunksUnread => true,
+            BodyRead::Unread | BodyRead::ChunksUnread => true,
             BodyRead::Complete | BodyRead::WithTrailers => {
                 self.context.0.connection.protocol == Protocol::Http1
             }
@@ -164,9 +164,6 @@ impl Drop for DropNotifier {
     fn drop(&mut self) {
         if self.read != BodyRead::Absent {
             let unread = matches!(self.read, BodyRead::Unread | BodyRead::ChunksUnread);
-            if self.read == BodyRead::Unread {
-                self.context.0.set_body(BodyRead::Abandoned);
-            }
             self.context.0.end_body_wait(0);
             if self.is_held() {
                 self.context.0.connection.bodies.on_body_dropped(unread);

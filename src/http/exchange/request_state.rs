@@ -185,12 +185,11 @@ impl RequestState {
         among.iter().any(|read| *read as u8 == body)
     }
 
-    /// Whether the connection serves no later request because of the body of this one. The handler
-    /// has dropped it unread, so hyper does not wait for what has not arrived. Or a reader that
-    /// frames trailers differently from hyper may see a different end of it: hyper ends lines at
-    /// CRLF only, other readers also at LF.
-    pub(super) fn is_last_by_its_body(&self) -> bool {
-        self.is_body(&[BodyRead::Abandoned, BodyRead::ChunksUnread, BodyRead::WithTrailers])
+    /// Whether a reader that frames trailers differently from hyper may see a different end of this
+    /// request. hyper ends lines at CRLF only, other readers also at LF. If true, the connection
+    /// serves no later request.
+    pub(super) fn is_body_end_unclear(&self) -> bool {
+        self.is_body(&[BodyRead::ChunksUnread, BodyRead::WithTrailers])
     }
 
     /// Whether a response with this status makes its connection speak another protocol.
@@ -203,8 +202,7 @@ impl RequestState {
     /// Whether a response with this status would switch the protocol before the whole body was
     /// read.
     pub(super) fn switches_too_soon(&self, status: StatusCode) -> bool {
-        self.is_body(&[BodyRead::Unread, BodyRead::Abandoned, BodyRead::ChunksUnread])
-            && self.switches_protocol(status)
+        self.is_body(&[BodyRead::Unread, BodyRead::ChunksUnread]) && self.switches_protocol(status)
     }
 
     // The wait for the body, which ends with the head of the response.
@@ -380,8 +378,6 @@ pub(super) enum BodyRead {
     Absent,
     /// Not all of a body whose length is known.
     Unread,
-    /// Not all of a body whose length is known, and the handler has dropped it.
-    Abandoned,
     /// Not all of a chunked HTTP/1 body.
     ChunksUnread,
     Complete,

@@ -141,6 +141,17 @@ impl<B> ResponseBody<B> {
         }
     }
 
+    /// Returns the request, unless its outcome is settled.
+    pub(super) fn in_flight(&self) -> Option<&InFlight> {
+        match &self.source {
+            Source::Resumed { body } => body.in_flight(),
+            Source::Handler { .. }
+            | Source::Suppressed { .. }
+            | Source::Text { .. }
+            | Source::Aborted => self.state.in_flight.as_ref(),
+        }
+    }
+
     /// Returns the connection, if this response switches it to another protocol.
     pub(super) fn switching(&self, status: StatusCode) -> Option<&Arc<ConnectionState>> {
         let in_flight = self.state.in_flight.as_ref()?;
@@ -226,17 +237,6 @@ where
     B: HttpBody<Data = Bytes>,
     B::Error: Into<BoxError>,
 {
-    /// Returns the request, unless its outcome is settled.
-    pub(super) fn in_flight(&self) -> Option<&InFlight> {
-        match &self.source {
-            Source::Resumed { body } => body.in_flight(),
-            Source::Handler { .. }
-            | Source::Suppressed { .. }
-            | Source::Text { .. }
-            | Source::Aborted => self.state.in_flight.as_ref(),
-        }
-    }
-
     /// Returns an error if the body cannot have the length that the head `says`.
     pub(super) fn check_length(&self, says: u64) -> Result<(), LengthError> {
         match &self.source {

@@ -21,7 +21,7 @@ pub(super) fn add_standard_headers<B>(
     // P4: an HTTP/1 response announces that it is the last on its connection (RFC 9112 §9.6).
     // HTTP/2 has GOAWAY for that and forbids the header (RFC 9113 §8.2.2).
     let announces = in_flight.connection().on_response_head();
-    let is_last = announces || in_flight.request().is_last_by_its_body();
+    let is_last = announces || in_flight.request().is_body_end_unclear();
     if is_last && !in_flight.request().switches_protocol(response.status()) {
         announce_close(response, version);
     }

@@ -322,13 +322,18 @@ impl<S: HttpService> Future for CallFuture<S> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.as_mut().project() {
-            CallFutureProjection::New { handler } => {
-                let Ok(response) = ready!(handler.poll(cx));
-                let Some(connection) = response.body().switching(response.status()) else {
+            CallFutureProjection::New { mut handler } => {
+                let Ok(response) = ready!(handler.as_mut().poll(cx));
+                if let Some(connection) = response.body().switching(response.status()) {
+                    // The connection then polls hyper again at once, with upgrades enabled.
+                    connection.upgrade.set_switching();
+                } else if handler.has_skipped_body(response.body()) {
+                    // hyper then skips what has arrived of the request body. If that is not all, it
+                    // announces in the head that it closes the connection (RFC 9112 §9.3).
+                    cx.waker().wake_by_ref();
+                } else {
                     return self.finish(cx, response);
-                };
-                // The connection then polls hyper again at once, with upgrades enabled.
-                connection.upgrade.set_switching();
+                }
                 self.set(Self::Resumed { resumed: Some(Resumed::Response(Box::new(response))) });
                 Poll::Pending
             }

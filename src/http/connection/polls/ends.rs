@@ -40,6 +40,19 @@ async fn a_body_that_was_skipped_does_not_delay_the_end_after_a_later_request() 
     assert!(world.has_ended());
 }
 
+// A handler dropped the body of its request, of which a part was on its way. The connection was
+// closed after the response, which had not announced it, and the client lost its next request (P5).
+#[tokio::test]
+async fn a_response_before_the_end_of_a_dropped_body_announces_the_close() {
+    const HEAD: &[u8] = b"OPTIONS / HTTP/1.1\r\nhost: a\r\ncontent-length: 10\r\n\r\n";
+    for (body, response) in [(&b"12345"[..], "200c"), (b"1234567890", "200")] {
+        let mut world = World::new();
+        world.start().await;
+        world.send(&[HEAD, body].concat()).await;
+        assert_eq!(http1(&world.wire().written), response, "{}", body.escape_ascii());
+    }
+}
+
 // A response that waited for a client which does not read, and whose stream the client then reset,
 // counted as in flight until everything else was flushed (P5c, P13).
 #[tokio::test]
