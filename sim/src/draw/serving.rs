@@ -202,7 +202,7 @@ fn at_the_connection_limit(dice: &mut Dice, scenario: &mut Scenario, edges: &Edg
     let most = dice.between(1, 4);
     scenario.limits.connections_max = usize::try_from(most).ok();
     scenario.limits.first_byte_timeout = None;
-    scenario.workers = 1;
+    scenario.workers = dice.pick(&[1, 1, 2, 3]);
     scenario.clients.clear();
     let begin = dice.between(edges.stop.saturating_sub(4_000), edges.stop);
     if dice.one_in(3) {

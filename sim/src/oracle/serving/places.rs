@@ -32,16 +32,17 @@ pub(super) fn limits_of_connections(history: &RunHistory<'_>) -> Result<usize, S
     let mut judged = 0;
     if let Some(most) = limits.connections_max {
         the_limit_is_kept(history, most)?;
-    }
-    if let Some(most) = limits.connections_max.filter(|_| history.scenario.workers == 1) {
         new_clients_get_in(history)?;
         working_clients_stay(history)?;
-        silent_ones_make_room_first(history)?;
         idle_ones_have_their_grace(history)?;
-        no_more_than_the_limit_work(history, most)?;
-        free_places_are_taken(history, most)?;
         evictions_are_counted(history)?;
         judged += 1;
+    }
+    // Each of several workers knows only its own connections.
+    if let Some(most) = limits.connections_max.filter(|_| history.scenario.workers == 1) {
+        silent_ones_make_room_first(history)?;
+        no_more_than_the_limit_work(history, most)?;
+        free_places_are_taken(history, most)?;
     }
     if let Some(keep_alive) = limits.keep_alive {
         let keep_alive = history.world(Duration::from_millis(keep_alive));
@@ -49,6 +50,7 @@ pub(super) fn limits_of_connections(history: &RunHistory<'_>) -> Result<usize, S
         if limits.connection_age_max.is_none() {
             http2_connections_are_kept(history, keep_alive)?;
         }
+        idle_http2_connections_are_told_in_time(history, keep_alive)?;
         judged += 1;
     }
     if limits.connections_max.is_none() && limits.connection_age_max.is_none() {
@@ -399,6 +401,39 @@ fn idle_connections_are_closed_in_time(
         let by = idle + keep_alive + history.world(PARK_AFTER + SWEEP * 3) + far * 2 + rounding;
         if by < left.min(next.at) {
             return Err(format!("{actor} was idle since {idle:?}, and was kept after {by:?}"));
+        }
+    }
+    Ok(())
+}
+
+/// Checks that an idle connection of HTTP/2 gets its GOAWAY after its time.
+fn idle_http2_connections_are_told_in_time(
+    history: &RunHistory<'_>,
+    keep_alive: Duration,
+) -> Result<(), String> {
+    let left = history.left_serving().unwrap_or(Duration::MAX);
+    let slack =
+        history.world(PARK_AFTER + SWEEP * 3) + history.under_way() * 2 + history.rounding();
+    for observed in &history.requests {
+        let Some((idle, RequestResult::Completed(..))) = observed.end else { continue };
+        let sends = |client: &Client| {
+            matches!(client.traffic, Traffic::Http2 { .. })
+                && client.request_kind == RequestKind::Fast
+                && client.then.is_empty()
+        };
+        if !history.client(observed).is_some_and(sends) {
+            continue;
+        }
+        let actor = client_name(observed.client);
+        // What ended the idle time, if the client did not close the connection itself.
+        let next = history.records.iter().find(|record| {
+            matches!(record.event, "goaway" | "closed idle" | "asks" | "is done")
+                && *record.actor == *actor
+                && record.at >= idle
+        });
+        let by = idle + keep_alive + slack;
+        if next.is_some_and(|next| by < left.min(next.at)) {
+            return Err(format!("{actor} was idle since {idle:?}, and had no GOAWAY by {by:?}"));
         }
     }
     Ok(())
