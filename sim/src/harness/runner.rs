@@ -5,7 +5,7 @@
 
 use super::{
     Received, Setup, TestWorld, Trial, judge::hint, proof::Proof, service::RecordedService,
-    world::Shared,
+    trial::CallTargets, world::Shared,
 };
 use crate::{
     app::Actor,
@@ -67,7 +67,7 @@ fn play_on<W: World, S: HttpService>(scenario: &Scenario, setup: Setup<S>) -> Ou
     let at_exit = move |trace: Trace| {
         let (holds, before, excepted) =
             std::mem::take(&mut *kept.lock().unwrap_or_else(PoisonError::into_inner));
-        let received = Received::by(&trace);
+        let received = Received::by(&trace, calls);
         let holds = holds.map(|holds| call(|| holds(&received)));
         if let Some(Err(why)) =
             holds.map(|it| it.unwrap_or_else(|panic| Err(format!("the condition {panic}"))))
@@ -104,6 +104,7 @@ pub(super) fn setup_panic(panic: &str) -> String {
 
 /// Returns the number of tasks on the service's runtime that are not the simulation's own.
 fn service_tasks<W: World>() -> usize {
+    let calls = CallTargets::of(scenario);
     match W::RUNTIMES {
         Runtimes::Shared => task_count::alive().saturating_sub(task_count::ours()),
         Runtimes::OnePerHost => task_count::alive(),
