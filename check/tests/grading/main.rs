@@ -211,6 +211,10 @@ fn also(fault: &str) -> &'static [&'static str] {
     match fault {
         "accept/backlog" => &["accept/at-close", "lame-duck/new-connection", "load/latency"],
         // Connections are refused from the stop on, when it has just become not ready.
+        // It accepts nothing from the stop on, and resets what has arrived when it closes.
+        "lame-duck/new-connection unaccepted" => {
+            &["accept/at-close", "drain/backlog", "load/latency"]
+        }
         "lame-duck/new-connection" => &["ready/fails-first"],
         "lame-duck/kept-connection" => &["lame-duck/announced-close", "request/pipelined"],
         // Its connections are idle, too.
@@ -220,7 +224,7 @@ fn also(fault: &str) -> &'static [&'static str] {
         "request/in-flight" => {
             &["drain/in-flight", "signal/twice", "request/half-closed", "load/latency"]
         }
-        "accept/at-close" => &["drain/backlog", "load/latency"],
+        "accept/at-close" => &["drain/backlog", "load/latency", "lame-duck/new-connection"],
         "request/first-byte" => &["load/latency"],
         // The probes are gone, whatever they ask.
         "ready/responds" => &["ready/alive"],
@@ -236,7 +240,11 @@ fn also(fault: &str) -> &'static [&'static str] {
 }
 
 /// Other faults that a scenario must see.
-const MORE_FAULTS: [&str; 2] = ["ready/fails-first at-close", "request/stream short"];
+const MORE_FAULTS: [&str; 3] = [
+    "lame-duck/new-connection unaccepted",
+    "ready/fails-first at-close",
+    "request/stream short",
+];
 
 #[test]
 fn each_fault_fails_its_scenario_and_no_other() {

@@ -211,6 +211,7 @@ fn accept_all(listener: &TcpListener, server: &Arc<Server>) {
     let mut was_stopping = false;
     let end = match server.fault.as_str() {
         "lame-duck/new-connection" => Duration::ZERO,
+        "lame-duck/new-connection unaccepted" => 5 * MS,
         "accept/at-close" => LAME_DUCK - Duration::from_millis(40),
         _ => LAME_DUCK,
     };
@@ -263,6 +264,10 @@ fn close(listener: TcpListener, server: &Arc<Server>) {
         crash();
     }
     if server.has("drain/backlog") {
+        return drop(listener);
+    }
+    if server.has("lame-duck/new-connection unaccepted") {
+        thread::sleep(300 * MS);
         return drop(listener);
     }
     if server.has("accept/at-close") {
