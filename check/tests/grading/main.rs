@@ -222,7 +222,14 @@ fn also(fault: &str) -> &'static [&'static str] {
         // A response that is cut, and a close under requests that were sent.
         "request/slow-reader" | "request/pipelined" => &["close/unread-bytes"],
         "request/in-flight" => {
-            &["drain/in-flight", "signal/twice", "request/half-closed", "load/latency"]
+            // `ready/alive` has no slow request during which it could probe.
+            &[
+                "drain/in-flight",
+                "signal/twice",
+                "request/half-closed",
+                "load/latency",
+                "ready/alive",
+            ]
         }
         "accept/at-close" => &["drain/backlog", "load/latency", "lame-duck/new-connection"],
         "request/first-byte" => &["load/latency"],
@@ -240,9 +247,10 @@ fn also(fault: &str) -> &'static [&'static str] {
 }
 
 /// Other faults that a scenario must see.
-const MORE_FAULTS: [&str; 3] = [
+const MORE_FAULTS: [&str; 4] = [
     "lame-duck/new-connection unaccepted",
     "ready/fails-first at-close",
+    "ready/alive hangs",
     "request/stream short",
 ];
 
@@ -347,6 +355,26 @@ fn the_response_to_a_stop_request_is_not_waited_for() {
 }
 
 const HELLO: &str = r#"
+// A server that refused unread streams by REFUSED_STREAM was blamed, although its client may repeat
+// such requests.
+#[test]
+fn streams_that_are_refused_unprocessed_are_not_lost() {
+    let _turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let options = ["--only=http2/requests-unread", "--repeat=2"];
+    let report = graded("http2/requests-unread refused", &options);
+    assert_eq!(report.graded[0].verdict, Verdict::Pass, "{:?}", report.graded[0].findings.stories);
+}
+
+// A server that reset all connections at the stop passed: its slow response ended before the first
+// probe, and nothing was observed.
+#[test]
+fn a_liveness_that_was_never_seen_does_not_pass() {
+    let _turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let report = graded("reset at the stop", &["--only=ready/alive", "--repeat=1"]);
+    let verdict = &report.graded[0].verdict;
+    assert!(matches!(verdict, Verdict::Broken(_) | Verdict::Fail), "{verdict:?}");
+}
+
 import os
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 

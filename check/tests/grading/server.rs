@@ -307,7 +307,7 @@ fn forget_signals(server: &Server) {
 }
 
 fn serve_probes(listener: TcpListener, server: &Arc<Server>) {
-    let mut was_probed = false;
+    let (mut was_probed, mut hanging) = (false, Vec::new());
     loop {
         while server.fault.starts_with("ready/") && !server.wait(&listener, Wait::Serving) {
             let is_gone = server.has("ready/responds") && server.is_stopping()
@@ -329,6 +329,10 @@ fn serve_probes(listener: TcpListener, server: &Arc<Server>) {
             continue;
         }
         let is_live = request.starts_with("GET /live ");
+        if is_live && server.is_stopping() && server.has("ready/alive hangs") {
+            hanging.push(stream);
+            continue;
+        }
         let is_ready = !server.is_stopping() || server.since_stop() < late;
         let status = if is_live || is_ready { "200 OK" } else { "503 Service Unavailable" };
         if server.has("signal/at-ready") && !std::mem::replace(&mut was_probed, true) {
