@@ -247,11 +247,12 @@ fn also(fault: &str) -> &'static [&'static str] {
 }
 
 /// Other faults that a scenario must see.
-const MORE_FAULTS: [&str; 4] = [
+const MORE_FAULTS: [&str; 5] = [
+    "http2/requests-unread reset",
     "lame-duck/new-connection unaccepted",
-    "ready/fails-first at-close",
     "ready/alive hangs",
     "request/stream short",
+    "ready/fails-first at-close",
 ];
 
 #[test]
