@@ -160,7 +160,8 @@ fn a_server_that_loses_nothing_passes_everything() {
 #[test]
 fn the_kill_at_the_end_of_a_load_loses_nothing() {
     let _turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    let report = graded("none", &["--grace=100ms", "--only=load/latency", "--repeat=3"]);
+    let report =
+        graded("none", &["--lame-duck=50ms", "--grace=100ms", "--only=load/latency", "--repeat=3"]);
     assert_eq!(report.exit_code(true), 0, "{}", format(&report, Format::Human, true));
 }
 
@@ -210,11 +211,11 @@ fn a_crash_is_no_exit() {
 fn also(fault: &str) -> &'static [&'static str] {
     match fault {
         "accept/backlog" => &["accept/at-close", "lame-duck/new-connection", "load/latency"],
-        // Connections are refused from the stop on, when it has just become not ready.
         // It accepts nothing from the stop on, and resets what has arrived when it closes.
         "lame-duck/new-connection unaccepted" => {
             &["accept/at-close", "drain/backlog", "load/latency"]
         }
+        // Connections are refused from the stop on, when it has just become not ready.
         "lame-duck/new-connection" => &["ready/fails-first"],
         "lame-duck/kept-connection" => &["lame-duck/announced-close", "request/pipelined"],
         // Its connections are idle, too.
@@ -251,8 +252,8 @@ const MORE_FAULTS: [&str; 5] = [
     "http2/requests-unread reset",
     "lame-duck/new-connection unaccepted",
     "ready/alive hangs",
-    "request/stream short",
     "ready/fails-first at-close",
+    "request/stream short",
 ];
 
 #[test]
@@ -355,7 +356,6 @@ fn the_response_to_a_stop_request_is_not_waited_for() {
     }
 }
 
-const HELLO: &str = r#"
 // A server that refused unread streams by REFUSED_STREAM was blamed, although its client may repeat
 // such requests.
 #[test]
@@ -376,6 +376,7 @@ fn a_liveness_that_was_never_seen_does_not_pass() {
     assert!(matches!(verdict, Verdict::Broken(_) | Verdict::Fail), "{verdict:?}");
 }
 
+const HELLO: &str = r#"
 import os
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
