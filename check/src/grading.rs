@@ -74,12 +74,12 @@ impl Graded {
     }
 
     /// Returns whether other repetitions are pointless: it does not apply, or could not be tried
-    /// even once.
+    /// twice. Once may be a moment at which the machine was busy.
     fn is_settled(&self) -> bool {
         match self.verdict {
             Verdict::Pass | Verdict::Fail => false,
             Verdict::Skip(_) => true,
-            Verdict::Broken(_) => self.played == 0,
+            Verdict::Broken(_) => self.played == 0 && self.broken.len() > 1,
         }
     }
 
@@ -326,7 +326,7 @@ mod tests {
         let (passed, failed) = ((Ok(()), 0), (Ok(()), 1));
         let most = graded(&[passed.clone(), broken("a"), broken("b")]);
         assert_eq!(most.verdict, Verdict::Broken("a".to_owned()));
-        assert!(!most.is_settled() && graded(&[broken("a")]).is_settled());
+        assert!(!most.is_settled() && graded(&[broken("a"), broken("b")]).is_settled());
         let half = graded(&[broken("a"), passed.clone()]);
         assert_eq!((half.verdict, half.played, half.broken.len()), (Verdict::Pass, 1, 1));
         let fault = graded(&[broken("a"), broken("b"), failed.clone()]);
@@ -335,6 +335,16 @@ mod tests {
         assert_eq!((later.verdict, later.broken.len()), (Verdict::Fail, 2));
         let cut = graded(&[passed, (broken("a").0, 1)]);
         assert_eq!((cut.verdict, cut.played, cut.broken.len()), (Verdict::Fail, 2, 0));
+    }
+
+    // A server was reported as one that could not be tried, since the machine was busy during the
+    // first repetition: no other was played.
+    #[test]
+    fn one_busy_moment_settles_nothing() {
+        let (busy, passed) = ((Err(Abort::Broken("busy".to_owned())), 0), (Ok(()), 0));
+        assert!(!graded(std::slice::from_ref(&busy)).is_settled());
+        let later = graded(&[busy, passed.clone(), passed]);
+        assert_eq!((later.verdict, later.played, later.broken.len()), (Verdict::Pass, 2, 1));
     }
 
     // A server that lost requests in one repetition was reported as skipped, with exit code 0 even

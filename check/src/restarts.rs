@@ -185,21 +185,25 @@ pub struct Soak {
 pub struct Soaked {
     /// The outcomes of the requests.
     pub load: Arc<Load>,
+    /// Number of restarts.
+    pub restarts: usize,
+    /// Why it ended before the last restart, if it did.
+    pub error: Option<String>,
     /// Exits that were not clean, with the last lines of their outputs.
     pub unclean: Vec<String>,
     may_refuse: bool,
 }
 
 impl Soaked {
-    /// Returns whether there were responses, each had status 200, nothing was lost, every exit was
-    /// clean, and no connection was refused if something always listened.
+    /// Returns whether it is complete, there were responses, each had status 200, nothing was lost,
+    /// every exit was clean, and no connection was refused if something always listened.
     #[must_use]
     pub fn is_perfect(&self) -> bool {
         let totals: &Totals = &self.load.totals;
         let failed = totals.lost() + totals.refused_by_status.load(Relaxed);
         let refused = totals.refused.load(Relaxed);
-        let is_loaded = totals.answered() > 0;
-        is_loaded && failed == 0 && self.unclean.is_empty() && (self.may_refuse || refused == 0)
+        let is_complete = self.error.is_none() && totals.answered() > 0;
+        is_complete && failed == 0 && self.unclean.is_empty() && (self.may_refuse || refused == 0)
     }
 }
 
@@ -209,9 +213,9 @@ const LAST_RESPONSE_MAX: Duration = Duration::from_secs(60);
 /// Restarts a server repeatedly under load.
 ///
 /// # Errors
-/// If a process does not serve, or a client lacks descriptors, for example.
+/// If the first process does not serve. The error of a later one is part of the result.
 pub async fn soak(target: &Target, soak: Soak, progress: &Progress) -> Result<Soaked, String> {
-    let mut relay = Relay::start(target.clone(), soak.hand_over)?;
+    let relay = Relay::start(target.clone(), soak.hand_over)?;
     let wire = Wire::new(relay.address(), Duration::ZERO..=soak.latency);
     let path = match &target.paths.slow {
         Some(slow) => route(slow, 3),
@@ -224,29 +228,45 @@ pub async fn soak(target: &Target, soak: Soak, progress: &Progress) -> Result<So
             clients.spawn(run(load.clone(), habit));
         }
     }
-    let mut unclean = Vec::new();
+    let may_refuse = soak.hand_over == HandOver::Restart;
+    let mut soaked = Soaked { load, restarts: 0, error: None, unclean: Vec::new(), may_refuse };
     progress.begin(soak.restarts);
-    for _ in 0..soak.restarts {
-        sleep(soak.every).await;
-        let passing = tokio::task::spawn_blocking(move || {
-            let ended = relay.pass_on();
-            (relay, ended)
-        });
-        let (passed, ended) = passing.await.map_err(|error| error.to_string())?;
-        relay = passed;
-        let ended = ended?;
-        load.expect_no_fault()?;
-        if !ended.is_clean() {
-            unclean.push(describe(&ended));
-        }
-        progress.next(&load.totals.line());
-    }
+    let restarted = soaked.restart(relay, soak, progress).await;
     progress.end();
-    load.over.store(true, Relaxed);
+    soaked.load.over.store(true, Relaxed);
     let _ = timeout(LAST_RESPONSE_MAX, clients.join_all()).await;
-    drop(relay);
-    load.expect_no_fault()?;
-    Ok(Soaked { load, unclean, may_refuse: soak.hand_over == HandOver::Restart })
+    let fault = soaked.load.expect_no_fault().err();
+    // The last process serves until here.
+    soaked.error = restarted.map(drop).err().or(fault);
+    Ok(soaked)
+}
+
+impl Soaked {
+    /// Performs the restarts. Returns the last process.
+    async fn restart(
+        &mut self,
+        mut relay: Relay,
+        soak: Soak,
+        progress: &Progress,
+    ) -> Result<Relay, String> {
+        for _ in 0..soak.restarts {
+            sleep(soak.every).await;
+            let passing = tokio::task::spawn_blocking(move || {
+                let ended = relay.pass_on();
+                (relay, ended)
+            });
+            let (passed, ended) = passing.await.map_err(|error| error.to_string())?;
+            relay = passed;
+            let ended = ended?;
+            self.load.expect_no_fault()?;
+            if !ended.is_clean() {
+                self.unclean.push(describe(&ended));
+            }
+            self.restarts += 1;
+            progress.next(&self.load.totals.line());
+        }
+        Ok(relay)
+    }
 }
 
 /// Returns how a process ended, with the last lines of its output.
@@ -303,10 +323,14 @@ mod tests {
     #[test]
     fn a_soak_with_a_refusal_or_without_a_response_is_not_perfect() {
         let load = Arc::new(Load::new(Wire::direct(([127, 0, 0, 1], 1).into()), "/"));
-        let soaked = Soaked { load, unclean: Vec::new(), may_refuse: true };
+        let mut soaked =
+            Soaked { load, restarts: 1, error: None, unclean: Vec::new(), may_refuse: true };
         assert!(!soaked.is_perfect());
         soaked.load.totals.answered.store(1, Relaxed);
         assert!(soaked.is_perfect());
+        soaked.error = Some("the successor does not serve".to_owned());
+        assert!(!soaked.is_perfect());
+        soaked.error = None;
         soaked.load.totals.refused_by_status.store(1, Relaxed);
         assert!(!soaked.is_perfect());
     }

@@ -118,12 +118,15 @@ impl<'a> Trial<'a> {
     /// Plays the scenario. If the stop command or request has failed, it has found nothing.
     ///
     /// # Errors
-    /// If it does not apply, or could not be tried.
+    /// If it does not apply, could not be tried, or has tried nothing.
     pub fn play(&mut self, scenario: &Scenario) -> Result<(), Abort> {
         let played = (scenario.play)(self);
         if let Some(Err(why)) = self.server.as_mut().map(Server::judge_stop) {
             self.findings = Findings::default();
             return Err(Abort::Broken(why));
+        }
+        if played.is_ok() && self.findings.tries == 0 {
+            return Err(Abort::Broken("nothing could be observed after the stop".to_owned()));
         }
         played
     }

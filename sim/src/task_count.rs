@@ -13,10 +13,15 @@ thread_local! {
     static OF_DOWNSTREAMS: Cell<usize> = const { Cell::new(0) };
 }
 
-/// Returns the number of tasks on this thread that are none of the service: the simulation's own,
-/// and those that downstreams have spawned. Some of the latter may have ended: nothing shows it.
+/// Returns the number of the simulation's own tasks on this thread.
 pub(crate) fn ours() -> usize {
-    OURS.get() + OF_DOWNSTREAMS.get()
+    OURS.get()
+}
+
+/// Returns the number of tasks on this thread that downstreams have spawned. Some of them may have
+/// ended: nothing shows it.
+pub(crate) fn of_downstreams() -> usize {
+    OF_DOWNSTREAMS.get()
 }
 
 /// Resets the number of tasks that downstreams have spawned, when their world ends.
@@ -32,7 +37,7 @@ impl Drop for Downstreams {
 /// Calls code of a downstream. The tasks that it spawns are none of the service. Those that they
 /// spawn in turn are not known.
 pub(crate) fn of_downstream<T>(run: impl FnOnce() -> T) -> T {
-    let others = || alive().saturating_sub(ours());
+    let others = || alive().saturating_sub(ours() + of_downstreams());
     let before = others();
     let ran = run();
     OF_DOWNSTREAMS.set(OF_DOWNSTREAMS.get() + others().saturating_sub(before));

@@ -11,6 +11,8 @@ use std::{
 /// A response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Response {
+    /// Minor version: 0 or 1.
+    pub minor: u8,
     /// Status code.
     pub status: u16,
     /// Fields, with names in lower case.
@@ -45,12 +47,15 @@ impl Response {
         String::from_utf8_lossy(&self.bytes).into_owned()
     }
 
-    /// Returns whether the response announces the close of its connection, in any of its fields
-    /// `connection`.
+    /// Returns whether the response announces the close of its connection: by any of its fields
+    /// `connection`, or as one of HTTP/1.0 without `keep-alive` (RFC 9112 §9.3).
     #[must_use]
     pub fn says_close(&self) -> bool {
-        let is_close = |option: &str| option.trim().eq_ignore_ascii_case("close");
-        self.fields("connection").any(|value| value.split(',').any(is_close))
+        let has = |wanted: &str| {
+            let is_wanted = |option: &str| option.trim().eq_ignore_ascii_case(wanted);
+            self.fields("connection").any(|value| value.split(',').any(is_wanted))
+        };
+        has("close") || (self.minor == 0 && !has("keep-alive"))
     }
 
     /// Returns the values of all fields with this name, which must be in lower case.
@@ -168,12 +173,13 @@ fn parse_head(head: &[u8]) -> Option<Response> {
     // RFC 9110 §5.5: a value may have bytes that are no UTF-8.
     let head = String::from_utf8_lossy(head);
     let mut lines = head.split("\r\n");
-    let status = lines.next()?.strip_prefix("HTTP/1.")?.split(' ').nth(1)?.parse().ok()?;
+    let mut first = lines.next()?.strip_prefix("HTTP/1.")?.split(' ');
+    let (minor, status) = (first.next()?.parse().ok()?, first.next()?.parse().ok()?);
     let headers = lines
         .filter_map(|line| line.split_once(':'))
         .map(|(name, value)| (name.to_lowercase(), value.trim().to_owned()))
         .collect();
-    Some(Response { status, headers, bytes: Vec::new() })
+    Some(Response { minor, status, headers, bytes: Vec::new() })
 }
 
 fn find(bytes: &[u8], what: &[u8]) -> Option<usize> {
@@ -393,6 +399,19 @@ mod tests {
         }
         assert_eq!(client.response().unwrap().status, 204);
         assert_eq!(client.head().unwrap().status, 103);
+    }
+
+    // A server of HTTP/1.0 was blamed for closing connections that it had not kept.
+    #[test]
+    fn a_response_of_http_1_0_closes_its_connection_unless_it_has_keep_alive() {
+        for (head, closes) in [
+            ("HTTP/1.0 204 No Content", true),
+            ("HTTP/1.0 204 No Content\r\nConnection: x, Keep-Alive", false),
+            ("HTTP/1.1 204 No Content", false),
+        ] {
+            let Some(response) = super::parse_head(head.as_bytes()) else { panic!("{head}") };
+            assert_eq!(response.says_close(), closes, "{head}");
+        }
     }
 
     #[test]

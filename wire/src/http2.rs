@@ -21,6 +21,9 @@ pub const WINDOW_UPDATE: u8 = 8;
 /// Frame type CONTINUATION.
 pub const CONTINUATION: u8 = 9;
 
+/// Error code of a request that was not processed (RFC 9113 §8.7).
+pub const REFUSED_STREAM: u32 = 7;
+
 /// Flag of DATA and HEADERS: the last frame of the stream.
 pub const END_STREAM: u8 = 1;
 /// Flag of SETTINGS and PING.
@@ -68,6 +71,12 @@ impl Frame {
     #[must_use]
     pub fn last_stream(&self) -> u32 {
         self.number(0) & 0x7fff_ffff
+    }
+
+    /// Returns the error code of an RST_STREAM, or 0 if the payload is too short.
+    #[must_use]
+    pub fn error_code(&self) -> u32 {
+        self.number(0)
     }
 
     fn number(&self, at: usize) -> u32 {

@@ -220,8 +220,8 @@ where
 pub(crate) fn expect_run(arguments: Vec<String>) -> Result<(), String> {
     let args = parse_run(arguments)?;
     args.selection.scenarios()?;
-    args.expect_lame_duck()?;
     args.server.target()?;
+    args.server.expect_lame_duck(args.lame_duck)?;
     if args.evidence.is_some() {
         return Err("--evidence: only `run` keeps it".to_owned());
     }
@@ -244,13 +244,6 @@ where
 }
 
 impl RunArgs {
-    /// Checks that there is time for what scenarios do in the lame duck delay.
-    fn expect_lame_duck(&self) -> Result<(), String> {
-        let why = "--lame-duck 0s: expected a time from 1ms on; a server that closes its listener \
-                   at the stop has --profile bare";
-        (!self.lame_duck.is_zero()).then_some(()).ok_or_else(|| why.to_owned())
-    }
-
     /// Returns a line for each scenario that may be tried.
     fn listed(&self) -> Result<String, String> {
         let mut scenarios = self.selection.scenarios()?;
@@ -260,8 +253,8 @@ impl RunArgs {
 
     fn grade(&self, progress: &Progress) -> Result<Report, String> {
         let scenarios = self.selection.scenarios()?;
-        self.expect_lame_duck()?;
         let mut target = self.server.target()?;
+        self.server.expect_lame_duck(self.lame_duck)?;
         if let Some(folder) = &self.evidence {
             prepare(folder)?;
         }
@@ -407,6 +400,8 @@ mod tests {
             (&["--lame-duck", "2days", "--", "true"], "at most 1day"),
             // A server was blamed for what it closed when the delay was over.
             (&["--lame-duck", "0s", "--", "true"], "has --profile bare"),
+            // A server was blamed for requests that SIGKILL had cut.
+            (&["--lame-duck", "2s", "--grace", "2s", "--", "true"], "2s: expected less than --gra"),
             // Refused before the run, whose report would be lost.
             (&["--evidence", "/dev/null/x", "--", "true", "{port}"], "--evidence /dev/null/x"),
             (&["--jobs", "0", "--", "true"], "from 1 to 64"),

@@ -111,6 +111,21 @@ impl ServerArgs {
         Ok(target)
     }
 
+    /// Checks that there is time for what scenarios do in the lame duck delay, and after it.
+    pub(super) fn expect_lame_duck(&self, lame_duck: Duration) -> Result<(), String> {
+        let time = humantime::format_duration;
+        if lame_duck.is_zero() {
+            return Err("--lame-duck 0s: expected a time from 1ms on; a server that closes its \
+                        listener at the stop has --profile bare"
+                .to_owned());
+        }
+        if lame_duck < self.grace {
+            return Ok(());
+        }
+        let (lame_duck, grace) = (time(lame_duck), time(self.grace));
+        Err(format!("--lame-duck {lame_duck}: expected less than --grace {grace}"))
+    }
+
     /// Checks that no route is given which the scenarios of TLS do not use.
     fn expect_routes_of_tls(&self) -> Result<(), String> {
         let unused = [

@@ -9,6 +9,7 @@ use crate::{
     progress::Progress,
     restarts::{HandOver, Soak, block_on, soak},
     rollout::{Outcome, Rollout, roll},
+    target::Target,
 };
 use clap::Args;
 use std::{process::ExitCode, time::Duration};
@@ -60,6 +61,30 @@ pub(super) struct RolloutArgs {
 }
 
 impl RolloutArgs {
+    /// Rolls the server out behind this balancer.
+    fn roll(&self, kind: Kind, target: &Target) -> Result<Outcome, String> {
+        let plan = Rollout {
+            kind,
+            target: target.clone(),
+            keeping: self.keeping,
+            per_request: self.per_request,
+            restarts_min: self.restarts,
+            responses_min: self.responses,
+            span_max: self.time,
+        };
+        let progress = Progress::on_terminal();
+        progress.begin(usize::try_from(self.restarts).unwrap_or(usize::MAX));
+        let mut until_now = String::new();
+        let rolling = roll(&plan, |step| {
+            until_now = format!("{} responses, {} failed", step.answered, step.failed);
+            progress.next(&format!("{}: {until_now}", kind.name()));
+            until_now = format!("; {} restarts, {until_now} until then", step.restarts);
+        });
+        let rolled = block_on(rolling).map_err(|error| error.to_string())?;
+        progress.end();
+        rolled.map_err(|error| format!("{}: {error}{until_now}", kind.name()))
+    }
+
     /// Returns why a rollout has ended too early, in a line, if it has.
     fn incomplete(&self, kind: Kind, outcome: &Outcome) -> Option<String> {
         let is_complete = outcome.restarts >= self.restarts && outcome.answered >= self.responses;
@@ -107,7 +132,7 @@ pub(super) fn restart_under_load(args: &SoakArgs) -> Result<ExitCode, String> {
     let totals = &soaked.load.totals;
     print(&format!(
         "{} restarts: {}; {} exits were not clean\n{}{}",
-        args.restarts,
+        soaked.restarts,
         totals.line(),
         soaked.unclean.len(),
         soaked.unclean.iter().chain([&totals.stories()]).fold(String::new(), |all, story| {
@@ -115,6 +140,9 @@ pub(super) fn restart_under_load(args: &SoakArgs) -> Result<ExitCode, String> {
         }),
         if soaked.is_perfect() { "" } else { "failed\n" }
     ))?;
+    if let Some(error) = soaked.error {
+        return Err(error);
+    }
     Ok(if soaked.is_perfect() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -123,49 +151,42 @@ pub(super) fn roll_out(args: &RolloutArgs) -> Result<ExitCode, String> {
     if args.keeping == 0 && args.per_request == 0 {
         return Err("--keeping 0 --per-request 0: a rollout needs a client".to_owned());
     }
-    let target = args.server.examined()?;
     let kinds: &[Kind] = match args.behind {
         Behind::Haproxy => &[Kind::Haproxy],
         Behind::Nginx => &[Kind::Nginx],
         Behind::Both => &[Kind::Haproxy, Kind::Nginx],
     };
-    let mut text =
-        "balancer   restarts  responses     failed   requests/s   unclean exits\n".to_owned();
+    if let Some(kind) = kinds.iter().find(|kind| !kind.is_installed()) {
+        return Err(format!("{} is not installed: choose another with --behind", kind.name()));
+    }
+    let target = args.server.examined()?;
+    print("balancer   restarts  responses     failed   requests/s   unclean exits\n")?;
     let (mut stories, mut is_perfect) = (String::new(), true);
-    for &kind in kinds {
-        let plan = Rollout {
-            kind,
-            target: target.clone(),
-            keeping: args.keeping,
-            per_request: args.per_request,
-            restarts_min: args.restarts,
-            responses_min: args.responses,
-            span_max: args.time,
-        };
-        let progress = Progress::on_terminal();
-        progress.begin(usize::try_from(args.restarts).unwrap_or(usize::MAX));
-        let rolling = roll(&plan, |step| {
-            let counts = format!("{} responses, {} failed", step.answered, step.failed);
-            progress.next(&format!("{}: {counts}", kind.name()));
-        });
-        let outcome = block_on(rolling).map_err(|error| error.to_string())??;
-        progress.end();
-        text += &format!(
-            "{:<8} {:>10} {:>10} {:>10} {:>12.0} {:>15}\n",
-            kind.name(),
-            outcome.restarts,
-            outcome.answered,
-            outcome.failed,
-            outcome.rate(),
-            outcome.unclean_exits
-        );
+    let rolled = kinds.iter().try_for_each(|&kind| {
+        let outcome = args.roll(kind, &target)?;
         outcome.stories.iter().for_each(|story| stories += &format!("{story}\n"));
         let why = args.incomplete(kind, &outcome);
         is_perfect &= outcome.is_perfect() && why.is_none();
         stories.extend(why);
-    }
-    print(&(text + &stories))?;
+        // At once, since the next one may take as long, and fail.
+        print(&line(kind, &outcome))
+    });
+    print(&stories)?;
+    rolled?;
     Ok(if is_perfect { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Returns a line of the table.
+fn line(kind: Kind, outcome: &Outcome) -> String {
+    format!(
+        "{:<8} {:>10} {:>10} {:>10} {:>12.0} {:>15}\n",
+        kind.name(),
+        outcome.restarts,
+        outcome.answered,
+        outcome.failed,
+        outcome.rate(),
+        outcome.unclean_exits
+    )
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 //! A client reuses a connection until it receives `Connection: close` or end of file, for which it
 //! checks before each request. If a *reused* connection closes under a request anyway, the request
 //! is counted as a close race: RFC 9112 §9.5 allows a client to send it again. On a new connection
-//! it is lost.
+//! it is lost, and so it is on one that stays open without a response.
 
 use super::{
     totals::Totals,
@@ -100,6 +100,8 @@ pub struct Load {
     pub totals: Totals,
     /// Set to end all clients after their current request.
     pub over: AtomicBool,
+    /// Set before the server is killed: what is in flight then is lost, and no close race.
+    pub cut: AtomicBool,
     clients: AtomicUsize,
     /// The first connect that failed on this side.
     fault: OnceLock<String>,
@@ -125,6 +127,7 @@ impl Load {
             think: Duration::ZERO,
             totals: Totals::default(),
             over: AtomicBool::new(false),
+            cut: AtomicBool::new(false),
             clients: AtomicUsize::new(0),
             fault: OnceLock::new(),
         }
@@ -178,45 +181,50 @@ pub async fn run(load: Arc<Load>, habit: Habit) {
                 }
             },
         };
-        let answered =
-            match timeout(RESPONSE_MAX, exchange_bytes(&mut stream, &ask.bytes(habit))).await {
-                Ok(answered) => answered,
-                Err(_) => Err(Failure { error: io::ErrorKind::TimedOut.into(), answer_bytes: 0 }),
-            };
-        match answered {
+        let is_kept = ask.exchange(&load, habit, &mut stream, is_reused).await;
+        if is_kept && habit == Habit::KeepAlive {
+            kept = Some(stream);
+        }
+    }
+}
+
+impl RequestSpec {
+    /// Sends the request, and counts its outcome. Returns whether the server keeps the connection.
+    async fn exchange(
+        &self,
+        load: &Load,
+        habit: Habit,
+        stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+        is_reused: bool,
+    ) -> bool {
+        let (totals, name) = (&load.totals, format!("{habit:?} {} {}", self.method, self.target));
+        let (bytes, mut received) = (self.bytes(habit), Vec::new());
+        let exchanging = exchange_bytes(stream, &bytes, &mut received);
+        let answered = timeout(RESPONSE_MAX, exchanging).await;
+        match answered.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
             Ok(answer) => {
                 if answer.status != 200 {
-                    load.totals.refused_by_status.fetch_add(1, Relaxed);
-                    load.totals.tell(format!(
-                        "{habit:?} {} {}: {}",
-                        ask.method, ask.target, answer.status
-                    ));
-                } else if ask.is_answered_by(&answer) {
-                    load.totals.answered.fetch_add(1, Relaxed);
+                    totals.refuse(format!("{name}: {}", answer.status));
+                } else if self.is_answered_by(&answer) {
+                    totals.answered.fetch_add(1, Relaxed);
                 } else {
-                    load.totals.lose(format!(
-                        "{} {}: {} with another body",
-                        ask.method, ask.target, answer.status
+                    totals.lose(format!("{name}: {} with another body", answer.status));
+                }
+                answer.framing() != Some(Framing::Close) && !answer.says_close()
+            }
+            Err(error) => {
+                // A connection on which nothing happens is open.
+                let is_closed = error.kind() != io::ErrorKind::TimedOut && !load.cut.load(Relaxed);
+                if is_reused && is_closed && received.is_empty() {
+                    totals.race(format!("{name}: closed under the request"));
+                } else {
+                    let kind = if is_reused { "kept" } else { "fresh" };
+                    let bytes = received.len();
+                    totals.lose(format!(
+                        "{name} on a {kind} connection: {error} after {bytes} bytes"
                     ));
                 }
-                let is_kept = answer.framing() != Some(Framing::Close) && !answer.says_close();
-                if is_kept && habit == Habit::KeepAlive {
-                    kept = Some(stream);
-                }
-            }
-            Err(failure) if failure.answer_bytes == 0 && is_reused => {
-                load.totals.close_races.fetch_add(1, Relaxed);
-                load.totals.tell(format!(
-                    "{habit:?} {} {}: closed under the request",
-                    ask.method, ask.target
-                ));
-            }
-            Err(failure) => {
-                let kind = if is_reused { "kept" } else { "fresh" };
-                load.totals.lose(format!(
-                    "{habit:?} {} {} on a {kind} connection: {} after {} bytes",
-                    ask.method, ask.target, failure.error, failure.answer_bytes
-                ));
+                false
             }
         }
     }
@@ -245,50 +253,52 @@ pub async fn exchange(
     stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
     request: &str,
 ) -> Result<Response, Failure> {
-    exchange_bytes(stream, request.as_bytes()).await
+    let mut received = Vec::new();
+    let exchanged = exchange_bytes(stream, request.as_bytes(), &mut received).await;
+    exchanged.map_err(|error| Failure { error, answer_bytes: received.len() })
 }
 
+/// Sends a request and reads its response. What was received is left in `received`.
 async fn exchange_bytes(
     stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
     request: &[u8],
-) -> Result<Response, Failure> {
-    let mut received = Vec::new();
-    let fail = |error, received: &Vec<u8>| Failure { error, answer_bytes: received.len() };
+    received: &mut Vec<u8>,
+) -> io::Result<Response> {
     // Read even if the write fails: a response may have been sent before.
     let written = stream.write_all(request).await;
     let mut buffer = [0; 16 * 1024];
     loop {
-        match parse(&received) {
+        match parse(received) {
             Parsed::Complete(response, _) => return Ok(response),
-            Parsed::Malformed => return Err(fail(io::ErrorKind::InvalidData.into(), &received)),
+            Parsed::Malformed => return Err(io::ErrorKind::InvalidData.into()),
             Parsed::Partial => {}
         }
         match stream.read(&mut buffer).await {
             Ok(0) => {
-                if let Parsed::Complete(response, _) = parse_at_close(&received) {
+                if let Parsed::Complete(response, _) = parse_at_close(received) {
                     return Ok(response);
                 }
-                let error = written.err().unwrap_or_else(|| io::ErrorKind::UnexpectedEof.into());
-                return Err(fail(error, &received));
+                return Err(written.err().unwrap_or_else(|| io::ErrorKind::UnexpectedEof.into()));
             }
             Ok(read) => received.extend_from_slice(&buffer[..read]),
-            Err(error) => return Err(fail(error, &received)),
+            Err(error) => return Err(error),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Load, exchange};
+    use super::{Habit, Load, RequestSpec, exchange};
     use crate::load::Wire;
     use socket2::SockRef;
     use std::{
         io::{self, Read, Write},
         net::TcpListener,
-        sync::atomic::Ordering::Relaxed,
+        sync::{Arc, atomic::Ordering::Relaxed},
         thread,
         time::Duration,
     };
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     // A server was blamed for refused connections when the check itself had no descriptors left.
     #[test]
@@ -333,6 +343,38 @@ mod tests {
         for latency in [Duration::ZERO, Duration::from_millis(2)] {
             assert_eq!(body(latency, false), Ok("hello".to_owned()), "{latency:?}");
             assert_eq!(body(latency, true), Err(io::ErrorKind::ConnectionReset), "{latency:?}");
+        }
+    }
+
+    /// Plays a client whose server responds to the first request of a kept connection, and to the
+    /// second by `half` only. Returns how many requests were lost, and how many close races were.
+    async fn lost_and_races(half: &'static [u8], cut: Option<Duration>) -> (u64, u64) {
+        let load = Arc::new(Load::new(Wire::direct(([127, 0, 0, 1], 1).into()), "/"));
+        let (mut near, mut far) = tokio::io::duplex(1024);
+        let spec = RequestSpec::get("/");
+        let killed = load.clone();
+        let server = tokio::spawn(async move {
+            let _ = far.read(&mut [0; 1024]).await;
+            far.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await.unwrap();
+            let _ = far.read(&mut [0; 1024]).await;
+            far.write_all(half).await.unwrap();
+            tokio::time::sleep(cut.unwrap_or(Duration::MAX)).await;
+            killed.cut.store(true, Relaxed);
+        });
+        assert!(spec.exchange(&load, Habit::KeepAlive, &mut near, false).await);
+        assert!(!spec.exchange(&load, Habit::KeepAlive, &mut near, true).await);
+        server.abort();
+        (load.totals.lost(), load.totals.close_races.load(Relaxed))
+    }
+
+    // A client whose server had hung on a kept connection was counted as one whose connection was
+    // just closed: a server that hung every kept connection at its stop lost nothing.
+    #[tokio::test(start_paused = true)]
+    async fn a_kept_connection_that_hangs_has_lost_its_request() {
+        let half = b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf";
+        for half in [&b""[..], half] {
+            assert_eq!(lost_and_races(half, None).await, (1, 0), "given up");
+            assert_eq!(lost_and_races(half, Some(Duration::from_secs(9))).await, (1, 0), "killed");
         }
     }
 }

@@ -1,6 +1,9 @@
 //! Outcomes of the requests, as their clients observed them.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{
+    Mutex, PoisonError,
+    atomic::{AtomicU64, Ordering::Relaxed},
+};
 
 /// Counts of all clients together.
 #[derive(Debug, Default)]
@@ -16,23 +19,48 @@ pub struct Totals {
     pub close_races: AtomicU64,
     /// Requests sent without a complete response.
     pub lost: AtomicU64,
-    /// Descriptions of the first failures.
-    pub stories: std::sync::Mutex<Vec<String>>,
+    failures: Stories,
+    /// Apart, since there may be many: they take no place of a failure.
+    races: Stories,
+}
+
+/// The first descriptions of one kind.
+#[derive(Debug, Default)]
+struct Stories(Mutex<Vec<String>>);
+
+/// Descriptions kept of each kind.
+const STORIES_MAX: usize = 20;
+
+impl Stories {
+    fn add(&self, story: String) {
+        let mut stories = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if stories.len() < STORIES_MAX {
+            stories.push(story);
+        }
+    }
+
+    fn all(&self) -> Vec<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 impl Totals {
     /// Counts a lost request, with its description.
     pub fn lose(&self, story: String) {
         self.lost.fetch_add(1, Relaxed);
-        self.tell(story);
+        self.failures.add(story);
     }
 
-    /// Keeps a description, unless there are already 20.
-    pub fn tell(&self, story: String) {
-        let mut stories = self.stories.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if stories.len() < 20 {
-            stories.push(story);
-        }
+    /// Counts a request with another status than 200, with its description.
+    pub fn refuse(&self, story: String) {
+        self.refused_by_status.fetch_add(1, Relaxed);
+        self.failures.add(story);
+    }
+
+    /// Counts a close race, with its description.
+    pub fn race(&self, story: String) {
+        self.close_races.fetch_add(1, Relaxed);
+        self.races.add(story);
     }
 
     /// Returns the number of requests with a complete response.
@@ -68,8 +96,28 @@ impl Totals {
         )
     }
 
-    /// Returns the descriptions of the first failures, one per line.
+    /// Returns the descriptions of the first requests that were lost or had another status.
+    pub fn failures(&self) -> Vec<String> {
+        self.failures.all()
+    }
+
+    /// Returns the descriptions of the first failures and close races, one per line.
     pub fn stories(&self) -> String {
-        self.stories.lock().unwrap_or_else(std::sync::PoisonError::into_inner).join("\n")
+        [self.failures.all(), self.races.all()].concat().join("\n")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Totals;
+
+    // A server that lost a request after 20 close races was blamed without a word.
+    #[test]
+    fn close_races_leave_a_place_for_each_failure() {
+        let totals = Totals::default();
+        (0..30).for_each(|n| totals.race(format!("race {n}")));
+        totals.lose("lost".to_owned());
+        assert_eq!(totals.failures(), ["lost"]);
+        assert!(totals.stories().starts_with("lost\nrace 0\n") && totals.lost() == 1);
     }
 }

@@ -6,7 +6,7 @@ use crate::{
 };
 use lameduck_wire::{
     End,
-    http2::{Client, Frame, GOAWAY, HEADERS, RST_STREAM},
+    http2::{Client, Frame, GOAWAY, HEADERS, REFUSED_STREAM, RST_STREAM},
 };
 use std::{
     thread,
@@ -54,9 +54,10 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         needs: &[Need::Http2, Need::StopSignal],
         does: "Freezes the process, sends three requests on a kept connection, requests the stop, \
                and continues the process.",
-        why: "The requests had arrived before the stop. Each must be served, or be above the last \
-              stream id of a GOAWAY, so that the client repeats it.",
-        rule: "RFC 9113 §6.8",
+        why: "The requests had arrived before the stop. Each must be served, or be refused in a \
+              way that lets the client repeat it: above the last stream id of a GOAWAY, or by \
+              RST_STREAM with REFUSED_STREAM.",
+        rule: "RFC 9113 §6.8, §8.7: a request that was not processed may be repeated",
         repair: "Read the connection once more before it is closed, and do not reset it.",
         play: requests_unread,
     },
@@ -129,7 +130,8 @@ enum State {
     Refused(u16),
     /// With a status that cannot be read.
     Unreadable,
-    Reset,
+    /// With this error code.
+    Reset(u32),
     Unresolved(End),
 }
 
@@ -139,7 +141,7 @@ impl std::fmt::Display for State {
             Self::Served => f.write_str("served"),
             Self::Refused(status) => write!(f, "status {status}"),
             Self::Unreadable => f.write_str("a response whose status cannot be read"),
-            Self::Reset => f.write_str("RST_STREAM"),
+            Self::Reset(code) => write!(f, "RST_STREAM with the error code {code}"),
             Self::Unresolved(end) => write!(f, "no response: the connection was {end}"),
         }
     }
@@ -150,7 +152,7 @@ fn outcome_of(client: &mut Client, stream: u32) -> State {
         |frame: &Frame| frame.stream == stream && (frame.ends_stream() || frame.kind == RST_STREAM);
     match client.find(ends) {
         Err(end) => State::Unresolved(end),
-        Ok(frame) if frame.kind == RST_STREAM => State::Reset,
+        Ok(frame) if frame.kind == RST_STREAM => State::Reset(frame.error_code()),
         Ok(_) => match client.status(stream) {
             Some(200) => State::Served,
             Some(status) => State::Refused(status),
@@ -207,7 +209,7 @@ fn last_stream_id(trial: &mut Trial<'_>) -> Result<(), Abort> {
         let state = outcome_above(&mut client, stream);
         let last = last_id(&client);
         let is_right = match (state, last) {
-            (State::Reset, _) => true,
+            (State::Reset(_), _) => true,
             (State::Unresolved(_), Some(last)) => stream > last,
             (State::Unresolved(_), None) => false,
             // It has a response.
@@ -246,8 +248,9 @@ fn requests_unread(trial: &mut Trial<'_>) -> Result<(), Abort> {
     trial.thaw()?;
     for stream in streams {
         let state = outcome_above(&mut client, stream);
-        let is_above = last_id(&client).is_some_and(|last| stream > last);
-        trial.expect(is_above || state == State::Served, || format!("stream {stream}: {state}"));
+        let may_repeat = state == State::Reset(REFUSED_STREAM)
+            || last_id(&client).is_some_and(|last| stream > last);
+        trial.expect(may_repeat || state == State::Served, || format!("stream {stream}: {state}"));
     }
     Ok(())
 }

@@ -62,15 +62,17 @@ fn new_connection(trial: &mut Trial<'_>) -> Result<(), Abort> {
         number += 1;
         let label = format!("{} ms after the stop", begun.as_millis());
         let track = trial.recorder.track(&label);
-        let response = match trial.try_connect(track)? {
-            Ok(mut client) => {
-                let _ = client.send(get(&path));
-                client.response()
-            }
+        let connected = trial.try_connect(track)?.map(|mut client| {
+            let _ = client.send(get(&path));
+            client
+        });
+        let sent = trial.since_stop();
+        let response = match connected {
+            Ok(mut client) => client.response(),
             Err(error) => Err(End::Failed(error.kind())),
         };
-        // A slow machine is not the server's fault.
-        if is_served(&response) || trial.since_stop() < window {
+        // A slow machine is not the server's fault. What becomes of the request later is.
+        if is_served(&response) || sent < window {
             trial.expect(is_served(&response), || match response {
                 Err(End::Failed(ErrorKind::ConnectionRefused)) => {
                     format!("{label}: the connection was refused")

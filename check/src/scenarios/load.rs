@@ -59,16 +59,17 @@ fn latency(trial: &mut Trial<'_>) -> Result<(), Abort> {
     load.over.store(true, Relaxed);
     // The SIGKILL would cut the last responses. One that takes longer than this is lost.
     runtime.block_on(join(&mut clients));
+    load.cut.store(true, Relaxed);
     trial.server()?.process.kill();
     runtime.block_on(join(&mut clients));
     load.expect_no_fault()?;
     let totals = &load.totals;
     let refused = totals.refused_by_status.load(Relaxed);
     trial.findings.tries += totals.answered();
-    for _ in 0..totals.lost() + refused {
-        let stories = totals.stories();
-        let story = stories.lines().find(|line| !line.ends_with("closed under the request"));
-        trial.expect(false, || story.unwrap_or_default().to_owned());
+    let stories = totals.failures();
+    let failed = usize::try_from(totals.lost() + refused).unwrap_or(usize::MAX);
+    for story in stories.iter().cycle().take(failed) {
+        trial.expect(false, || story.clone());
     }
     Ok(())
 }

@@ -6,8 +6,13 @@ use crate::{
     server::status_of,
     trial::{Abort, Trial, get},
 };
-use lameduck_wire::http1::Client;
-use std::{io::ErrorKind, net::TcpStream, thread, time::Duration};
+use std::{
+    io::ErrorKind,
+    net::TcpStream,
+    sync::mpsc::channel,
+    thread,
+    time::{Duration, Instant},
+};
 
 pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario {
@@ -138,46 +143,70 @@ fn alive(trial: &mut Trial<'_>) -> Result<(), Abort> {
     client.send(get(&path))?;
     thread::sleep(Duration::from_millis(50));
     trial.stop()?;
-    let grace = trial.target.grace;
-    while is_awaited(&mut client, trial.since_stop(), grace) {
-        let at = trial.since_stop();
+    // On its own thread: a probe that hangs must not hide when the response has arrived.
+    let (sender, arrival) = channel();
+    thread::spawn(move || {
+        let _ = client.head();
+        let _ = sender.send(Instant::now());
+    });
+    loop {
+        let (begin, at) = (Instant::now(), trial.since_stop());
         let status = status_of(&url);
-        // The last request may have ended, and the process with it, during this probe.
-        if !client.is_silent_for(Duration::from_millis(1)) {
-            break;
+        let max_wait = if status == Ok(200) { POLL } else { ARRIVAL_MAX };
+        let arrived = arrival.recv_timeout(max_wait).ok();
+        if is_judged(begin, arrived) {
+            trial.expect(status == Ok(200), || {
+                let what = match status {
+                    Ok(status) => format!("responded {status}"),
+                    Err(None) => "was refused".to_owned(),
+                    Err(Some(error)) => error,
+                };
+                format!("{} ms after the stop the liveness {what}", at.as_millis())
+            });
         }
-        trial.expect(status == Ok(200), || {
-            let what = match status {
-                Ok(status) => format!("responded {status}"),
-                Err(None) => "was refused".to_owned(),
-                Err(Some(error)) => error,
-            };
-            format!("{} ms after the stop the liveness {what}", at.as_millis())
-        });
+        if is_over(arrived, trial.since_stop(), trial.target.grace) {
+            return Ok(());
+        }
     }
-    Ok(())
 }
 
-/// Returns whether the response may still come: within the grace period, on a connection on which
-/// nothing has arrived.
-fn is_awaited(client: &mut Client, since_stop: Duration, grace: Duration) -> bool {
-    since_stop < grace && client.is_silent_for(POLL)
+/// A probe without a response for this long has failed.
+const PROBE_MAX: Duration = Duration::from_millis(500);
+
+/// The response may be noticed this much later than the end of the process.
+const ARRIVAL_MAX: Duration = Duration::from_millis(50);
+
+/// Returns whether a probe that began at `begin` shows something: the process may end with the
+/// response, during the last probe.
+fn is_judged(begin: Instant, arrived: Option<Instant>) -> bool {
+    arrived.is_none_or(|arrived| arrived.saturating_duration_since(begin) >= PROBE_MAX)
+}
+
+/// Returns whether no further probe is due: the response has arrived, or the grace period is over.
+fn is_over(arrived: Option<Instant>, since_stop: Duration, grace: Duration) -> bool {
+    arrived.is_some() || since_stop >= grace
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{is_awaited, is_first};
-    use lameduck_wire::http1::Client;
-    use std::{net::TcpListener, time::Duration};
+    use super::{is_first, is_judged, is_over};
+    use std::time::{Duration, Instant};
 
     // A server that kept a slow request open and never responded to it was probed without an end.
     #[test]
     fn a_response_that_never_comes_is_awaited_for_the_grace_period() {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let second = Duration::from_secs(1);
-        let mut client = Client::connect(listener.local_addr().unwrap(), second).unwrap();
-        assert!(is_awaited(&mut client, second, 2 * second));
-        assert!(!is_awaited(&mut client, 2 * second, 2 * second));
+        assert!(!is_over(None, second, 2 * second) && is_over(None, 2 * second, 2 * second));
+        assert!(is_over(Some(Instant::now()), second, 2 * second));
+    }
+
+    #[test]
+    fn a_probe_at_the_end_of_the_process_is_judged_if_it_had_half_a_second() {
+        let begin = Instant::now();
+        let after = |ms| Some(begin + Duration::from_millis(ms));
+        assert!(is_judged(begin, None) && is_judged(begin, after(500)));
+        assert!(!is_judged(begin, after(499)));
+        assert!(!is_judged(begin + Duration::from_millis(9), Some(begin)), "before the probe");
     }
 
     #[test]

@@ -365,7 +365,8 @@ mod tests {
     // first. One that sends five parts, 120 ms apart, was blamed for 480 ms.
     #[test]
     fn a_stream_is_judged_by_its_time_and_not_by_its_length() {
-        let response = |status| Ok(Response { status, headers: Vec::new(), bytes: Vec::new() });
+        let response =
+            |status| Ok(Response { minor: 1, status, headers: Vec::new(), bytes: Vec::new() });
         for usual in [ms(600), ms(480)] {
             assert!(is_whole_stream(&response(200), usual, usual));
             assert!(is_whole_stream(&response(200), usual - ms(90), usual));

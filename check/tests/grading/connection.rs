@@ -228,6 +228,9 @@ impl Connection<'_> {
             if self.server.is_stopping() && self.has("request/in-flight") {
                 return Err(Ended);
             }
+            if self.server.is_stopping() && self.has("reset at the stop") {
+                return self.reset();
+            }
             if self.server.since_stop() > LAME_DUCK + 300 * MS && self.has("drain/in-flight") {
                 return Err(Ended);
             }

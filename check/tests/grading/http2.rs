@@ -5,12 +5,16 @@ use crate::{
     server::{DRAIN, LAME_DUCK, MS, Wait},
 };
 use lameduck_wire::http2::{
-    ACK, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, RST_STREAM, SETTINGS, frame,
+    ACK, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, REFUSED_STREAM, RST_STREAM, SETTINGS,
+    frame,
 };
 use std::{
     thread,
     time::{Duration, Instant},
 };
+
+/// Error code of a stream that is no longer wanted.
+const CANCEL: u32 = 8;
 
 /// A stream whose response is due.
 struct Stream {
@@ -28,15 +32,23 @@ pub(crate) fn serve(connection: &mut Connection<'_>) -> Result<(), Ended> {
         let wait = if streams.is_empty() { Wait::Serving } else { Wait::Tick };
         let has_read = connection.read(wait)?;
         let is_old = !was_stopping || server.since_stop() < 8 * MS;
-        if has_read && server.has("http2/requests-unread") && last > 0 && is_old {
+        let mut reset = 0;
+        if has_read && server.fault.starts_with("http2/requests-unread") && last > 0 && is_old {
             thread::sleep(5 * MS);
             if server.is_stopping() {
-                return Err(Ended);
+                reset = match server.fault.as_str() {
+                    "http2/requests-unread refused" => REFUSED_STREAM,
+                    "http2/requests-unread reset" => CANCEL,
+                    _ => return Err(Ended),
+                };
             }
         }
         while let Some((kind, flags, id, payload)) = take_frame(&mut connection.buffer) {
             match kind {
                 SETTINGS if flags & ACK == 0 => connection.write(&frame(SETTINGS, ACK, 0, &[]))?,
+                HEADERS if reset > 0 => {
+                    connection.write(&frame(RST_STREAM, 0, id, &reset.to_be_bytes()))?;
+                }
                 // A GOAWAY with an exact id has excluded later ones.
                 HEADERS if goaways < 2 => {
                     last = id;
@@ -52,7 +64,7 @@ pub(crate) fn serve(connection: &mut Connection<'_>) -> Result<(), Ended> {
         if is_cut {
             let now = Instant::now();
             for stream in streams.iter().filter(|stream| stream.due > now) {
-                connection.write(&frame(RST_STREAM, 0, stream.id, &8_u32.to_be_bytes()))?;
+                connection.write(&frame(RST_STREAM, 0, stream.id, &CANCEL.to_be_bytes()))?;
             }
             streams.retain(|stream| stream.due <= now);
         }

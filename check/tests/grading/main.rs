@@ -160,7 +160,8 @@ fn a_server_that_loses_nothing_passes_everything() {
 #[test]
 fn the_kill_at_the_end_of_a_load_loses_nothing() {
     let _turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    let report = graded("none", &["--grace=100ms", "--only=load/latency", "--repeat=3"]);
+    let report =
+        graded("none", &["--lame-duck=50ms", "--grace=100ms", "--only=load/latency", "--repeat=3"]);
     assert_eq!(report.exit_code(true), 0, "{}", format(&report, Format::Human, true));
 }
 
@@ -210,6 +211,10 @@ fn a_crash_is_no_exit() {
 fn also(fault: &str) -> &'static [&'static str] {
     match fault {
         "accept/backlog" => &["accept/at-close", "lame-duck/new-connection", "load/latency"],
+        // It accepts nothing from the stop on, and resets what has arrived when it closes.
+        "lame-duck/new-connection unaccepted" => {
+            &["accept/at-close", "drain/backlog", "load/latency"]
+        }
         // Connections are refused from the stop on, when it has just become not ready.
         "lame-duck/new-connection" => &["ready/fails-first"],
         "lame-duck/kept-connection" => &["lame-duck/announced-close", "request/pipelined"],
@@ -218,9 +223,16 @@ fn also(fault: &str) -> &'static [&'static str] {
         // A response that is cut, and a close under requests that were sent.
         "request/slow-reader" | "request/pipelined" => &["close/unread-bytes"],
         "request/in-flight" => {
-            &["drain/in-flight", "signal/twice", "request/half-closed", "load/latency"]
+            // `ready/alive` has no slow request during which it could probe.
+            &[
+                "drain/in-flight",
+                "signal/twice",
+                "request/half-closed",
+                "load/latency",
+                "ready/alive",
+            ]
         }
-        "accept/at-close" => &["drain/backlog", "load/latency"],
+        "accept/at-close" => &["drain/backlog", "load/latency", "lame-duck/new-connection"],
         "request/first-byte" => &["load/latency"],
         // The probes are gone, whatever they ask.
         "ready/responds" => &["ready/alive"],
@@ -236,7 +248,13 @@ fn also(fault: &str) -> &'static [&'static str] {
 }
 
 /// Other faults that a scenario must see.
-const MORE_FAULTS: [&str; 2] = ["ready/fails-first at-close", "request/stream short"];
+const MORE_FAULTS: [&str; 5] = [
+    "http2/requests-unread reset",
+    "lame-duck/new-connection unaccepted",
+    "ready/alive hangs",
+    "ready/fails-first at-close",
+    "request/stream short",
+];
 
 #[test]
 fn each_fault_fails_its_scenario_and_no_other() {
@@ -336,6 +354,26 @@ fn the_response_to_a_stop_request_is_not_waited_for() {
     for graded in &report.graded {
         assert_eq!(graded.verdict, Verdict::Broken("the stop request: 404".to_owned()));
     }
+}
+
+// A server that refused unread streams by REFUSED_STREAM was blamed, although its client may repeat
+// such requests.
+#[test]
+fn streams_that_are_refused_unprocessed_are_not_lost() {
+    let _turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let options = ["--only=http2/requests-unread", "--repeat=2"];
+    let report = graded("http2/requests-unread refused", &options);
+    assert_eq!(report.graded[0].verdict, Verdict::Pass, "{:?}", report.graded[0].findings.stories);
+}
+
+// A server that reset all connections at the stop passed: its slow response ended before the first
+// probe, and nothing was observed.
+#[test]
+fn a_liveness_that_was_never_seen_does_not_pass() {
+    let _turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let report = graded("reset at the stop", &["--only=ready/alive", "--repeat=1"]);
+    let verdict = &report.graded[0].verdict;
+    assert!(matches!(verdict, Verdict::Broken(_) | Verdict::Fail), "{verdict:?}");
 }
 
 const HELLO: &str = r#"

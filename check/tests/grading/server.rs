@@ -211,6 +211,7 @@ fn accept_all(listener: &TcpListener, server: &Arc<Server>) {
     let mut was_stopping = false;
     let end = match server.fault.as_str() {
         "lame-duck/new-connection" => Duration::ZERO,
+        "lame-duck/new-connection unaccepted" => 5 * MS,
         "accept/at-close" => LAME_DUCK - Duration::from_millis(40),
         _ => LAME_DUCK,
     };
@@ -265,6 +266,10 @@ fn close(listener: TcpListener, server: &Arc<Server>) {
     if server.has("drain/backlog") {
         return drop(listener);
     }
+    if server.has("lame-duck/new-connection unaccepted") {
+        thread::sleep(300 * MS);
+        return drop(listener);
+    }
     if server.has("accept/at-close") {
         thread::sleep(Duration::from_millis(40));
         return drop(listener);
@@ -302,7 +307,7 @@ fn forget_signals(server: &Server) {
 }
 
 fn serve_probes(listener: TcpListener, server: &Arc<Server>) {
-    let mut was_probed = false;
+    let (mut was_probed, mut hanging) = (false, Vec::new());
     loop {
         while server.fault.starts_with("ready/") && !server.wait(&listener, Wait::Serving) {
             let is_gone = server.has("ready/responds") && server.is_stopping()
@@ -324,6 +329,10 @@ fn serve_probes(listener: TcpListener, server: &Arc<Server>) {
             continue;
         }
         let is_live = request.starts_with("GET /live ");
+        if is_live && server.is_stopping() && server.has("ready/alive hangs") {
+            hanging.push(stream);
+            continue;
+        }
         let is_ready = !server.is_stopping() || server.since_stop() < late;
         let status = if is_live || is_ready { "200 OK" } else { "503 Service Unavailable" };
         if server.has("signal/at-ready") && !std::mem::replace(&mut was_probed, true) {

@@ -234,6 +234,10 @@ pub struct ResponseSummary {
     pub body_bytes: u64,
     /// FNV-1a hash of the body.
     pub body_hash: u64,
+    /// Status of a gRPC call, if the response has one.
+    pub grpc_status: Option<u64>,
+    /// Number of messages in the response of a gRPC call, if the client keeps bodies.
+    pub grpc_messages: u64,
 }
 
 impl ResponseSummary {
@@ -244,6 +248,8 @@ impl ResponseSummary {
             keeps_alive: head.keeps_alive(),
             body_bytes,
             body_hash,
+            grpc_status: None,
+            grpc_messages: 0,
         }
     }
 }

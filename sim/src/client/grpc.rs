@@ -60,6 +60,11 @@ impl Reply {
         self.fields.extend(trailers);
     }
 
+    /// Returns the number of messages that have arrived.
+    pub(super) const fn messages(&self) -> u64 {
+        self.messages
+    }
+
     /// Returns what the service said about the status.
     pub(super) fn message(&self) -> Option<&[u8]> {
         self.fields.get("grpc-message").map(HeaderValue::as_bytes)

@@ -85,21 +85,20 @@ pub async fn multiplexed<C: Connect>(
     tasks.end().await;
 }
 
-/// Makes one call on a connection of its own. Returns whether its response was complete.
+/// Makes one call on a connection of its own. Returns its response, if it was complete.
 pub(super) async fn call<C: Connect>(
     client_id: &ClientId,
     connect: &C,
     ask: &RequestSpec,
     step: usize,
-) -> bool {
+) -> Option<ResponseSummary> {
     let tasks = Tracked::default();
-    let open = ClientConnection::open(client_id, connect, &tasks, None).await;
-    let Ok(mut link) = open else { return false };
-    let is_complete = one(client_id, &mut link.sender, ask, link.connection, 0).await;
+    let mut link = ClientConnection::open(client_id, connect, &tasks, None).await.ok()?;
+    let response = one(client_id, &mut link.sender, ask, link.connection, 0).await;
     client_id.step(step);
     drop(link);
     tasks.end().await;
-    is_complete
+    response
 }
 
 /// Sends all requests at once on one connection, and reads only the response heads. After `leave`
@@ -330,14 +329,14 @@ impl ClientConnection {
     }
 }
 
-/// Sends one request. Returns whether its response was complete.
+/// Sends one request. Returns its response, if it was complete.
 pub(super) async fn one(
     client_id: &ClientId,
     sender: &mut SendRequest<RequestBody>,
     ask: &RequestSpec,
     connection: u64,
     earlier: u64,
-) -> bool {
+) -> Option<ResponseSummary> {
     let request = client_id.asks(ask, connection, earlier);
     let end = tokio::select! {
         biased;
@@ -345,7 +344,7 @@ pub(super) async fn one(
         () = super::pause(client_id.max_wait()) => Err(RequestFailure::new(How::TimedOut, 0)),
     };
     client_id.ended(request, &end);
-    end.is_ok()
+    end.ok()
 }
 
 pub(super) async fn answer(
@@ -427,6 +426,8 @@ pub(super) async fn body_of(
         keeps_alive: true,
         body_bytes: bytes,
         body_hash: hash.value(),
+        grpc_status: call_status.map(|(status, _)| status),
+        grpc_messages: reply.map_or(0, |reply| reply.messages()),
     })
 }
 

@@ -91,9 +91,9 @@ pub async fn stalled_http2<C: Connect>(
     };
     let mut earlier = 0;
     if let Some((before, pause)) = &stall.before {
-        let is_open = one(client_id, &mut link.sender, before, link.connection, 0).await;
+        let served = one(client_id, &mut link.sender, before, link.connection, 0).await;
         super::pause(*pause).await;
-        if !is_open || link.ended.is_cancelled() || link.settled.goaway.is_cancelled() {
+        if served.is_none() || link.ended.is_cancelled() || link.settled.goaway.is_cancelled() {
             drop(link);
             return tasks.end().await;
         }
@@ -161,7 +161,7 @@ pub async fn one_unread<C: Connect>(
     let others = async {
         loop {
             super::pause(every).await;
-            if !one(client_id, &mut link.sender, other, link.connection, earlier).await {
+            if one(client_id, &mut link.sender, other, link.connection, earlier).await.is_none() {
                 return std::future::pending().await;
             }
             earlier += 1;

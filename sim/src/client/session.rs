@@ -24,15 +24,19 @@ pub(crate) async fn session<C: Connect>(
             }
             let spec = request.spec(previous.as_ref());
             if let Reads::WebSocket(messages) = request.reads() {
-                if !websocket(client_id, connect, &spec, messages, step).await {
-                    return;
+                let upgrade = websocket(client_id, connect, &spec, messages, step).await;
+                let Ok(status) = upgrade else { return };
+                if !status.is_some_and(|status| accepts(request, status)) {
+                    break;
                 }
                 previous = Some(Previous::default());
                 continue;
             }
-            if matches!(request.reads(), Reads::Grpc { .. }) {
-                if !call(client_id, connect, &spec, step).await {
-                    return;
+            if let Reads::Grpc { least, .. } = request.reads() {
+                let Some(done) = call(client_id, connect, &spec, step).await else { return };
+                let status = request.status_of(done.grpc_status, done.status.into());
+                if !least.map_or(request.expects(status), |least| done.grpc_messages >= least) {
+                    break;
                 }
                 previous = Some(Previous::default());
                 continue;
@@ -48,13 +52,20 @@ pub(crate) async fn session<C: Connect>(
             let done = http1_client.exchange(client_id, &spec, ExchangePacing::PROMPT).await;
             client_id.step(step);
             let Ok(done) = done else { break };
-            previous = Some(std::mem::take(&mut http1_client.last));
+            let last = std::mem::take(&mut http1_client.last);
             if done.keeps_alive {
                 kept = Some(http1_client);
             }
-            if !request.expects(done.status.into()) {
+            if !request.expects(done.status.into()) || request.misses(&last.body).is_some() {
                 break;
             }
+            previous = Some(last);
         }
     }
+}
+
+/// Whether a handshake has the response that the client wants: the upgrade, or a refusal if its
+/// status was named.
+fn accepts(request: &Request, status: u16) -> bool {
+    status == 101 || (request.has_statuses() && request.expects(status.into()))
 }

@@ -2,7 +2,7 @@
 //! closes. Its masks are constant, so that the bytes on the wire are the same in each run.
 
 use super::{
-    ClientId, Connect, RequestSpec, ResponseSummary,
+    ClientId, Connect, RequestFailure, RequestSpec, ResponseSummary,
     answer::{Garbled, Head},
     http1, pause,
 };
@@ -17,23 +17,26 @@ const PING: u8 = 9;
 const PONG: u8 = 10;
 
 /// Requests the upgrade, sends each message and waits for one message after each, and closes.
-/// Returns whether the connection could be opened.
+/// Returns the status of the response to the handshake, if there was one.
+///
+/// # Errors
+/// If the connect failed.
 pub(super) async fn websocket<C: Connect>(
     client_id: &ClientId,
     connect: &C,
     ask: &RequestSpec,
     messages: &[String],
     step: usize,
-) -> bool {
-    let Ok(mut io) = http1::connect(client_id, connect).await else { return false };
+) -> Result<Option<u16>, RequestFailure> {
+    let mut io = http1::connect(client_id, connect).await?;
     let connection = client_id.connected();
     let request = client_id.asks(ask, connection, 0);
     client_id.step(step);
-    let mut received = None;
+    let (mut status, mut received) = (None, None);
     let conversation = async {
         io.write_all(&ask.named(&client_id.name_of(request)).bytes()).await?;
         client_id.sent(request);
-        converse(client_id, request, &mut io, messages, &mut received).await
+        converse(client_id, request, &mut io, messages, &mut status, &mut received).await
     };
     let how = tokio::select! {
         biased;
@@ -44,7 +47,7 @@ pub(super) async fn websocket<C: Connect>(
         client_id.tell("messages", &[("request", request.into()), ("count", count.into())]);
     }
     client_id.tell("ended", &[("connection", connection.into()), ("how", how.into())]);
-    true
+    Ok(status)
 }
 
 async fn converse<I: AsyncRead + AsyncWrite + Unpin>(
@@ -52,6 +55,7 @@ async fn converse<I: AsyncRead + AsyncWrite + Unpin>(
     request: u64,
     io: &mut I,
     messages: &[String],
+    status: &mut Option<u16>,
     received: &mut Option<u64>,
 ) -> io::Result<&'static str> {
     let mut buffer = BytesMut::new();
@@ -65,6 +69,7 @@ async fn converse<I: AsyncRead + AsyncWrite + Unpin>(
             return Ok("end-before-head");
         }
     };
+    *status = Some(head.status);
     if head.status != 101 {
         client_id.head(request, &head);
         // Only the status counts: the connection is not used again.

@@ -4,7 +4,7 @@
 use super::{
     assertions::BROKEN,
     downstream::EFFECT,
-    runner::{FAILURE, TASKS_LEFT},
+    runner::{FAILURE, TasksLeft},
 };
 use crate::{
     host_run::MAIN_PORT,
@@ -88,12 +88,11 @@ fn work_of(history: &RunHistory<'_>) -> String {
 }
 
 fn no_task_is_left(history: &RunHistory<'_>) -> Judgement {
-    let Some(left) = history.server(TASKS_LEFT).next() else { return Ok(Exercise::No) };
-    let (count, excepted) =
-        (left.number("count").unwrap_or(0), left.number("excepted").unwrap_or(0));
-    if count <= excepted {
-        return Ok(Exercise::Yes);
-    }
+    let (count, excepted) = match TasksLeft::of(&history.outcome.trace) {
+        Some(TasksLeft::None) => return Ok(Exercise::Yes),
+        Some(TasksLeft::Unclear) | None => return Ok(Exercise::No),
+        Some(TasksLeft::More { count, excepted }) => (count, excepted),
+    };
     let allowed =
         if excepted > 0 { format!(", {excepted} more than excepted") } else { String::new() };
     Err(format!(

@@ -22,8 +22,8 @@
 //!
 //! - S1, **all requests and work finish.** The shutdown aborts no request or tracked work: they end
 //!   within the drain, or react to the cancellation.
-//! - S2, **no task is left.** No task of the service is running at the exit. An untracked task
-//!   would be lost with the process.
+//! - S2, **no task is left.** No untracked task of the service is running at the exit. If tasks of
+//!   a downstream could hide one, the run is repeated on a network that distinguishes them.
 //! - S3, **the exit is clean.** No handler, response body or hook fails or panics, and the host
 //!   refuses no response. A handler fails by an error that it returns to the host (axum's do not).
 //!   Errors are excused after a downstream failed or in a cancelled request, or if clients leave.

@@ -5,7 +5,7 @@
 
 use super::{
     Received, Setup, TestWorld, Trial, judge::hint, proof::Proof, service::RecordedService,
-    world::Shared,
+    trial::CallTargets, world::Shared,
 };
 use crate::{
     app::Actor,
@@ -42,10 +42,50 @@ pub(super) fn play<S: HttpService>(scenario: &Scenario, setup: Setup<S>, proof: 
     let outcome = if is_on_other_network(scenario.seed) {
         play_on::<TurmoilWorld, S>(scenario, setup)
     } else {
-        play_on::<TurmoilNetWorld, S>(scenario, setup)
+        play_on_one_runtime(scenario, setup)
     };
     proof.count(scenario, &outcome);
     outcome
+}
+
+/// Plays a scenario where the service shares its runtime with the downstreams. If tasks of these
+/// may hide one of the service, it is also played where they do not: on the other network. A run
+/// that shows a task there is the outcome.
+fn play_on_one_runtime<S: HttpService>(scenario: &Scenario, setup: Setup<S>) -> Outcome {
+    let outcome = play_on::<TurmoilNetWorld, S>(scenario, Arc::clone(&setup));
+    if TasksLeft::of(&outcome.trace) != Some(TasksLeft::Unclear) {
+        return outcome;
+    }
+    let exact = play_on::<TurmoilWorld, S>(scenario, setup);
+    let is_shown = matches!(TasksLeft::of(&exact.trace), Some(TasksLeft::More { .. }));
+    if is_shown { exact } else { outcome }
+}
+
+/// Whether untracked tasks of the service were left at its exit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum TasksLeft {
+    /// None but those that were excepted.
+    None,
+    /// This many.
+    More { count: u64, excepted: u64 },
+    /// Those that are left may be the downstreams'.
+    Unclear,
+}
+
+impl TasksLeft {
+    /// Reads the record of a run, if it came to an exit.
+    pub(super) fn of(trace: &Trace) -> Option<Self> {
+        let records = trace.events(TASKS_LEFT);
+        let number = |name| records.first().map(|left| left.number(name).unwrap_or(0));
+        let (count, excepted) = (number("count")?, number("excepted")?);
+        Some(if count > excepted {
+            Self::More { count, excepted }
+        } else if count + number("unclear")? > excepted {
+            Self::Unclear
+        } else {
+            Self::None
+        })
+    }
 }
 
 fn play_on<W: World, S: HttpService>(scenario: &Scenario, setup: Setup<S>) -> Outcome {
@@ -60,14 +100,15 @@ fn play_on<W: World, S: HttpService>(scenario: &Scenario, setup: Setup<S>) -> Ou
             let Trial { host, at_exit, excepted } =
                 call(|| setup(world)).unwrap_or_else(|panic| setup_failed(&panic));
             *kept.lock().unwrap_or_else(PoisonError::into_inner) =
-                (at_exit, service_tasks::<W>(), excepted);
+                (at_exit, service_tasks::<W>().1, excepted);
             host.map_service(|service| RecordedService::new(service, actor.trace))
         }
     };
+    let calls = CallTargets::of(scenario);
     let at_exit = move |trace: Trace| {
         let (holds, before, excepted) =
             std::mem::take(&mut *kept.lock().unwrap_or_else(PoisonError::into_inner));
-        let received = Received::by(&trace);
+        let received = Received::by(&trace, calls);
         let holds = holds.map(|holds| call(|| holds(&received)));
         if let Some(Err(why)) =
             holds.map(|it| it.unwrap_or_else(|panic| Err(format!("the condition {panic}"))))
@@ -75,16 +116,20 @@ fn play_on<W: World, S: HttpService>(scenario: &Scenario, setup: Setup<S>) -> Ou
             trace.record(SERVER, FAILURE, &[("why", why.into())]);
         }
         async move {
-            let mut left = usize::MAX;
+            let (mut least, mut most) = (usize::MAX, usize::MAX);
             for _ in 0..YIELDS {
-                left = service_tasks::<W>().saturating_sub(before);
-                if left == 0 {
+                let (at_least, at_most) = service_tasks::<W>();
+                (least, most) = (at_least.saturating_sub(before), at_most.saturating_sub(before));
+                if most == 0 {
                     break;
                 }
                 tokio::task::yield_now().await;
             }
             let excepted = excepted.iter().map(|except| except.count).sum::<usize>();
-            let fields = [("count", left.into()), ("excepted", excepted.into())];
+            let mut fields = vec![("count", least.into()), ("excepted", excepted.into())];
+            if most > least {
+                fields.push(("unclear", (most - least).into()));
+            }
             trace.record(SERVER, TASKS_LEFT, &fields);
         }
     };
@@ -102,10 +147,13 @@ pub(super) fn setup_panic(panic: &str) -> String {
     format!("the setup of the service {panic}{}", hint(panic))
 }
 
-/// Returns the number of tasks on the service's runtime that are not the simulation's own.
-fn service_tasks<W: World>() -> usize {
+/// Returns the least and the highest number of tasks that the service may have on its runtime.
+fn service_tasks<W: World>() -> (usize, usize) {
     match W::RUNTIMES {
-        Runtimes::Shared => task_count::alive().saturating_sub(task_count::ours()),
-        Runtimes::OnePerHost => task_count::alive(),
+        Runtimes::Shared => {
+            let most = task_count::alive().saturating_sub(task_count::ours());
+            (most.saturating_sub(task_count::of_downstreams()), most)
+        }
+        Runtimes::OnePerHost => (task_count::alive(), task_count::alive()),
     }
 }

@@ -2,7 +2,7 @@
 
 use super::proof::COUNTED;
 use crate::{
-    scenario::SERVER,
+    scenario::{RequestKind, SERVER, Scenario},
     trace::{Record, Trace},
 };
 use lameduck::{Host, HttpService};
@@ -93,16 +93,33 @@ impl<S> fmt::Debug for Trial<S> {
 pub struct Received {
     records: Vec<Record>,
     trace: Trace,
+    calls: CallTargets,
+}
+
+/// The targets of the gRPC calls of a scenario.
+#[derive(Clone, Debug)]
+pub(super) struct CallTargets(Vec<String>);
+
+impl CallTargets {
+    pub(super) fn of(scenario: &Scenario) -> Self {
+        let mut targets = Vec::new();
+        for client in &scenario.clients {
+            let RequestKind::User(first) = &client.request_kind else { continue };
+            let calls = first.steps().filter(|request| request.is_grpc());
+            targets.extend(calls.map(|call| call.target().to_owned()));
+        }
+        Self(targets)
+    }
 }
 
 impl Received {
-    pub(super) fn by(trace: &Trace) -> Self {
-        Self { records: trace.records(), trace: trace.clone() }
+    pub(super) fn by(trace: &Trace, calls: CallTargets) -> Self {
+        Self { records: trace.records(), trace: trace.clone(), calls }
     }
 
     /// Returns how many requests for `target` (path and query) got a complete response with a
-    /// status from 200 to 299. If no client requests `target` in any run, the exploration fails: a
-    /// condition on a mistyped target always holds.
+    /// status from 200 to 299; a gRPC call must have the status 0 (OK), too. If no client requests
+    /// `target` in any run, the exploration fails: a condition on a mistyped target always holds.
     #[must_use]
     pub fn succeeded(&self, target: &str) -> usize {
         let is_sent =
@@ -114,15 +131,28 @@ impl Received {
             record.event == "completed"
                 && record.number("status").is_some_and(|status| (200..300).contains(&status))
         });
-        completed.filter(|completed| self.target_of(completed) == Some(target)).count()
+        let of_target = completed.filter(|completed| self.target_of(completed) == Some(target));
+        of_target.filter(|completed| self.is_ok(completed, target)).count()
     }
 
     fn target_of(&self, of: &Record) -> Option<&str> {
-        let is_its = |record: &&Record| {
-            record.event == "asks"
+        self.record_of(of, "asks")?.text("target")
+    }
+
+    /// Whether a response has the status 0 of gRPC, or is none of a call.
+    fn is_ok(&self, completed: &Record, target: &str) -> bool {
+        match self.record_of(completed, "call status") {
+            Some(status) => status.number("status") == Some(0),
+            None => self.calls.0.iter().all(|call| call != target),
+        }
+    }
+
+    /// Returns this event of the same request.
+    fn record_of(&self, of: &Record, event: &str) -> Option<&Record> {
+        self.records.iter().find(|record| {
+            record.event == event
                 && record.actor == of.actor
                 && record.number("request") == of.number("request")
-        };
-        self.records.iter().find(is_its)?.text("target")
+        })
     }
 }

@@ -334,6 +334,10 @@ impl Request {
         &self.reads
     }
 
+    pub(crate) fn target(&self) -> &str {
+        &self.target
+    }
+
     /// Returns the name of this request alone.
     pub(crate) fn name(&self) -> String {
         let method = match self.reads {

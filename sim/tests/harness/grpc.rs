@@ -14,8 +14,15 @@ use lameduck::{
     RequestContext, StreamShutdown, TowerService,
     lifecycle::{Phase, Plan},
 };
-use lameduck_sim::{Request, TestWorld, Trials, explore};
-use std::{convert::Infallible, time::Duration};
+use lameduck_sim::{Request, TestWorld, Trial, Trials, explore};
+use std::{
+    convert::Infallible,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 use tonic::transport::{Channel, Endpoint};
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
@@ -203,4 +210,38 @@ fn a_call_that_its_timeout_ends_after_its_head_is_no_failure() {
     for request in [timed.clone(), timed.expect(0)] {
         endless_calls(StreamShutdown::Finish).request(request).run().unwrap();
     }
+}
+
+/// Refuses every second order by UNAVAILABLE or without a status, and stores the others.
+fn order(stored: &AtomicUsize, count: &AtomicUsize) -> Response<Body> {
+    let status = match count.fetch_add(1, Relaxed) % 4 {
+        0 => Some(14),
+        2 => None,
+        _ => {
+            stored.fetch_add(1, Relaxed);
+            Some(0)
+        }
+    };
+    reply(stream::iter(status.map(|status| Ok(trailers(status)))))
+}
+
+// A client that got UNAVAILABLE was counted as one whose order was acknowledged, since the status
+// of HTTP is 200. The service was blamed (S4) for an order that it had refused.
+#[test]
+fn a_call_without_the_status_0_is_not_acknowledged() {
+    explore(|world: TestWorld| {
+        let (stored, count) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
+        let orders = Arc::clone(&stored);
+        let order = move || async move { order(&orders, &count) };
+        let router = Router::new().route("/tea.Tea/Order", post(order));
+        Trial::of(world.host().serve(router)).at_exit(move |received| {
+            let (succeeded, stored) = (received.succeeded("/tea.Tea/Order"), stored.load(Relaxed));
+            let is_right = succeeded <= stored;
+            is_right.then_some(()).ok_or_else(|| format!("{succeeded} succeeded, {stored} stored"))
+        })
+    })
+    .request(Request::grpc("/tea.Tea/Order", [""]).expect([0, 2, 14]))
+    .seeds(0..25)
+    .run()
+    .unwrap();
 }

@@ -12,7 +12,10 @@ use lameduck_sim::{Request, client::NAME_FIELD, explore};
 use std::{
     collections::BTreeMap,
     convert::Infallible,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -208,4 +211,31 @@ fn comments_are_no_events_and_long_streams_are_counted_to_their_end() {
     assert_eq!(failure.broken.promise, "S6", "{failure}");
     let long = "data: a line of some length, so that the stream is long\n\n";
     stream(long, 1_000).request(Request::events("/", 1_000)).run().unwrap();
+}
+
+// A client whose call or handshake had failed, or whose response had the wrong body, sent the
+// request that follows a success. The service was blamed for its response.
+#[test]
+fn a_request_follows_only_a_response_that_was_wanted() {
+    let followed = Arc::<AtomicUsize>::default();
+    let router = |followed: Arc<AtomicUsize>| {
+        let fields = [("content-type", "application/grpc"), ("grpc-status", "8")];
+        Router::new()
+            .route("/tea.Tea/Create", post(move || async move { fields }))
+            .route("/words", get(|| async { "milk" }))
+            .route("/next", get(move || async move { followed.fetch_add(1, Relaxed).to_string() }))
+    };
+    for first in [
+        Request::grpc("/tea.Tea/Create", [""]),
+        Request::websocket("/words", ["hello"]),
+        Request::get("/words").expect_body("tea"),
+    ] {
+        let (name, count) = (first.to_string(), Arc::clone(&followed));
+        let run = explore(move |world| world.host().serve(router(Arc::clone(&count))))
+            .request(first.then(Request::get("/next")))
+            .seeds(0..5)
+            .run();
+        assert!(matches!(failure_of(run).broken.promise, "S5" | "S6"), "{name}");
+        assert_eq!(followed.load(Relaxed), 0, "{name}");
+    }
 }

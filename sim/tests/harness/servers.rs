@@ -51,13 +51,32 @@ fn a_server_that_ignores_the_stop_is_killed_after_the_grace_period() {
     assert!(losses.causes.contains_key("refused"), "{losses}");
 }
 
+fn said(run: &dyn Fn()) -> String {
+    let panic = catch_unwind(AssertUnwindSafe(run)).expect_err("it proves nothing");
+    panic.downcast_ref::<String>().cloned().unwrap_or_default()
+}
+
 #[test]
 fn deploys_that_would_prove_nothing_fail() {
     let serve = || explore_server(|_, stop| stop).get("/").plays(0..1).deploy(Deploy::rolling(1));
-    let said = |run: &dyn Fn()| {
-        let panic = catch_unwind(AssertUnwindSafe(run)).expect_err("it proves nothing");
-        panic.downcast_ref::<String>().cloned().unwrap_or_default()
-    };
     assert!(said(&|| drop(serve().run())).starts_with("GET / never succeeded"));
     assert!(said(&|| drop(serve().plays(3..3).run())).contains("nothing to run"));
+}
+
+// A server that bound a real socket panicked in each play, and the message had only that its
+// requests never succeeded.
+#[test]
+fn a_panic_of_a_server_is_reported_with_its_place_and_explained() {
+    let said = said(&|| {
+        let bound = explore_server(|_, stop| async {
+            drop(tokio::net::TcpListener::bind("127.0.0.1:0").await);
+            stop.await;
+        });
+        drop(bound.get("/").plays(0..1).deploy(Deploy::rolling(1)).run());
+    });
+    assert!(said.starts_with("GET / never succeeded"), "{said}");
+    assert!(
+        said.contains("; the server panicked at ") && said.contains("no real sockets"),
+        "{said}"
+    );
 }

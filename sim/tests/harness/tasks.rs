@@ -105,3 +105,35 @@ fn tasks_of_a_downstream_are_none_of_the_service() {
     trials(false).run().unwrap();
     assert_eq!(failure_of(trials(true).get("/").run()).broken.promise, "S2");
 }
+
+/// A downstream that closes each connection in a task of its own, which ends at once.
+#[expect(clippy::disallowed_methods, reason = "as a test of a user does")]
+async fn closer(connection: ServerConnection) {
+    drop(tokio::spawn(async move { drop(connection) }));
+}
+
+// A service that left a task with each request passed: the tasks of its downstream had ended, and
+// were still subtracted from those that were alive.
+#[test]
+fn tasks_of_a_downstream_that_have_ended_hide_none_of_the_service() {
+    #[expect(clippy::disallowed_methods, reason = "this is the flaw")]
+    fn detach() {
+        drop(tokio::spawn(pending::<()>()));
+    }
+    let trials = |leaves: bool| {
+        explore(move |world: TestWorld| {
+            let closer = world.tcp_downstream("closer", closer);
+            let connect = move || async move {
+                drop(closer.connect().await);
+                if leaves {
+                    detach();
+                }
+            };
+            world.host().serve(Router::new().route("/", get(connect)))
+        })
+        .get("/")
+        .seeds(1..5)
+    };
+    trials(false).run().unwrap();
+    assert_eq!(failure_of(trials(true).run()).broken.promise, "S2");
+}

@@ -78,12 +78,19 @@ impl Losses {
     }
 
     /// # Panics
-    /// Panics if one of `requests`, or of those that follow them, never succeeded.
+    /// Panics if one of `requests`, or of those that follow them, never succeeded. `panicked`
+    /// describes a panic that may be the cause.
     #[track_caller]
-    pub(super) fn checked(self, proved: &Proved, requests: &[Request]) -> Self {
+    pub(super) fn checked(
+        self,
+        proved: &Proved,
+        requests: &[Request],
+        panicked: Option<String>,
+    ) -> Self {
         if let Some(request) = proved.missing(requests) {
             let name = request.name();
-            panic!("{name} never succeeded, so the deploys prove nothing about it: {self}");
+            let cause = panicked.map_or_else(String::new, |panicked| format!("; {panicked}"));
+            panic!("{name} never succeeded, so the deploys prove nothing about it: {self}{cause}");
         }
         self
     }

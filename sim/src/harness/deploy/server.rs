@@ -9,7 +9,12 @@ use super::{
     proved::Proved,
     scenario::DeployScenario,
 };
-use crate::{harness::seeds, scenario::Request, trace::Trace};
+use crate::{
+    explore::set_current_trace,
+    harness::{judge::hint, seeds},
+    scenario::Request,
+    trace::Trace,
+};
 use std::{fmt, future::Future, ops::Range, panic::resume_unwind, sync::Arc};
 use tokio::sync::mpsc::unbounded_channel;
 
@@ -130,7 +135,8 @@ impl ServerTrials {
     ///
     /// # Panics
     /// Panics if the run would prove nothing: there is no request, no seed, or a request that never
-    /// succeeded, alone or after another one. Panics if the seeds in the environment are invalid.
+    /// succeeded, alone or after another one. Then the message has the first panic of a server, if
+    /// one panicked. Panics if the seeds in the environment are invalid.
     #[track_caller]
     pub fn run(self) -> Losses {
         let seeds = checked(&self.requests, self.seeds.clone());
@@ -140,19 +146,31 @@ impl ServerTrials {
                 let scenario = DeployScenario::draw(seed, &self.requests);
                 let versions = (self.version.clone(), self.version.clone());
                 let (_, servers) = unbounded_channel();
-                play(&scenario, self.deploy, versions, &Trace::new(), servers)
+                let trace = Trace::new();
+                set_current_trace(trace.clone());
+                play(&scenario, self.deploy, versions, &trace, servers)
             },
             |_| false,
         );
         let mut losses = Losses::default();
-        let mut proved = Proved::default();
+        let (mut proved, mut panicked) = (Proved::default(), None);
         for (_, outcome) in played {
             let outcome = outcome.unwrap_or_else(|payload| resume_unwind(payload));
+            panicked = panicked.or_else(|| first_panic(&outcome.trace));
             losses.add(&Losses::of(&outcome));
             proved.add(Proved::of(&outcome));
         }
-        losses.checked(&proved, &self.requests)
+        losses.checked(&proved, &self.requests, panicked)
     }
+}
+
+/// Describes the first panic of a play.
+fn first_panic(trace: &Trace) -> Option<String> {
+    let panics = trace.events("panic");
+    let text = |name| panics.first()?.text(name);
+    let message = text("message")?;
+    let at = text("at").unwrap_or_default();
+    Some(format!("the server panicked at {at}: {message}{}", hint(message)))
 }
 
 /// Returns the seeds to play.

@@ -315,7 +315,7 @@ impl<S: HttpService, T: HttpService> DeployTrials<S, T> {
             losses.add(&counted.losses);
             proved.add(counted.proved);
         }
-        losses.checked(&proved, &self.requests)
+        losses.checked(&proved, &self.requests, None)
     }
 
     fn play(&self, scenario: &DeployScenario) -> DeployOutcome {
