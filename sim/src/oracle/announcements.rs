@@ -305,23 +305,21 @@ impl<'a> Delay<'a> {
 
     /// Whether the response to this request ends the connection in any phase.
     fn closes_for_itself(&self, observed: &ObservedRequest) -> bool {
-        let unread = matches!(
-            self.history.request_kind(observed),
-            Some(
-                RequestKind::Unread(_)
-                    | RequestKind::Mismatch(_)
-                    | RequestKind::Rare(_)
-                    | RequestKind::User(_)
-            ) | None
-        );
         // A body is not read further once its request was cut.
         let cut = matches!(observed.head, Some((_, 503, _)));
         let kind = self.history.request_kind(observed);
-        let odd = matches!(kind, Some(RequestKind::Odd(odd))
-            if odd.closes() || cut && matches!(odd, OddRequest::GetChunked(_) | OddRequest::GetLength(_)));
-        let odd = odd || cut && matches!(kind, Some(RequestKind::Echo(_)));
+        let is_its_kind = kind.is_none_or(|kind| match kind {
+            RequestKind::Unread(_)
+            | RequestKind::Mismatch(_)
+            | RequestKind::Rare(_)
+            | RequestKind::User(_) => true,
+            RequestKind::Odd(OddRequest::GetChunked(_) | OddRequest::GetLength(_))
+            | RequestKind::Echo(_) => cut,
+            RequestKind::Odd(odd) => odd.closes(),
+            _ => false,
+        });
         let half_closed = |client: &Client| client.traffic == Traffic::Once(Pacing::HalfClosed);
-        unread || odd || self.history.client(observed).is_some_and(half_closed)
+        is_its_kind || self.history.client(observed).is_some_and(half_closed)
     }
 
     /// HTTP/1: checks that an early connection announces with its first response in the delay, and
