@@ -18,7 +18,17 @@ use lameduck_sim::{
         World, WorldConfig,
     },
 };
-use std::{future::poll_fn, io::ErrorKind, pin::Pin, sync::mpsc, task::Poll};
+use std::{
+    future::poll_fn,
+    io::ErrorKind,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+        mpsc,
+    },
+    task::Poll,
+};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
 
 /// Runs the same test on each network.

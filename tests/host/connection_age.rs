@@ -29,10 +29,10 @@ fn start(workers: Workers, age_max: Option<Duration>) -> App {
 fn http1_announces_with_the_next_response() {
     for workers in ALL_WORKERS {
         let app = start(workers, Some(AGE));
+        let begin = now();
         let mut parked = Client::connect(app.main);
         let mut busy = Client::connect(app.main);
         assert!(!parked.get("/").says_close(), "{workers:?}");
-        let begin = now();
         let announced = loop {
             let response = busy.get("/");
             if response.says_close() {

@@ -269,7 +269,7 @@ fn a_grpc_timeout_covers_the_whole_call() {
             ("/no-deadline", timeout),
             ("/endless", timeout),
             ("/silent", timeout),
-            ("/unary", timeout),
+            ("/unary", &[("grpc-timeout", "10S")]),
         ])),
     )
     .ended();
@@ -283,7 +283,7 @@ fn a_grpc_timeout_covers_the_whole_call() {
 
 #[test]
 fn a_call_is_served_in_the_lame_duck() {
-    let app = start(settings().plan(quick_plan().lame_duck(Duration::from_secs(1))));
+    let app = start(settings().plan(quick_plan().lame_duck(Duration::from_secs(2))));
     app.stop();
     app.wait_for_phase("lame_duck");
     let ended = calls(app.main, &[("/unary", &[])]).ended();

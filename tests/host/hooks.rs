@@ -156,7 +156,7 @@ fn a_stop_hook_begins_only_when_every_handler_returned() {
     );
     let main = app.main;
     let client = crate::support::aside(move || crate::support::get(main, "/").body());
-    until_holds("the request", || app.status()["in_flight"] == 1);
+    app.wait_for_started(1);
     let report = app.end();
     assert_eq!(client.join().unwrap(), "done");
     assert_eq!(diary.entries(), ["start pool", "handler begins", "handler ends", "stop pool"]);
@@ -487,8 +487,9 @@ fn a_task_that_a_handler_spawned_on_its_worker_lives_until_the_stop_hooks_end() 
         let mut client = Client::connect(app.main);
         (client.get("/where").body() != home).then_some(client)
     });
+    let started = app.status()["requests"]["started"].as_u64().unwrap();
     elsewhere.send_get("/slow");
-    until_holds("the request", || app.status()["requests"]["in_flight"] == 1);
+    app.wait_for_started(started + 1);
     app.signal(Signal::Terminate);
     assert_eq!(elsewhere.answer().body(), "answered");
     let report = app.report();

@@ -202,8 +202,11 @@ fn the_protocol_does_not_change_before_the_body_was_read() {
 #[test]
 fn an_upgrade_announces_no_close() {
     let app = start(limited(Limits::default().connection_age_max(Some(Duration::from_millis(1)))));
+    let accepted = || app.status()["connections"]["accepted"].as_u64();
     for (path, expected) in [("/large", "close"), ("/101", "upgrade")] {
+        let before = accepted();
         let mut client = Client::connect(app.main);
+        until_holds("the accept", || accepted() > before);
         block(Duration::from_millis(20));
         client.send(format!(
             "GET {path} HTTP/1.1\r\nhost: test\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n"

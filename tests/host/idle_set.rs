@@ -9,8 +9,8 @@ mod crowds;
 mod refusing;
 
 use crate::support::{
-    App, Client, End, app::Workers, block, frames::Http2, now, pause, quick_plan, service_fn,
-    settings, until_holds,
+    App, Client, End, app::Workers, block, frames::Http2, in_time, now, pause, quick_plan,
+    service_fn, settings, until_holds,
 };
 use axum::body::Body;
 use http::{Request, Response};
@@ -185,7 +185,7 @@ fn the_drain_reads_each_idle_connection_once_more() {
             async move {
                 if path == "/block" {
                     blocked.store(true, SeqCst);
-                    block(Duration::from_millis(300));
+                    until_holds("the release", || !blocked.load(SeqCst));
                 }
                 Body::from("hello")
             }
@@ -201,6 +201,7 @@ fn the_drain_reads_each_idle_connection_once_more() {
     drop(gone);
     shut.send(GET);
     shut.shut_write();
+    blocked.store(false, SeqCst);
     for client in [&mut blocker, &mut whole, &mut shut] {
         let answer = client.answer();
         assert_eq!((&*answer.body(), answer.says_close()), ("hello", true));
@@ -217,13 +218,18 @@ fn the_drain_reads_each_idle_connection_once_more() {
 
 #[test]
 fn connections_without_a_byte_get_the_first_byte_grace_in_the_idle_set() {
-    let app = start(hello());
-    let mut crowd: Vec<_> = (0..400).map(|_| Client::connect(app.main)).collect();
-    until_holds("some in the idle set", || idle_set_len(app.main) > 100);
-    let mut late = Client::connect(app.main);
-    until_holds("all of them", || app.status()["connections"]["open"] == 401);
-    app.stop();
-    late.send(GET);
+    let (app, mut crowd, mut late) = in_time(|| {
+        let app = start(hello());
+        let crowd: Vec<_> = (0..400).map(|_| Client::connect(app.main)).collect();
+        until_holds("some in the idle set", || idle_set_len(app.main) > 100);
+        let begin = now();
+        let mut late = Client::connect(app.main);
+        until_holds("all of them", || app.status()["connections"]["open"] == 401);
+        app.stop();
+        late.send(GET);
+        // The grace is 250 ms.
+        (begin.elapsed() < Duration::from_millis(150)).then_some((app, crowd, late))
+    });
     assert_eq!(late.answer().body(), "hello");
     let report = app.report();
     assert!(report.shutdown < Duration::from_secs(5), "{:?}", report.shutdown);
@@ -374,13 +380,22 @@ fn an_idle_connection_is_served_on_a_shared_single_threaded_runtime() {
 
 #[test]
 fn a_lame_duck_announces_the_close_to_its_idle_connections() {
-    let plan = long_plan().lame_duck(Duration::from_millis(1_500));
-    let app = start(planned(plan, async |_, _| Body::from("hello")));
-    let [mut one, mut two] = idle_clients(&app);
-    app.stop();
-    until_holds("the lame duck", || app.status()["phase"] == "lame_duck");
-    assert_eq!(idle_set_len(app.main), 2);
-    one.send(GET.repeat(2));
+    let lame_duck = Duration::from_millis(1_500);
+    let (app, mut one, mut two) = in_time(|| {
+        let plan = long_plan().lame_duck(lame_duck);
+        let app = start(planned(plan, async |_, _| Body::from("hello")));
+        let [mut one, two] = idle_clients(&app);
+        let begin = now();
+        app.stop();
+        app.wait_for_phase("lame_duck");
+        let idle = idle_set_len(app.main);
+        one.send(GET.repeat(2));
+        if begin.elapsed() > lame_duck {
+            return None;
+        }
+        assert_eq!(idle, 2);
+        Some((app, one, two))
+    });
     let answer = one.answer();
     assert_eq!((&*answer.body(), answer.says_close()), ("hello", true));
     assert_eq!(one.end(), End::Closed);

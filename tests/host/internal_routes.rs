@@ -2,7 +2,10 @@
 
 use crate::support::{App, app::Workers, now, pause, quick_plan, settings};
 use axum::Router;
-use lameduck::{Body, Builder, Hook, Host, RequestContext, lifecycle::Phase};
+use lameduck::{
+    Body, Builder, Hook, Host, RequestContext,
+    lifecycle::{Phase, Signal},
+};
 use std::{
     io,
     sync::{
@@ -12,8 +15,10 @@ use std::{
     time::Duration,
 };
 
-fn builder() -> Builder {
-    Host::builder(settings().plan(quick_plan().lame_duck(Duration::from_millis(500))))
+fn builder(lame_duck: Duration) -> Builder {
+    let plan = quick_plan().lame_duck(lame_duck).drain(Duration::from_secs(8));
+    let plan = plan.cleanup(Duration::from_secs(15));
+    Host::builder(settings().plan(plan).grace_period(Duration::ZERO))
 }
 
 fn context(request: &http::Request<Body>) -> RequestContext {
@@ -24,21 +29,20 @@ fn context(request: &http::Request<Body>) -> RequestContext {
 /// phase, from the start to the stop hooks.
 #[test]
 fn the_context_of_an_internal_route_has_the_phase_of_the_process() {
-    let go = Arc::new(AtomicBool::new(false));
-    let waits = go.clone();
-    let start = move || async move {
-        while !waits.load(Relaxed) {
-            pause(5).await;
+    let [may_start, may_end] = [(); 2].map(|()| Arc::new(AtomicBool::new(false)));
+    let wait = |is_released: &Arc<AtomicBool>| {
+        let is_released = is_released.clone();
+        move || async move {
+            while !is_released.load(Relaxed) {
+                pause(5).await;
+            }
+            Ok::<(), io::Error>(())
         }
-        Ok::<(), io::Error>(())
     };
-    let stop = || async {
-        pause(500).await;
-        Ok::<(), io::Error>(())
-    };
-    let host = builder()
-        .hook(Hook::on_start("waits", start))
-        .hook(Hook::on_stop("slow", stop))
+    // A second signal ends the delay.
+    let host = builder(Duration::from_secs(60))
+        .hook(Hook::on_start("waits", wait(&may_start)))
+        .hook(Hook::on_stop("slow", wait(&may_end)))
         .internal_route("/phase", |request| async move {
             let context = context(&request);
             http::Response::new(format!("{} {}", context.phase().name(), context.is_cancelled()))
@@ -47,14 +51,16 @@ fn the_context_of_an_internal_route_has_the_phase_of_the_process() {
     let app = App::spawn(host, Workers::Task);
     let phase = || app.probe("/phase").body().to_owned();
     assert_eq!(phase(), "starting false");
-    go.store(true, Relaxed);
+    may_start.store(true, Relaxed);
     app.wait_for_phase("serving");
     assert_eq!(phase(), "serving false");
-    app.stop();
+    app.signal(Signal::Terminate);
     app.wait_for_phase("lame_duck");
     assert_eq!(phase(), "lame_duck false");
+    app.signal(Signal::Interrupt);
     app.wait_for_phase("cleaning_up");
     assert_eq!(phase(), "cleaning_up true");
+    may_end.store(true, Relaxed);
     assert_eq!(app.report().code(), 0);
 }
 
@@ -64,7 +70,7 @@ fn the_context_of_an_internal_route_has_the_phase_of_the_process() {
 fn the_drain_waits_for_the_work_of_an_internal_route() {
     let done = Arc::new(AtomicU32::new(0));
     let noted = done.clone();
-    let host = builder()
+    let host = builder(Duration::from_millis(50))
         .internal_route("/work", move |request| {
             let (context, noted) = (context(&request), noted.clone());
             let watched = context.clone();

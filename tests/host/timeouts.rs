@@ -30,7 +30,7 @@ const ALL_WORKERS: [Workers; 2] = [Workers::Task, Workers::Threads(1)];
 
 fn start(workers: Workers) -> App {
     let limits = Limits::default().send_timeout(TIMEOUT).body_timeout(TIMEOUT);
-    let plan = quick_plan().lame_duck(Duration::ZERO).drain(Duration::from_secs(5));
+    let plan = quick_plan().lame_duck(Duration::ZERO).drain(Duration::from_secs(15));
     let silent = || async {
         let first = futures_util::stream::once(async {
             Ok::<_, Infallible>(Bytes::from_static(b"data: first\n\n"))
@@ -92,7 +92,7 @@ fn clients_that_read_nothing_of_large_responses_are_cut_after_the_send_timeout()
         for client in &mut clients {
             client.send_get("/large");
         }
-        until_holds("all in flight", || in_flight(&app) == 30);
+        app.wait_for_started(30);
         until_holds("the cut", || in_flight(&app) == 0);
         let took = begin.elapsed();
         assert!(took >= TIMEOUT, "{workers:?}: {took:?}");
@@ -136,7 +136,7 @@ fn a_slow_reader_is_not_cut_while_it_reads() {
     slow.send_get("/large");
     slow.head().ok();
     for _ in 0..6 {
-        block(TIMEOUT / 2);
+        block(TIMEOUT / 4);
         assert!(slow.exactly(4 * 1024 * 1024).is_ok());
     }
     assert!(slow.exactly(LARGE - 24 * 1024 * 1024).is_ok());
@@ -155,9 +155,9 @@ fn only_a_stream_whose_window_stays_closed_is_reset() {
             let mut client = Http2::connect(app.main);
             // The window of the connection is large. Those of the streams have the default size.
             client.send(WINDOW_UPDATE, 0, 0, &(1_u32 << 30).to_be_bytes());
+            let begin = now();
             let stuck = client.get(path);
             let event_stream = client.get("/silent");
-            let begin = now();
             let reset = |frame: &Frame| frame.kind == RST_STREAM && frame.stream == stuck;
             let mut moving = 0;
             while !client.seen.iter().any(reset) {
@@ -166,7 +166,7 @@ fn only_a_stream_whose_window_stays_closed_is_reset() {
                 moving += 1;
                 block(Duration::from_millis(20));
                 assert!(
-                    begin.elapsed() < Duration::from_secs(5),
+                    begin.elapsed() < Duration::from_secs(10),
                     "{workers:?} {path}: {:?}",
                     client.seen.len()
                 );
@@ -257,7 +257,7 @@ fn an_http2_client_that_reads_nothing_at_all_loses_its_connection() {
         client.send(WINDOW_UPDATE, 0, 0, &(1_u32 << 30).to_be_bytes());
         client.get("/large");
         client.get("/silent");
-        until_holds("both in flight", || in_flight(&app) == 2);
+        app.wait_for_started(2);
         until_holds("the cut", || app.status()["connections"]["open"].as_u64() == Some(0));
         let report = app.end();
         assert_eq!((report.code(), report.connections.reset), (0, 1), "{workers:?}");
@@ -270,18 +270,18 @@ fn a_body_that_stops_gets_a_503_after_the_body_timeout() {
     for workers in ALL_WORKERS {
         let app = start(workers);
         let mut client = Client::connect(app.main);
-        client.send("POST /upload HTTP/1.1\r\nhost: t\r\ncontent-length: 10\r\n\r\n12345");
         let begin = now();
+        client.send("POST /upload HTTP/1.1\r\nhost: t\r\ncontent-length: 10\r\n\r\n12345");
         let answer = client.answer();
         assert_eq!(answer.status, 503, "{answer:?}");
         assert!(answer.body().contains("no byte of its body arrived"), "{}", answer.body());
         assert!(begin.elapsed() >= TIMEOUT, "{:?}", begin.elapsed());
-        assert!(begin.elapsed() < TIMEOUT * 4, "{:?}", begin.elapsed());
+        assert!(begin.elapsed() < TIMEOUT * 8, "{:?}", begin.elapsed());
         assert_eq!(client.end(), End::Closed);
         let mut slow = Client::connect(app.main);
         slow.send("POST /upload HTTP/1.1\r\nhost: t\r\ncontent-length: 5\r\n\r\n");
         for _ in 0..5 {
-            block(TIMEOUT / 2);
+            block(TIMEOUT / 4);
             slow.send("x");
         }
         assert_eq!(slow.answer().body(), "5");
@@ -311,13 +311,13 @@ fn a_body_that_stops_after_the_response_ends_its_connection() {
         assert_eq!(app.status()["connections"]["body_timeouts"], 1);
         let mut slow = stalled();
         for _ in 0..5 {
-            block(TIMEOUT / 2);
+            block(TIMEOUT / 4);
             slow.send("x");
         }
         assert_eq!(slow.get("/").body(), "hello");
         let _stalled = stalled();
         let report = app.end();
-        assert!(report.shutdown < TIMEOUT * 4, "{workers:?}: {report:?}");
+        assert!(report.shutdown < TIMEOUT * 8, "{workers:?}: {report:?}");
         assert_eq!((report.code(), outcomes(&report)), (0, [4, 0, 0, 0]));
     }
 }
@@ -342,7 +342,7 @@ fn on_http2_a_body_that_stops_costs_its_stream_and_a_bidirectional_one_goes_on()
         client.send(DATA, 0, 3, b"12345");
         client.wait_for("a response", |frame| frame.stream == 3 && frame.ends_stream());
         assert!(begin.elapsed() >= TIMEOUT, "{:?}", begin.elapsed());
-        assert!(begin.elapsed() < TIMEOUT * 4, "{:?}", begin.elapsed());
+        assert!(begin.elapsed() < TIMEOUT * 8, "{:?}", begin.elapsed());
         block(TIMEOUT * 2);
         client.send(DATA, 1, 1, b" last");
         assert_eq!(client.body(1), "first last", "{workers:?}");

@@ -192,7 +192,7 @@ fn when_descriptors_run_out_probes_get_responses_and_the_service_recovers() {
     for _ in 0..20 {
         let asked = now();
         assert_eq!(service.probe("/liveness").status, 200);
-        assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
+        assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
     }
     drop(strangers);
     held.truncate(5);
@@ -219,9 +219,9 @@ fn accepts_that_fail_in_turn_are_logged_once_a_second() {
         until_holds("the next failure", || connections("accept_errors") > failed);
         accepted = connections("accepted");
     }
-    let most = 1 + begin.elapsed().as_secs() as usize;
     service.signal(Signal::TERM);
     assert_eq!(service.exit_code(), 0);
+    let most = 1 + begin.elapsed().as_secs() as usize;
     let lines = service.lines();
     let logged = lines.iter().filter(|line| line.to_string().contains("cannot accept")).count();
     assert!((1..=most).contains(&logged), "{logged} lines, and {most} seconds");

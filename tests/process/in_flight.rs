@@ -15,7 +15,10 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustix::process::Signal;
 use std::{
     io::{Read, Write},
-    time::Duration,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
 };
 
 #[test]
@@ -27,7 +30,7 @@ fn a_slow_response_a_stream_and_an_upload_finish_during_the_stop() {
     stream.send_get("/stream?ms=900");
     let mut upload = Client::connect(service.main);
     upload.send("POST /echo HTTP/1.1\r\nhost: test\r\ncontent-length: 10\r\n\r\nhello");
-    service.wait_for_in_flight(3);
+    service.wait_for_started(3);
     service.signal(Signal::TERM);
     service.wait_for_phase("draining");
     upload.send("world");
@@ -46,23 +49,23 @@ fn a_slow_response_a_stream_and_an_upload_finish_during_the_stop() {
 
 #[test]
 fn responses_to_a_keep_alive_client_announce_the_close_from_the_stop_request_on() {
-    let mut service = Service::start(&["--lame-duck=1s"]);
+    let mut service = Service::start(&["--lame-duck=2s"]);
     let mut before = Client::connect(service.main);
     assert!(!before.get("/").says_close(), "nobody is told to go while serving");
     let mut during = Client::connect(service.main);
-    during.send_get("/slow?ms=400");
+    during.send_get("/slow?ms=2000");
     service.wait_for_in_flight(1);
     service.terminate();
     let answer = before.get("/");
     assert!(answer.status == 200 && answer.says_close(), "asked after the stop: {answer:?}");
     assert_eq!(before.end(), End::Closed);
+    let late = service.get("/nothing-here");
+    assert!(late.status == 404 && late.says_close(), "whatever the answer is: {late:?}");
     let answer = during.answer();
     assert!(
         answer.status == 200 && answer.says_close(),
         "asked before it, answered after it: {answer:?}"
     );
-    let late = service.get("/nothing-here");
-    assert!(late.status == 404 && late.says_close(), "whatever the answer is: {late:?}");
     assert_eq!(service.exit_code(), 0);
 }
 
@@ -92,7 +95,7 @@ fn pipelined_requests_in_the_kernel_at_the_stop_are_served_or_not_started() {
     // client may retry those that got no response.
     let mut service = Service::start(&["--lame-duck=300ms"]);
     let mut client = Client::connect(service.main);
-    client.send("GET /slow?ms=200 HTTP/1.1\r\nhost: t\r\n\r\nGET / HTTP/1.1\r\nhost: t\r\n\r\n");
+    client.send("GET /slow?ms=2000 HTTP/1.1\r\nhost: t\r\n\r\nGET / HTTP/1.1\r\nhost: t\r\n\r\n");
     service.wait_for_in_flight(1);
     service.signal(Signal::TERM);
     let first = client.answer();
@@ -149,14 +152,14 @@ fn a_client_whose_handshake_was_pending_when_the_listeners_were_sealed_is_served
 fn an_http2_client_gets_a_goaway_within_the_delay_and_its_streams_finish() {
     let mut service = Service::start(&["--lame-duck=500ms", "--drain=8s"]);
     let mut client = Http2::connect(service.main);
-    let slow = client.get("/slow?ms=1500");
-    let stream = client.get("/stream?ms=1500");
-    service.wait_for_in_flight(2);
+    let slow = client.get("/slow?ms=3000");
+    let stream = client.get("/stream?ms=3000");
+    service.wait_for_started(2);
     let asked = now();
     service.signal(Signal::TERM);
     client.wait_for("a GOAWAY", |frame| frame.kind == GOAWAY);
     assert!(
-        asked.elapsed().as_millis() < 1_400,
+        asked.elapsed().as_millis() < 2_500,
         "told within the delay, not at the end: {:?}",
         asked.elapsed()
     );
@@ -175,7 +178,7 @@ fn an_http2_stream_begun_between_the_warning_and_the_close_is_served() {
     let mut service = Service::start(&["--lame-duck=0s", "--drain=5s"]);
     let mut client = Http2::connect(service.main);
     let slow = client.get("/slow?ms=600");
-    service.wait_for_in_flight(1);
+    service.wait_for_started(1);
     service.signal(Signal::TERM);
     client.wait_for("a GOAWAY", |frame| frame.kind == GOAWAY && frame.last_stream() == 0x7fff_ffff);
     // This is sent before the response to the PING that came with the warning, so the warning
@@ -282,9 +285,11 @@ fn a_response_after_the_end_of_its_http2_connection_has_an_outcome() {
     // A stream outlives its connection by a moment. A response without a body that was ready in
     // that moment waited for a flush of the closed connection. It was in flight for ever, and the
     // exit code was 3. It must get an outcome (P5c).
-    let handler = || async {
+    let has_left = Arc::new(AtomicBool::new(false));
+    let left = has_left.clone();
+    let handler = async move || {
         // Meanwhile the client leaves. The connection is then polled before this handler.
-        crate::support::block(Duration::from_millis(300));
+        until_holds("the client has left", || left.load(SeqCst));
         tokio::task::yield_now().await;
         http::StatusCode::NO_CONTENT
     };
@@ -296,6 +301,7 @@ fn a_response_after_the_end_of_its_http2_connection_has_an_outcome() {
     stream.write_all(b"\0\0\x09\x01\x05\0\0\0\x01\x82\x86\x84\x01\x04test").unwrap();
     until_holds("the request", || app.status()["in_flight"] == 1);
     drop(stream);
+    has_left.store(true, SeqCst);
     until_holds("its end", || app.status()["in_flight"] == 0);
     let report = app.end();
     assert_eq!((report.code(), report.requests.gone), (0, 1), "{report:?}");

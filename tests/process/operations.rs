@@ -189,7 +189,7 @@ fn a_life_with_losses() -> Vec<Value> {
     let slow = ask("/slow?ms=700");
     let stuck = ask("/stuck?ms=60000");
     let torn = ask("/stuck?head=1&ms=60000");
-    service.wait_for_in_flight(3);
+    service.wait_for_started(3);
     service.terminate();
     assert_eq!(slow.join().unwrap().unwrap().status, 200);
     assert_eq!(stuck.join().unwrap().unwrap().status, 503);

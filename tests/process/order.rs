@@ -1,6 +1,7 @@
 //! P1, P2, P3, P4: the order of a shutdown, as a client sees it.
 
 use crate::support::{Client, Service, now, until, until_holds, wire};
+use lameduck_wire::http1::get_bytes;
 use rustix::process::Signal;
 use std::time::Duration;
 
@@ -37,7 +38,7 @@ fn new_connections_are_served_for_the_whole_lame_duck_delay_and_refused_after_it
     while !service.phases().contains(&"draining".to_owned()) {
         match Client::try_connect(service.main) {
             Ok(mut client) => {
-                client.send_get("/");
+                let _ = client.try_send(get_bytes("/"));
                 match client.try_answer() {
                     Ok(answer) => assert_eq!(answer.body(), "hello world"),
                     Err(end) => assert!(
@@ -66,7 +67,7 @@ fn new_connections_are_served_for_the_whole_lame_duck_delay_and_refused_after_it
 
 #[test]
 fn liveness_is_200_in_every_phase_and_the_internal_server_closes_last() {
-    let mut service = Service::start(&["--lame-duck=300ms", "--drain=500ms", "--cancel=600ms"]);
+    let mut service = Service::start(&["--lame-duck=1s", "--drain=1s", "--cancel=1s"]);
     let mut stuck = Client::connect(service.main);
     stuck.send_get("/stuck?ms=60000");
     service.wait_for_in_flight(1);
@@ -75,7 +76,7 @@ fn liveness_is_200_in_every_phase_and_the_internal_server_closes_last() {
     // Every probe gets a response until the listener is closed. A connection that crosses the close
     // may be cut.
     while let Ok(mut client) = Client::try_connect(service.internal) {
-        client.send_get("/status");
+        let _ = client.try_send(get_bytes("/status"));
         let Ok(status) = client.try_answer() else { break };
         let status: serde_json::Value = serde_json::from_str(&status.body()).unwrap();
         assert_eq!(status["live"], true, "{status}");

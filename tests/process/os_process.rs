@@ -6,7 +6,11 @@
 //! still listen.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-use crate::support::os::{Scratch, accept, any_port, bounded, listen_one, tcp};
+use crate::support::{
+    in_time,
+    os::{Scratch, accept, any_port, bounded, listen_one, tcp},
+    until,
+};
 use lameduck::{
     lifecycle::Signal,
     os::{
@@ -316,27 +320,36 @@ fn another_user_cannot_prevent_sharing_a_port() {
     let scratch = Scratch::new("squatter");
     let copy = scratch.path().join("tests");
     std::fs::copy(std::env::current_exe().unwrap(), &copy).unwrap();
-    // No listener: a process that another test is starting may have a copy of it for a while.
-    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-    socket.set_reuse_address(true).unwrap();
-    socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
-    let free = socket.local_addr().unwrap().as_socket().unwrap();
-    drop(socket);
-    let mut squatter = Command::new(copy);
-    squatter
-        .args([this_test!(), "--exact", "--nocapture", "--test-threads=1"])
-        .env(CHILD, "1")
-        .uid(100_000);
-    squatter
-        .env(NAME, format!("lameduck exclusive {free} 1.0"))
-        .stdin(Stdio::piped())
-        .stderr(Stdio::piped());
-    let mut squatter = squatter.stdout(Stdio::null()).spawn().unwrap();
-    squatter.stderr.take().unwrap().read_exact(&mut [0; 8]).unwrap();
-    let options = SocketOptions::default().reuse_port(ReusePort::Yes);
-    OsNetwork::new(options).reserve(&ListenAddress::Tcp(free), ServerRole::Main, 1).unwrap();
-    drop(squatter.stdin.take());
-    assert!(squatter.wait().unwrap().success());
+    let reserve = || {
+        // No listener: a process that another test is starting may have a copy of it for a while.
+        let socket =
+            socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        socket.set_reuse_address(true).unwrap();
+        socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        let free = socket.local_addr().unwrap().as_socket().unwrap();
+        drop(socket);
+        let mut squatter = Command::new(&copy);
+        squatter
+            .args([this_test!(), "--exact", "--nocapture", "--test-threads=1"])
+            .env(CHILD, "1")
+            .uid(100_000);
+        squatter
+            .env(NAME, format!("lameduck exclusive {free} 1.0"))
+            .stdin(Stdio::piped())
+            .stderr(Stdio::piped())
+            .stdout(Stdio::null());
+        // Such a process may also have the copied file open for writing.
+        let mut squatter = until("the start", || squatter.spawn().ok());
+        squatter.stderr.take().unwrap().read_exact(&mut [0; 8]).unwrap();
+        let options = SocketOptions::default().reuse_port(ReusePort::Yes);
+        let network = OsNetwork::new(options);
+        let reserved = network.reserve(&ListenAddress::Tcp(free), ServerRole::Main, 1);
+        drop(squatter.stdin.take());
+        assert!(squatter.wait().unwrap().success());
+        reserved.ok().map(drop)
+    };
+    // Another process may have taken the port.
+    in_time(reserve);
 }
 
 /// An app changed its directory between the bind of a relative Unix path and its end, as a daemon

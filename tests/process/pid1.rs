@@ -83,10 +83,10 @@ fn as_process_1_it_drains_and_exits_0_on_each_stop_signal() {
         (Signal::QUIT, "SIGQUIT"),
         (Signal::HUP, "SIGHUP"),
     ] {
-        let Some((mut service, process_1)) = process_1(&["--lame-duck=200ms"]) else { return };
+        let Some((mut service, process_1)) = process_1(&["--lame-duck=1s"]) else { return };
         let address = service.main;
         let slow = aside(move || Client::connect(address).get("/slow?ms=600").body());
-        service.wait_for_in_flight(1);
+        service.wait_for_started(1);
         kill_process(process_1, signal).unwrap();
         service.wait_for_phase("lame_duck");
         assert_eq!(service.get("/").status, 200, "{name}: a lame duck serves");

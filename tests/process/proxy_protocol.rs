@@ -99,7 +99,7 @@ fn haproxy_announces_its_clients_and_its_health_checks_are_no_errors() {
         until_holds("some health checks", checked);
         assert_eq!(client.get("/peer").body(), format!("{own}\n"), "{header}");
         // The checks continue, and a client waits for its response.
-        client.send_get("/slow?ms=800");
+        client.send_get("/slow?ms=2000");
         service.wait_for_in_flight(1);
         service.signal(Signal::TERM);
         let last = client.answer();

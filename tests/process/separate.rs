@@ -69,7 +69,7 @@ fn probes_treat_head_like_get_refuse_other_methods_and_are_never_stored() {
 fn the_status_is_json_with_what_an_operator_needs() {
     let service = Service::start(&["--app-version=1.2.3"]);
     let mut slow = Client::connect(service.main);
-    slow.send_get("/slow?ms=800");
+    slow.send_get("/slow?ms=2000");
     service.wait_for_in_flight(1);
     let answer = service.probe("/status");
     assert_eq!(answer.header("content-type"), Some("application/json"));

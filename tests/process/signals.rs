@@ -200,7 +200,7 @@ fn a_sigterm_is_held_for_a_sigint_after_a_signal_that_stops_nothing_too() {
         service.report()["reason"] == "SIGINT"
     };
     // On a busy machine the second may come too late.
-    assert!((0..5).any(|_| is_one_request()));
+    assert!((0..20).any(|_| is_one_request()));
 }
 
 #[cfg(target_os = "linux")]

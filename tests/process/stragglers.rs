@@ -67,7 +67,7 @@ fn a_client_that_shut_down_its_write_side_gets_its_response() {
     let mut client = Client::connect(service.main);
     client.send_get("/slow?ms=600");
     client.shut_write();
-    service.wait_for_in_flight(1);
+    service.wait_for_started(1);
     service.signal(Signal::TERM);
     assert_eq!(client.answer().body(), "slow done\n");
     assert_eq!(service.exit_code(), 0);

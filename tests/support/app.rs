@@ -149,6 +149,12 @@ impl App {
         until(&format!("phase {phase}"), || (self.status()["phase"] == phase).then_some(()));
     }
 
+    /// Waits until `count` requests have started. Unlike the number in flight, it never falls.
+    #[track_caller]
+    pub(crate) fn wait_for_started(&self, count: u64) {
+        until("started requests", || (self.status()["requests"]["started"] == count).then_some(()));
+    }
+
     pub(crate) fn signal(&self, signal: Signal) {
         self.signals.send(signal).unwrap();
     }

@@ -88,6 +88,44 @@ pub(crate) fn soon(limit: Duration, mut attempt: impl FnMut() -> Duration) {
     }
 }
 
+/// Plays rounds until one was in time, and returns its result. A round returns `None` if the
+/// machine delayed it for so long that it shows nothing.
+#[track_caller]
+pub(crate) fn in_time<T>(round: impl FnMut() -> Option<T>) -> T {
+    std::iter::repeat_with(round)
+        .take(5)
+        .flatten()
+        .next()
+        .expect("each of five rounds was too slow")
+}
+
+/// Measures how late the machine wakes this process, until it is dropped.
+#[derive(Debug, Default)]
+pub(crate) struct Stalls(std::sync::Arc<std::sync::Mutex<Duration>>);
+
+impl Stalls {
+    #[expect(clippy::unwrap_used, reason = "nothing panics with the lock")]
+    pub(crate) fn watch() -> Self {
+        let stalls = Self::default();
+        let longest = std::sync::Arc::downgrade(&stalls.0);
+        aside(move || {
+            while let Some(longest) = longest.upgrade() {
+                let begin = now();
+                block(Duration::from_millis(5));
+                let mut longest = longest.lock().unwrap();
+                *longest = longest.max(begin.elapsed());
+            }
+        });
+        stalls
+    }
+
+    /// Whether a client of this process may have been too late for a grace of 250 ms.
+    #[expect(clippy::unwrap_used, reason = "nothing panics with the lock")]
+    pub(crate) fn delay_clients(&self) -> bool {
+        *self.0.lock().unwrap() > Duration::from_millis(80)
+    }
+}
+
 /// Returns a path in the temporary directory that no other test uses.
 pub(crate) fn scratch_path(name: &str) -> std::path::PathBuf {
     use std::sync::atomic::{AtomicU32, Ordering};

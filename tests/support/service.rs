@@ -154,6 +154,11 @@ impl Service {
         until("requests in flight", || (self.status()["in_flight"] == count).then_some(()));
     }
 
+    /// Waits until `count` requests have started. Unlike the number in flight, it never falls.
+    pub(crate) fn wait_for_started(&self, count: u64) {
+        until_holds("started requests", || self.status()["requests"]["started"] == count);
+    }
+
     /// Returns all lines of the log until now. A line that is not JSON is a string.
     pub(crate) fn lines(&self) -> Vec<Value> {
         self.log.lock().unwrap().clone()

@@ -73,7 +73,14 @@ const BEGUN: Duration = Duration::from_millis(50);
 fn freeze_at_end(trial: &mut Trial<'_>) -> Result<(), Abort> {
     trial.stop()?;
     trial.wait_until(trial.target.lame_duck.saturating_sub(MARGIN));
-    trial.freeze()
+    trial.freeze()?;
+    if trial.since_stop() < trial.target.lame_duck { Ok(()) } else { Err(frozen_late()) }
+}
+
+fn frozen_late() -> Abort {
+    Abort::Broken(
+        "--lame-duck was over before the process was frozen: the machine is busy".to_owned(),
+    )
 }
 
 /// Continues the process after the lame duck delay, and expects a response from each.

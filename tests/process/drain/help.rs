@@ -93,6 +93,11 @@ impl Server {
         self.await_status(|status| status["in_flight"] == count);
     }
 
+    /// Waits until `count` requests have started. Unlike the number in flight, it never falls.
+    pub(crate) fn await_started(&self, count: u64) {
+        self.await_status(|status| status["requests"]["started"] == count);
+    }
+
     /// Waits until `count` connections are accepted. By then their bytes had time to be read.
     pub(crate) fn await_accepted(&self, count: u64) {
         self.await_status(|status| status["connections"]["accepted"] == count);

@@ -2,9 +2,10 @@
 //! bounded when the peer does not cooperate.
 
 use super::{
-    help::{End, Server, ms, pass, s},
+    help::{End, Server, connect, ms, pass, s},
     http2_client::{ANY_STREAM, Goaway, Http2, Manners, PREFACE, StreamEnd},
 };
+use crate::support::in_time;
 use std::time::Duration;
 
 impl Server {
@@ -81,7 +82,7 @@ fn streams_in_flight_at_the_goaway_get_complete_responses() {
     let mut client = server.http2(Manners::Good);
     let slow = client.get("/slow?ms=1200");
     let stream = client.get("/stream?ms=1000");
-    server.await_in_flight(2);
+    server.await_started(3);
     server.stop();
     client.read_to_the_end();
     was_told_gracefully(&client, stream);
@@ -102,7 +103,7 @@ fn streams_that_cross_the_goaway_on_the_wire_are_served() {
     let mut server = Server::start(&["--lame-duck", "0s"]);
     let mut client = server.http2(Manners::NoPong);
     let begun = client.get("/slow?ms=600");
-    server.await_in_flight(1);
+    server.await_started(2);
     server.stop();
     client.read_until(|client| !client.goaways.is_empty());
     let crossing: Vec<_> = (0..5).map(|_| client.get("/")).collect();
@@ -122,7 +123,7 @@ fn eighty_streams_of_one_connection_are_all_served() {
     let mut server = Server::start(&["--lame-duck", "200ms"]);
     let mut client = server.http2(Manners::Good);
     let ids: Vec<_> = (0..80).map(|n| client.get(&format!("/slow?ms={}", 500 + n * 15))).collect();
-    server.await_in_flight(80);
+    server.await_started(81);
     server.stop();
     client.read_to_the_end();
     was_told_gracefully(&client, ids[79]);
@@ -289,17 +290,21 @@ fn a_stream_cut_while_it_waits_for_a_window_does_not_reset_a_finished_one() {
 /// never served. It must be served (P4).
 #[test]
 fn a_late_client_that_waits_for_the_settings_is_served() {
-    let mut server = Server::start(&["--lame-duck", "500ms"]);
-    server.stop_and_await("lame_duck");
-    pass(ms(400));
-    let mut client = Http2::connect(server.service.main, Manners::Good);
+    let (server, socket) = in_time(|| {
+        let mut server = Server::start(&["--lame-duck", "2s"]);
+        server.stop_and_await("lame_duck");
+        pass(ms(1_600));
+        let socket = connect(server.service.main);
+        (server.since_stop() < s(2)).then(|| (server, socket.unwrap()))
+    });
+    let mut client = Http2::new(socket, Manners::Good);
     client.read_greeting();
     pass(ms(50));
     let id = client.get("/");
     is_whole(&mut client, id, b"hello world");
     client.read_to_the_end();
     was_told_gracefully(&client, id);
-    server.exit_clean().within(s(4));
+    server.exit_clean().within(s(6));
 }
 
 /// Each request restarted the wait for the PONG. A client that sent no PONG, but small requests all

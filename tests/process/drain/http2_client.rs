@@ -72,8 +72,12 @@ pub(crate) struct Http2 {
 
 impl Http2 {
     pub(crate) fn connect(address: SocketAddr, manners: Manners) -> Self {
+        Self::new(connect(address).unwrap(), manners)
+    }
+
+    pub(crate) fn new(socket: TcpStream, manners: Manners) -> Self {
         let mut me = Self {
-            socket: connect(address).unwrap(),
+            socket,
             received: Vec::new(),
             manners,
             next: 1,

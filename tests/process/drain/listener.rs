@@ -2,6 +2,7 @@
 //! is refused before its client has sent anything.
 
 use super::help::{Client, MAX_WAIT, Server, binary, connect, ms, pass, s};
+use crate::support::{in_time, now};
 use std::{
     io,
     net::{SocketAddr, TcpStream},
@@ -10,6 +11,9 @@ use std::{
     process::Command,
     time::Duration,
 };
+
+/// The grace of a silent connection is 250 ms.
+const WELL_WITHIN_THE_GRACE: Duration = Duration::from_millis(150);
 
 /// A path for a socket, which is removed after the test.
 struct Socket(PathBuf);
@@ -40,34 +44,42 @@ impl Drop for Socket {
 
 #[test]
 fn new_connections_are_served_for_the_whole_lame_duck_delay_and_then_refused() {
-    let mut server = Server::start(&["--lame-duck", "1s"]);
-    server.stop_and_await("lame_duck");
-    let mut served = 0;
-    let refused = loop {
-        // A client that is kept out gets its error when the process has exited: the kernel sends
-        // its SYN again after a second.
-        match connect(server.service.main) {
-            Ok(stream) => {
-                let mut client = Client::new(stream);
-                client.get("/");
-                let is_late = server.since_stop() > ms(800);
-                let answer = client.answer();
-                answer.is_hello();
-                // A first response announces the close in the last part of the delay, and not
-                // before it.
-                assert!(!is_late || answer.says_close(), "{answer:?}");
-                let is_early = server.since_stop() < ms(750);
-                assert!(!is_early || !answer.says_close(), "{answer:?}");
-                served += 1;
+    in_time(|| {
+        let mut server = Server::start(&["--lame-duck", "1s"]);
+        server.stop_and_await("lame_duck");
+        let lame_duck = now();
+        let mut served = 0;
+        let refused = loop {
+            // A client that is kept out gets its error when the process has exited: the kernel
+            // sends its SYN again after a second.
+            let begin = now();
+            match connect(server.service.main) {
+                Ok(stream) => {
+                    let mut client = Client::new(stream);
+                    client.get("/");
+                    if begin.elapsed() > WELL_WITHIN_THE_GRACE {
+                        return None;
+                    }
+                    let is_late = lame_duck.elapsed() > ms(800);
+                    let answer = client.answer();
+                    answer.is_hello();
+                    // A first response announces the close in the last part of the delay, and not
+                    // before it.
+                    assert!(!is_late || answer.says_close(), "{answer:?}");
+                    let is_early = server.since_stop() < ms(750);
+                    assert!(!is_early || !answer.says_close(), "{answer:?}");
+                    served += 1;
+                }
+                Err(error) => break error,
             }
-            Err(error) => break error,
-        }
-    };
-    assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
-    assert!(server.since_stop() >= s(1));
-    let exit = server.exit_clean();
-    assert!(exit.took >= s(1), "P4: {exit:?}");
-    assert_eq!(exit.requests("finished"), served);
+        };
+        assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+        assert!(server.since_stop() >= s(1));
+        let exit = server.exit_clean();
+        assert!(exit.took >= s(1), "P4: {exit:?}");
+        assert_eq!(exit.requests("finished"), served);
+        Some(())
+    });
 }
 
 /// P5a: a process that was suspended or starved finds a full accept queue and the signal at the
@@ -92,38 +104,48 @@ fn connections_in_the_accept_queue_of_a_suspended_process_are_all_served() {
 /// silent at the stop, and must get its grace (P5a).
 #[test]
 fn silent_connections_in_the_accept_queue_of_a_suspended_process_get_their_grace() {
-    let mut server = Server::start(&["--lame-duck", "0s"]);
-    server.freeze();
-    let mut clients: Vec<_> = (0..100).map(|_| server.connect()).collect();
-    server.stop_and_thaw();
-    pass(ms(60));
-    for client in &mut clients {
-        client.get("/");
-    }
-    for client in &mut clients {
-        client.answer().is_hello();
-    }
-    server.exit_clean();
+    in_time(|| {
+        let mut server = Server::start(&["--lame-duck", "0s"]);
+        server.freeze();
+        let mut clients: Vec<_> = (0..100).map(|_| server.connect()).collect();
+        server.stop_and_thaw();
+        pass(ms(60));
+        for client in &mut clients {
+            client.get("/");
+        }
+        if server.since_stop() > WELL_WITHIN_THE_GRACE {
+            return None;
+        }
+        for client in &mut clients {
+            client.answer().is_hello();
+        }
+        Some(server.exit_clean())
+    });
 }
 
 #[test]
 fn four_hundred_connections_at_the_time_of_the_signal_are_all_served() {
-    for _ in 0..3 {
+    let round = || {
         let mut server = Server::start(&["--lame-duck", "0s"]);
-        let mut clients: Vec<_> = (0..400).map(|_| server.connect()).collect();
-        let (busy, silent) = clients.split_at_mut(200);
-        for client in busy {
-            client.get("/slow?ms=300");
-        }
+        let busy: Vec<_> = (0..200).map(|_| server.ask("/slow?ms=300")).collect();
+        let begin = now();
+        let mut silent: Vec<_> = (0..200).map(|_| server.connect()).collect();
         server.stop();
-        for client in silent {
+        for client in &mut silent {
             client.get("/");
         }
-        for client in &mut clients {
+        if begin.elapsed() > WELL_WITHIN_THE_GRACE {
+            return None;
+        }
+        for mut client in busy.into_iter().chain(silent) {
             assert_eq!(client.answer().status, 200);
         }
         let exit = server.exit_clean();
         assert_eq!(exit.requests("finished"), 400);
+        Some(())
+    };
+    for _ in 0..3 {
+        in_time(round);
     }
 }
 
@@ -152,26 +174,32 @@ fn a_unix_socket_serves_its_queue_and_removes_its_path() {
 #[test]
 fn a_unix_socket_serves_in_the_lame_duck_delay_and_then_removes_its_path() {
     let socket = Socket::new("lame-duck");
-    let mut server = Server::launch(Command::new(binary()).args([
-        "--addr",
-        &socket.address(),
-        "--lame-duck",
-        "500ms",
-    ]));
-    server.stop_and_await("lame_duck");
-    let refused = loop {
-        match socket.connect() {
-            Ok(mut client) => {
-                client.get("/");
-                client.answer().is_hello();
+    in_time(|| {
+        let mut server = Server::launch(Command::new(binary()).args([
+            "--addr",
+            &socket.address(),
+            "--lame-duck",
+            "500ms",
+        ]));
+        server.stop_and_await("lame_duck");
+        let refused = loop {
+            let begin = now();
+            match socket.connect() {
+                Ok(mut client) => {
+                    client.get("/");
+                    if begin.elapsed() > WELL_WITHIN_THE_GRACE {
+                        return None;
+                    }
+                    client.answer().is_hello();
+                }
+                Err(error) => break error,
             }
-            Err(error) => break error,
-        }
-    };
-    // The path is gone instead of a socket that does not accept, so a client can go elsewhere at
-    // once.
-    assert_eq!(refused.kind(), io::ErrorKind::NotFound);
-    server.exit_clean();
+        };
+        // The path is gone instead of a socket that does not accept, so a client can go elsewhere
+        // at once.
+        assert_eq!(refused.kind(), io::ErrorKind::NotFound);
+        Some(server.exit_clean())
+    });
 }
 
 /// All listeners are sealed before any queue is emptied. A client that one of them keeps out must

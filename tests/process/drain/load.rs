@@ -8,10 +8,13 @@ use super::{
     help::{MAX_WAIT, binary, ms},
     service::Service,
 };
+use crate::support::Stalls;
 use lameduck_check::load::{Habit, Load, Wire, run};
 use rustix::process::Signal;
+use serde_json::Value;
 use std::{
     ops::RangeInclusive,
+    process::ExitStatus,
     sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
 };
@@ -21,6 +24,27 @@ const CLIENTS: usize = 20;
 
 /// One shutdown under the load of twenty busy clients.
 async fn loses_nothing(latency: RangeInclusive<Duration>, habit: Habit, lame_duck: &str) {
+    for _ in 0..5 {
+        let stalls = Stalls::watch();
+        let (load, status, report) = shut_down(latency.clone(), habit, lame_duck).await;
+        if load.totals.lost() > 0 && stalls.delay_clients() {
+            continue;
+        }
+        let line = load.totals.line();
+        assert_eq!(load.totals.lost(), 0, "{line}\n{}\n{report:#}", load.totals.stories());
+        assert_eq!(load.totals.refused_by_status.load(Relaxed), 0, "{line}\n{report:#}");
+        assert_eq!(status.code(), Some(0), "{report:#}");
+        assert_eq!(report["requests"]["aborted"], 0, "{report:#}");
+        return;
+    }
+    panic!("each of five rounds was too slow");
+}
+
+async fn shut_down(
+    latency: RangeInclusive<Duration>,
+    habit: Habit,
+    lame_duck: &str,
+) -> (Arc<Load>, ExitStatus, Value) {
     let mut service =
         Service::start(binary(), &["--drill", "--lame-duck", lame_duck, "--workers", "2"]).unwrap();
     let load = Arc::new(Load::new(Wire::new(service.main, latency), "/slow?ms=3"));
@@ -41,22 +65,7 @@ async fn loses_nothing(latency: RangeInclusive<Duration>, habit: Habit, lame_duc
     .unwrap();
     load.over.store(true, Relaxed);
     clients.join_all().await;
-    let report = service.report().unwrap();
-    assert_eq!(
-        load.totals.lost(),
-        0,
-        "{}\n{}\n{report:#}",
-        load.totals.line(),
-        load.totals.stories()
-    );
-    assert_eq!(
-        load.totals.refused_by_status.load(Relaxed),
-        0,
-        "{}\n{report:#}",
-        load.totals.line()
-    );
-    assert_eq!(status.unwrap().code(), Some(0), "{report:#}");
-    assert_eq!(report["requests"]["aborted"], 0, "{report:#}");
+    (load, status.unwrap(), service.report().unwrap())
 }
 
 /// Several shutdowns, two at a time.

@@ -15,7 +15,7 @@ fn times(target: &str, count: usize) -> String {
 fn of_pipelined_requests_the_started_one_is_served_and_the_rest_left_to_the_client() {
     let mut server = Server::start(&["--lame-duck", "300ms"]);
     let mut client = server.connect();
-    client.send(request("/slow?ms=700") + &times("/", 20));
+    client.send(request("/slow?ms=2000") + &times("/", 20));
     server.await_in_flight(1);
     server.stop();
     let answer = client.answer();
@@ -71,11 +71,11 @@ fn a_response_is_not_destroyed_by_later_requests() {
     let mut clients: Vec<_> = (0..10).map(|_| server.connect()).collect();
     for client in &mut clients {
         // More than one read of the server takes.
-        client.send(request("/slow?ms=600") + &times("/", 3_000));
+        client.send(request("/slow?ms=1500") + &times("/", 3_000));
     }
     server.await_in_flight(10);
     server.stop_and_await("draining");
-    pass(ms(700));
+    pass(ms(1_500));
     for client in &mut clients {
         assert_eq!(client.answer().text(), "slow done\n");
         client.is_closed();
@@ -159,10 +159,10 @@ fn an_unread_upload_is_bounded() {
 #[test]
 fn a_response_in_the_drain_ends_without_a_reset_although_the_client_sends_more() {
     let mut server = Server::start(&["--lame-duck", "0s"]);
-    let mut client = server.ask("/slow?ms=600");
+    let mut client = server.ask("/slow?ms=1500");
     server.await_in_flight(1);
     server.stop();
-    for _ in 0..30 {
+    for _ in 0..60 {
         client.send(request("/"));
         pass(ms(30));
     }
@@ -246,7 +246,7 @@ fn an_unread_body_does_not_affect_later_requests() {
     let mut client = server.connect();
     client.send("POST /nowhere HTTP/1.1\r\nhost: test\r\ncontent-length: 5\r\n\r\nhello");
     assert_eq!(client.answer().status, 404);
-    client.send(request("/slow?ms=500") + &times("/", 3));
+    client.send(request("/slow?ms=2000") + &times("/", 3));
     server.await_in_flight(1);
     server.stop();
     assert_eq!(client.answer().body, b"slow done\n");

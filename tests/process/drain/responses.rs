@@ -7,7 +7,7 @@ use std::{io::Read, time::Instant};
 #[test]
 fn a_request_in_flight_gets_a_complete_response_that_announces_the_close() {
     let mut server = Server::start(&["--lame-duck", "300ms"]);
-    let mut client = server.ask("/slow?ms=1200");
+    let mut client = server.ask("/slow?ms=2000");
     server.await_in_flight(1);
     server.stop();
     let answer = client.answer();
@@ -34,7 +34,7 @@ fn a_stream_until_close_comes_to_its_end_and_looks_complete() {
     let mut server = Server::start(&["--lame-duck", "0s"]);
     let mut client = server.connect();
     client.send("GET /stream?ms=700 HTTP/1.0\r\n\r\n");
-    server.await_in_flight(1);
+    server.await_started(1);
     server.stop();
     let (bytes, end) = client.rest();
     assert!(bytes.ends_with(b"end\n"), "{:?}", String::from_utf8_lossy(&bytes));
@@ -49,7 +49,7 @@ fn a_half_closed_client_gets_its_response() {
     let mut server = Server::start(&["--lame-duck", "0s"]);
     let mut client = server.ask("/slow?ms=600");
     client.finish_sending();
-    server.await_in_flight(1);
+    server.await_started(1);
     server.stop();
     assert_eq!(client.answer().text(), "slow done\n");
     client.is_closed();
@@ -183,7 +183,7 @@ fn twenty_kept_connections_with_a_request_each_all_announce_their_close() {
     let mut server = Server::start(&["--lame-duck", "100ms"]);
     let mut clients: Vec<_> = (0..20).map(|_| server.keep()).collect();
     for client in &mut clients {
-        client.send(request("/slow?ms=800"));
+        client.send(request("/slow?ms=2000"));
     }
     server.await_in_flight(20);
     server.stop();

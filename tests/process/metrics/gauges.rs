@@ -78,7 +78,7 @@ fn latency_runs_from_the_head_to_the_response_and_counts_only_finished_requests(
 fn a_stop_is_seen_phase_by_phase() {
     let service = Service::start(&["--lame-duck=100ms", "--drain=20s"]);
     let mut slow = Client::connect(service.main);
-    slow.send_get("/slow?ms=1500");
+    slow.send_get("/slow?ms=3000");
     service.wait_for_in_flight(1);
     let serving = Page::scrape(service.internal, CLASSIC);
     assert_eq!((serving.of_host("ready"), serving.of_host("live")), (1.0, 1.0));
@@ -104,7 +104,7 @@ fn a_stop_is_seen_phase_by_phase() {
     let bound = draining.of_host("shutdown_worst_case_seconds");
     assert!(left > 0.0 && left <= bound, "{left} of {bound}");
     let lame_duck = draining.of_host("phase_seconds_total{phase=\"lame_duck\"}");
-    assert!((0.1..1.0).contains(&lame_duck), "{lame_duck}");
+    assert!((0.1..5.0).contains(&lame_duck), "{lame_duck}");
     assert_eq!(draining.of_host("phase_seconds_total{phase=\"cancelling\"}"), 0.0);
     assert_eq!(slow.answer().status, 200);
 }

@@ -48,7 +48,7 @@ fn a_slow_stop_hook_is_visible_while_it_runs() {
         page.try_sample(&format!("lameduck_{}", row("queue", "stop", "running")))
             .is_some_and(|seconds| seconds > 0.02)
     });
-    assert!(Page::scrape(app.internal, CLASSIC).of_host(&row("bus", "stop", "failed")) < 1.0);
+    assert!(Page::scrape(app.internal, CLASSIC).of_host(&row("bus", "stop", "failed")) < 5.0);
     let status = app.status();
     assert_eq!(
         (&status["hook"]["name"], &status["hook"]["stage"]),
@@ -74,7 +74,7 @@ fn both_stages_of_a_pair_have_its_number() {
         let page = Page::scrape(app.internal, CLASSIC);
         page.try_sample(&format!("lameduck_{}", row("pool", "stop", "running"))).map(|_| page)
     });
-    assert!(page.of_host(&row("pool#2", "stop", "done")) < 1.0);
+    assert!(page.of_host(&row("pool#2", "stop", "done")) < 5.0);
     released.notify_one();
     assert_eq!(app.report().code(), 0);
 }
@@ -92,8 +92,8 @@ fn names_may_contain_anything_and_two_may_be_the_same() {
     let app = App::start(host);
     let escaped = r#"data \"base\"\\\n"#;
     let page = Page::scrape(app.internal, CLASSIC);
-    assert!(page.of_host(&row(escaped, "start", "done")) < 1.0);
-    assert!(page.of_host(&row(&format!("{escaped}#2"), "start", "done")) < 1.0);
+    assert!(page.of_host(&row(escaped, "start", "done")) < 5.0);
+    assert!(page.of_host(&row(&format!("{escaped}#2"), "start", "done")) < 5.0);
     assert_eq!(page.like("lameduck_check_passing").len(), 2);
     promtool(&["check", "metrics"], &page.text);
     openmetrics_parser(&Page::scrape(app.internal, OPENMETRICS).text);

@@ -11,7 +11,7 @@ use std::{
 };
 
 /// The time of a prompt stop, with tolerance for a busy machine.
-const AT_ONCE: Duration = Duration::from_secs(2);
+const AT_ONCE: Duration = Duration::from_secs(8);
 
 pub(super) fn descriptors(most: &str) {
     limit(Resource::Nofile, most);

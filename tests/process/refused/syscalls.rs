@@ -71,7 +71,7 @@ fn lives(what: &str) -> Vec<Value> {
     let (main, mut large) = (service.main, Client::connect(service.main));
     large.send_get("/big?bytes=2000000");
     let slow = aside(move || Client::connect(main).get("/slow?ms=200").status);
-    service.wait_for_in_flight(1);
+    service.wait_for_started(3);
     assert_eq!(service.probe("/readiness").status, 200);
     service.signal(Signal::TERM);
     assert_eq!(slow.join().unwrap(), 200, "{what}");

