@@ -103,7 +103,10 @@ impl RequestState {
             self.set_flag(Flag::Stream);
             self.unlist_token();
         }
-        self.connection.upgrade.begin_stream();
+        // Work that an earlier request has left must not change a later upgrade.
+        if self.has_switched_protocol() {
+            self.connection.upgrade.begin_stream();
+        }
     }
 
     pub(super) fn is_stream(&self) -> bool {
