@@ -282,13 +282,13 @@ impl Inflow {
         self.whole.load(Relaxed)
     }
 
-    pub(super) fn data(&self) -> u64 {
+    pub(crate) fn data(&self) -> u64 {
         self.data.load(Relaxed)
     }
 
     /// Whether the client has begun a DATA frame and not completed it. No other stream's bytes can
     /// arrive before its end.
-    pub(super) fn is_in_data(&self) -> bool {
+    pub(crate) fn is_in_data(&self) -> bool {
         self.partial.load(Relaxed) == Partial::Data as u8
     }
 

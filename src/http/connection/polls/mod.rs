@@ -16,6 +16,7 @@ mod pipelines;
 mod routes;
 pub(in crate::http) mod script;
 mod timeouts;
+mod uploads;
 mod world;
 
 use self::{
