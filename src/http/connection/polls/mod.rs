@@ -9,6 +9,7 @@
 mod clock;
 mod ends;
 mod evictions;
+mod http2_requests;
 pub(in crate::http) mod idle_sweeps;
 mod openings;
 mod output;
