@@ -116,6 +116,25 @@ async fn a_request_that_crosses_an_announced_close_is_counted() {
     }
 }
 
+// In the delay a response that required an upgrade lost this option of its `Connection`, and kept
+// `Upgrade` (RFC 9110 §7.6.1 and §7.8).
+#[tokio::test]
+async fn the_announcement_keeps_other_options_of_a_response() {
+    for method in ["GET", "OPTIONS"] {
+        let mut world = World::new();
+        world.start().await;
+        world.enter(Stage::LameDuck).await;
+        let rest = " /requires-upgrade HTTP/1.1\r\nhost: a\r\n\r\n";
+        world.send(format!("{method}{rest}").as_bytes()).await;
+        let response = String::from_utf8_lossy(&world.wire().written).into_owned();
+        assert!(response.starts_with("HTTP/1.1 426 "), "{response}");
+        assert!(response.contains("\r\nconnection: upgrade, close\r\n"), "{response}");
+        assert!(response.contains("\r\nupgrade: websocket\r\n"), "{response}");
+        assert!(!response.contains("keep-alive"), "{response}");
+        assert_eq!(world.wire().how_it_ended(), End::Fin);
+    }
+}
+
 // An empty line that had arrived before the last response counted as a request that crossed its
 // close, unless it had been read together with the request (P13). It is no request.
 #[tokio::test]
