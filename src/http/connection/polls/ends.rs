@@ -2,7 +2,7 @@
 //! change them.
 
 use super::{
-    HTTP2_FIRST, HTTP2_SECOND, HTTP2_WAITS, PREFACE,
+    GET, HTTP2_FIRST, HTTP2_SECOND, HTTP2_WAITS, PREFACE,
     output::{http1, http2},
     script::End,
     world::{Stage, World},
@@ -113,6 +113,32 @@ async fn a_request_that_crosses_an_announced_close_is_counted() {
         world.wait(1).await;
         assert!(world.has_ended());
         assert_eq!(world.requests().started, 1);
+    }
+}
+
+// A handler or a 400 announced the close while serving. The connection was closed before the client
+// had acknowledged the response. A request that crossed it caused a reset, which may discard the
+// response, and was not counted (P5).
+#[tokio::test]
+async fn a_request_that_crosses_the_close_of_a_handler_is_counted() {
+    for (request, response) in [
+        (&b"GET /closes HTTP/1.1\r\nhost: a\r\n\r\n"[..], "200c"),
+        (b"OPTIONS /closes HTTP/1.1\r\nhost: a\r\n\r\n", "200c"),
+        (b"GET / HTTP/1.1\r\n\r\n", "400c"),
+    ] {
+        let mut world = World::new();
+        world.start().await;
+        world.wire().stop_receiving(usize::MAX);
+        world.send(request).await;
+        assert_eq!(http1(&world.wire().written), response);
+        assert!(world.wire().shut && !world.has_ended(), "{}", request.escape_ascii());
+        world.send(GET).await;
+        assert_eq!(world.connections().close_races, 1, "{}", request.escape_ascii());
+        world.wire().make_room(usize::MAX);
+        world.wait(1).await;
+        assert!(world.has_ended());
+        assert_eq!(world.wire().how_it_ended(), End::Fin);
+        assert_eq!(world.connections().unannounced, 0);
     }
 }
 
