@@ -22,6 +22,7 @@ use crate::http::{
     exchange::{
         connection_state::{ConnectionState, Protocol},
         http_service::HttpService,
+        http2_input::{ENHANCE_YOUR_CALM, INTERNAL_ERROR},
         in_flight::UnflushedResponses,
         service::{CalledRequest, ConnectionService},
         tracked_io::{IoReturn, TrackedIo},
@@ -44,7 +45,7 @@ use hyper_util::rt::TokioIo;
 use std::{
     pin::Pin,
     sync::{Arc, PoisonError},
-    task::{Context, Waker},
+    task::{Context, Poll, Waker},
 };
 
 /// hyper's connection and what is tracked of it.
@@ -141,8 +142,10 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
             let Some(hyper) = &mut self.hyper else { return Transition::Close };
             self.connection.io.before_poll();
             self.responded = self.connection.responses.has_responded();
-            if Pin::new(hyper).poll(cx).is_ready() {
-                return self.end(worker);
+            if let Poll::Ready(ended) = Pin::new(hyper).poll(cx) {
+                // Any other end of hyper is an error, or comes after a shutdown.
+                let is_connect = ended.is_ok() && !self.connection.io.is_shutting_down();
+                return if is_connect { self.refuse_connect() } else { self.end(worker) };
             }
             self.connection.io.after_poll();
             let now = worker.server().clock.now();
@@ -168,7 +171,8 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
             }
             if now >= self.partial.until(&self.connection, now) {
                 if has_peeked {
-                    return self.give_up();
+                    const WHY: &[u8] = b"the request head took too long";
+                    return self.give_up(ENHANCE_YOUR_CALM, WHY);
                 }
                 // Read first what has arrived by now.
                 has_peeked = true;
@@ -180,12 +184,19 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
         }
     }
 
-    /// Closes a connection whose client takes too long for a head or a frame.
-    fn give_up(&mut self) -> Transition<T, S> {
+    /// Closes a connection that hyper has dropped at a CONNECT with a `content-length`. The other
+    /// requests are aborted.
+    fn refuse_connect(&mut self) -> Transition<T, S> {
+        self.connection.responses.set_abort_cause(AbortCause::Body);
+        self.give_up(INTERNAL_ERROR, b"a CONNECT has no body")
+    }
+
+    /// Closes a connection because of what its client sends or does not send.
+    fn give_up(&mut self, code: u8, why: &[u8]) -> Transition<T, S> {
         let goaway = if self.connection.io.is_write_blocked() {
             Bytes::new()
         } else {
-            self.connection.io.inflow.goaway()
+            self.connection.io.inflow.goaway(code, why)
         };
         let is_any_cut = self.is_any_cut();
         drop(self.hyper.take());

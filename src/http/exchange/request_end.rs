@@ -20,7 +20,8 @@ pub enum CancelCause {
     /// The client can receive no response. It has closed or reset the connection or the stream, or
     /// it has half-closed the connection under [`HalfClose::Drop`](crate::HalfClose::Drop).
     ClientGone,
-    /// The response was cut, because its body failed.
+    /// The response was cut, because its body failed, or because another request, a CONNECT with a
+    /// `content-length`, ended the HTTP/2 connection.
     ResponseFailed,
 }
 

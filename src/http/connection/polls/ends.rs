@@ -264,22 +264,6 @@ async fn an_http2_connection_sends_its_fin_before_it_is_closed() {
     }
 }
 
-// hyper ends a connection at a CONNECT with a body, whatever it has still to write. A response that
-// the kernel had never taken was counted as finished (P5c).
-#[tokio::test]
-async fn a_response_that_the_kernel_never_took_is_not_finished() {
-    const CONNECT: &[u8] = b"\x00\x00\x10\x01\x04\x00\x00\x00\x03\
-        \x02\x07CONNECT\x01\x01a\x0f\x0d\x015";
-    let mut world = World::new();
-    world.start().await;
-    world.send(PREFACE).await;
-    world.wire().stop_receiving(0);
-    world.send(HTTP2_FIRST).await;
-    world.send(CONNECT).await;
-    assert!(world.has_ended());
-    assert_eq!((world.requests().finished, world.requests().gone), (0, 1));
-}
-
 // A client that never returned its PONG, and sent frames without a pause, held the drain. Each was
 // one more byte that had to be read before the end (P6, P8).
 #[tokio::test]
