@@ -70,8 +70,8 @@ fn an_upgraded_connection_of_two_tasks_ends_with_ordinary_requests() {
     assert!(app.report().shutdown < Duration::from_secs(3));
 }
 
-// The work of a request awaited the end of its long stream. A later upgrade on the connection became
-// a long stream by that, and outlasted the drain of ordinary requests (P7).
+// The work of a request awaited the end of its long stream. A later upgrade on the connection
+// became a long stream by that, and outlasted the drain of ordinary requests (P7).
 #[test]
 fn the_work_of_an_earlier_request_makes_no_upgrade_a_long_stream() {
     let plan = quick_plan()

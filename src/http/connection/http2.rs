@@ -9,12 +9,11 @@
 
 mod progress;
 
-use self::progress::Upload;
 use super::{
     http2_streams::StreamExecutor,
     lingering::{Lingering, close_at_once},
     partial_timer::PartialTimer,
-    stall_timer::{Delivery, StallTimer},
+    stall_timer::{Delivery, StallTimer, Upload},
     transition::Transition,
     worker_context::WorkerContext,
 };

@@ -46,7 +46,7 @@ pub(super) fn announce_close<B>(response: &mut Response<B>, version: Version) {
     }
 }
 
-/// Adds `close` to the connection options of the handler. Those name fields of its response, such as
+/// Adds `close` to the handler's connection options, which name fields of its response, such as
 /// `Upgrade` (RFC 9110 §7.6.1).
 #[cold]
 fn add_close(headers: &mut HeaderMap) {

@@ -1,10 +1,12 @@
-//! Whether the client of an HTTP/2 connection makes progress: with its responses, and with a request
-//! body that a task of the app reads after the response.
+//! Whether the client of an HTTP/2 connection makes progress: with its responses, and with an
+//! upload that a task of the app reads after the response.
 
 use super::Http2;
 use crate::http::{
     connection::{
-        stall_timer::ProgressSample, transition::Transition, worker_context::WorkerContext,
+        stall_timer::{ProgressSample, Upload},
+        transition::Transition,
+        worker_context::WorkerContext,
     },
     exchange::http_service::HttpService,
     server::{
@@ -14,18 +16,6 @@ use crate::http::{
 };
 use crate::{lifecycle::Moment, runtime::Transport};
 use std::time::Duration;
-
-/// The wait of a task for more of a request body, after the responses have ended.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Upload {
-    /// The number of the wait.
-    wait: u32,
-    /// Bytes of data that the client had sent at its last progress.
-    data: u64,
-    /// The moment of that.
-    since: Moment,
-    is_given_up: bool,
-}
 
 impl<T: Transport, S: HttpService> Http2<T, S> {
     /// Returns until when the connection is busy with a request body that a task reads after the
