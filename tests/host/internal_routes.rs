@@ -98,3 +98,41 @@ fn the_drain_waits_for_the_work_of_an_internal_route() {
     assert!(drain >= Duration::from_millis(300), "{drain:?}");
     assert_eq!((report.code(), report.work_dropped, report.work_panicked), (1, 0, 1), "{report}");
 }
+
+/// The work of an internal route awaited the end of its long stream. That never came: the work held
+/// the drain to its limit, was dropped, and made the exit code 3 (P8, P13).
+#[test]
+fn the_long_stream_of_an_internal_route_ends_with_the_drain_of_the_process() {
+    let cancelled = Arc::new(AtomicU32::new(0));
+    let noted = cancelled.clone();
+    let serve = |plan| {
+        let noted = noted.clone();
+        let host = Host::builder(settings().plan(plan)).internal_route("/work", move |request| {
+            let (context, noted) = (context(&request), noted.clone());
+            context.clone().spawn(async move {
+                let ended = context.stream_end();
+                tokio::select! {
+                    biased;
+                    () = context.cancelled() => drop(noted.fetch_add(1, Relaxed)),
+                    () = ended => {}
+                }
+            });
+            async { http::Response::new("begun") }
+        });
+        let app = App::start(host.serve(Router::new()));
+        for _ in 0..6 {
+            assert_eq!(app.probe("/work").body(), "begun");
+        }
+        let report = app.end();
+        assert_eq!((report.code(), report.work_dropped), (0, 0), "{report}");
+        report.phases.iter().find(|(phase, _)| *phase == Phase::Draining).unwrap().1
+    };
+    let long = Duration::from_secs(5);
+    let drain = serve(quick_plan().drain(long));
+    assert!(drain < long / 2, "{drain:?}");
+    // A long stream outlasts the drain of ordinary requests, and so does its context.
+    let ordinary = Duration::from_millis(200);
+    let drain = serve(quick_plan().drain(ordinary).streams(Duration::from_secs(3)));
+    assert!(drain > ordinary + Duration::from_millis(600), "{drain:?}");
+    assert_eq!(cancelled.load(Relaxed), 0);
+}

@@ -7,11 +7,13 @@
 //! hyper waits without a timer for the PONG after the GOAWAY, and for a handshake that never
 //! completes. Both have timers here (P6).
 
+mod progress;
+
 use super::{
     http2_streams::StreamExecutor,
     lingering::{Lingering, close_at_once},
     partial_timer::PartialTimer,
-    stall_timer::{Delivery, ProgressSample, StallTimer},
+    stall_timer::{Delivery, StallTimer, Upload},
     transition::Transition,
     worker_context::WorkerContext,
 };
@@ -19,6 +21,7 @@ use crate::http::{
     exchange::{
         connection_state::{ConnectionState, Protocol},
         http_service::HttpService,
+        http2_input::{ENHANCE_YOUR_CALM, INTERNAL_ERROR},
         in_flight::UnflushedResponses,
         service::{CalledRequest, ConnectionService},
         tracked_io::{IoReturn, TrackedIo},
@@ -28,9 +31,7 @@ use crate::http::{
         client_timeout::ClientTimeout,
         connection_slot::ConnectionSlot,
         idle_policy::{Awaited, Idle},
-        limits::{
-            CLIENT_CHECK_INTERVAL, FIRST_BYTE_GRACE, HEAD_GRACE, PONG_WAIT, STREAM_RESETS_FIRST,
-        },
+        limits::{CLIENT_CHECK_INTERVAL, FIRST_BYTE_GRACE, HEAD_GRACE, PONG_WAIT},
     },
 };
 use crate::{
@@ -43,8 +44,7 @@ use hyper_util::rt::TokioIo;
 use std::{
     pin::Pin,
     sync::{Arc, PoisonError},
-    task::{Context, Waker},
-    time::Duration,
+    task::{Context, Poll, Waker},
 };
 
 /// hyper's connection and what is tracked of it.
@@ -71,6 +71,7 @@ pub(super) struct Http2<T: Transport, S: HttpService> {
     stall_timer: StallTimer,
     /// The client's progress with the last bytes of a response.
     last_bytes: StallTimer,
+    upload: Option<Upload>,
     delivery: Delivery,
     /// Whether the kernel was queried for `delivery`.
     delivery_queried: bool,
@@ -122,6 +123,7 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
             final_reads_until: None,
             stall_timer: StallTimer::default(),
             last_bytes: StallTimer::default(),
+            upload: None,
             delivery: Delivery::default(),
             delivery_queried: false,
         }
@@ -139,8 +141,10 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
             let Some(hyper) = &mut self.hyper else { return Transition::Close };
             self.connection.io.before_poll();
             self.responded = self.connection.responses.has_responded();
-            if Pin::new(hyper).poll(cx).is_ready() {
-                return self.end(worker);
+            if let Poll::Ready(ended) = Pin::new(hyper).poll(cx) {
+                // Any other end of hyper is an error, or comes after a shutdown.
+                let is_connect = ended.is_ok() && !self.connection.io.is_shutting_down();
+                return if is_connect { self.refuse_connect() } else { self.end(worker) };
             }
             self.connection.io.after_poll();
             let now = worker.server().clock.now();
@@ -166,7 +170,8 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
             }
             if now >= self.partial.until(&self.connection, now) {
                 if has_peeked {
-                    return self.give_up();
+                    const WHY: &[u8] = b"the request head took too long";
+                    return self.give_up(ENHANCE_YOUR_CALM, WHY);
                 }
                 // Read first what has arrived by now.
                 has_peeked = true;
@@ -178,12 +183,19 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
         }
     }
 
-    /// Closes a connection whose client takes too long for a head or a frame.
-    fn give_up(&mut self) -> Transition<T, S> {
+    /// Closes a connection that hyper has dropped at a CONNECT with a `content-length`. The other
+    /// requests are aborted.
+    fn refuse_connect(&mut self) -> Transition<T, S> {
+        self.connection.responses.set_abort_cause(AbortCause::Body);
+        self.give_up(INTERNAL_ERROR, b"a CONNECT has no body")
+    }
+
+    /// Closes a connection because of what its client sends or does not send.
+    fn give_up(&mut self, code: u8, why: &[u8]) -> Transition<T, S> {
         let goaway = if self.connection.io.is_write_blocked() {
             Bytes::new()
         } else {
-            self.connection.io.inflow.goaway()
+            self.connection.io.inflow.goaway(code, why)
         };
         let is_any_cut = self.is_any_cut();
         drop(self.hyper.take());
@@ -204,7 +216,8 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
     ) -> Transition<T, S> {
         let partial_until = self.partial.until(&self.connection, now);
         let draining = worker.server().phase() >= Phase::Draining;
-        if self.is_busy(now) {
+        let upload_until = self.upload_until(worker, slot, now);
+        if self.is_busy(now) || upload_until.is_some() {
             slot.set_busy();
             if self.connection.is_in_flight() && slot.take_makes_room() {
                 worker.server().capacity.request_eviction();
@@ -224,6 +237,7 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
                 slot.wake();
             }
             self.connection.io.request_peek();
+            let until = until.min(upload_until.unwrap_or(Moment::NEVER));
             worker.wake_at(
                 slot,
                 goaway.min(until).min(partial_until).min(now + CLIENT_CHECK_INTERVAL),
@@ -323,74 +337,11 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
         self.connection.are_handlers_running()
     }
 
-    /// Returns since when the client has made no progress on the whole connection, and when it is
-    /// given up; `NEVER` if the server does not wait for the client.
-    ///
-    /// Bytes that cannot be written count against the client, whatever the handlers do. Bytes that
-    /// its windows hold back count if nothing else happens. A PING from the client, and its
-    /// acknowledgement by the server, do not show that the client reads. A stream has its own
-    /// timeout ([`http2_streams`](super::http2_streams)), which expires first.
-    fn stalled(&mut self, worker: &WorkerContext<S>, now: Moment) -> (Moment, Moment) {
-        let connection = &self.connection;
-        let has_buffered =
-            connection.responses.has_buffered() && !connection.are_handlers_running();
-        if connection.io.is_flushed() && !has_buffered {
-            self.stall_timer.reset();
-            return (now, Moment::NEVER);
-        }
-        let (written, grace) = if connection.io.is_flushed() {
-            (0, STREAM_RESETS_FIRST)
-        } else {
-            (connection.io.written(), Duration::ZERO)
-        };
-        let sample = ProgressSample {
-            moved: [connection.responses.delivered(), written],
-            unacknowledged: connection.io.unacknowledged_of_all(),
-        };
-        let since = self.stall_timer.last_progress(sample, now);
-        (since, worker.server().gives_up(since, ClientTimeout::Send) + grace)
-    }
-
     fn start_goaway(&mut self, now: Moment) {
         self.goaway = Goaway::Sent { at: now };
         if let Some(hyper) = &mut self.hyper {
             Pin::new(hyper).graceful_shutdown();
         }
-    }
-
-    /// Whether the last bytes of a response have waited for the client for too long. hyper has
-    /// given up its stream, so it cannot be reset. So the connection accepts no further stream, and
-    /// is cut once nothing else makes progress.
-    fn has_stuck_response(&mut self, worker: &WorkerContext<S>, now: Moment) -> bool {
-        let Some(moved) = self.unflushed.first().filter(|_| self.connection.io.is_flushed()) else {
-            self.last_bytes.reset();
-            return false;
-        };
-        let sample = ProgressSample { moved, unacknowledged: None };
-        let since = self.last_bytes.last_progress(sample, now);
-        now >= worker.server().gives_up(since, ClientTimeout::Send)
-    }
-
-    /// Cuts a connection on which no response makes progress.
-    fn cut_stalled(
-        &mut self,
-        worker: &WorkerContext<S>,
-        slot: &ConnectionSlot,
-        since: Moment,
-        now: Moment,
-    ) -> Transition<T, S> {
-        worker.server().note_client_timeout(ClientTimeout::Send, slot.peer(), None);
-        let abort_cause = worker.server().stall_cause(since, ClientTimeout::Send, now);
-        self.connection.responses.set_abort_cause(abort_cause);
-        if abort_cause == AbortCause::Shutdown {
-            self.cut();
-            return Transition::Close;
-        }
-        drop(self.hyper.take());
-        let Some(mut io) = self.take_io() else { return Transition::Close };
-        // Otherwise the kernel would keep the unsent bytes for this client for minutes.
-        io.reset_on_drop();
-        Transition::Reset
     }
 
     /// Returns when this connection sends its GOAWAY; `NEVER` if it has sent it, or before a stop,

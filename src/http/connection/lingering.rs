@@ -319,7 +319,7 @@ pub(super) fn close_after_response<T: Transport>(
     let is_own_unread = connection.bodies.is_body_unread() || connection.bodies.are_bodies_held();
     let is_next_read = !is_blank(read);
     let is_unread = io.peek() == Peek::Data || io.has_buffered();
-    let is_our_end = connection.responses.has_announced();
+    let is_our_end = connection.responses.is_our_end();
     // Requests after the last response are not served. The client sends them again, as if they had
     // arrived after the close.
     let crosses = is_our_end && !is_own_unread;

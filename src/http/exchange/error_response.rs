@@ -7,7 +7,7 @@ use super::{
     request_end::CancelCause,
     request_state::RequestState,
     response_body::ResponseBody,
-    response_head::{add_date, add_standard_headers, announce_close},
+    response_head::{add_date, add_standard_headers, announce_close, announces_close},
 };
 use crate::http::server::{
     abort::AbortCause,
@@ -94,7 +94,7 @@ impl ErrorResponse {
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(TEXT));
         headers.insert(header::DATE, date::header(server.clock.wall()));
-        if head.headers.get(header::CONNECTION).is_some_and(|value| value == "close") {
+        if announces_close(&head.headers) {
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         response

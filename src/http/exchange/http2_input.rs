@@ -18,8 +18,9 @@ const CONTINUATION: u8 = 9;
 const END_HEADERS: u8 = 4;
 const PADDED: u8 = 8;
 const FRAME_HEAD: usize = 9;
-/// RFC 9113 §7: ENHANCE_YOUR_CALM.
-const ENHANCE_YOUR_CALM: u8 = 11;
+/// Codes of a GOAWAY (RFC 9113 §7).
+pub(crate) const INTERNAL_ERROR: u8 = 2;
+pub(crate) const ENHANCE_YOUR_CALM: u8 = 11;
 
 /// Finds the frame boundaries in the bytes that a client sends.
 #[derive(Debug)]
@@ -267,28 +268,24 @@ impl Inflow {
         self.read_in_poll.load(Relaxed)
     }
 
-    /// Returns the GOAWAY frame for a client that has left a frame or a header block incomplete for
-    /// too long.
-    pub(crate) fn goaway(&self) -> Bytes {
-        const WHY: &[u8; 30] = b"the request head took too long";
-        const LENGTH: u8 = 8 + 30;
+    /// Returns the last GOAWAY frame of a connection, with this code and a short reason.
+    pub(crate) fn goaway(&self, code: u8, why: &[u8]) -> Bytes {
+        let length = u8::try_from(8 + why.len()).unwrap_or(u8::MAX);
         let last = self.last_stream.load(Relaxed).to_be_bytes();
-        [&[0, 0, LENGTH, GOAWAY, 0, 0, 0, 0, 0][..], &last, &[0, 0, 0, ENHANCE_YOUR_CALM], WHY]
-            .concat()
-            .into()
+        [&[0, 0, length, GOAWAY, 0, 0, 0, 0, 0][..], &last, &[0, 0, 0, code], why].concat().into()
     }
 
     pub(crate) fn whole(&self) -> u64 {
         self.whole.load(Relaxed)
     }
 
-    pub(super) fn data(&self) -> u64 {
+    pub(crate) fn data(&self) -> u64 {
         self.data.load(Relaxed)
     }
 
     /// Whether the client has begun a DATA frame and not completed it. No other stream's bytes can
     /// arrive before its end.
-    pub(super) fn is_in_data(&self) -> bool {
+    pub(crate) fn is_in_data(&self) -> bool {
         self.partial.load(Relaxed) == Partial::Data as u8
     }
 

@@ -43,7 +43,7 @@ pub(crate) struct IoState {
     /// The transport failed.
     broken: AtomicBool,
     io_dropped: AtomicBool,
-    /// A shutdown of the sending side has begun and waits for the transport.
+    /// A shutdown of the sending side has begun, which on HTTP/1 waits for the transport.
     shutting_down: AtomicBool,
 }
 
@@ -167,12 +167,12 @@ impl IoState {
         self.flushed.store(false, Relaxed);
     }
 
-    pub(super) fn on_shutdown_pending(&self) {
+    pub(super) fn on_shutdown_begun(&self) {
         self.shutting_down.store(true, Relaxed);
     }
 
-    /// Whether hyper has ended the connection, and the transport has bytes of its own to send
-    /// before the FIN.
+    /// Whether hyper has ended the connection, and on HTTP/1 the transport has bytes of its own to
+    /// send before the FIN.
     pub(crate) fn is_shutting_down(&self) -> bool {
         self.shutting_down.load(Relaxed)
     }

@@ -18,7 +18,8 @@ use std::{
 /// The body of a request, which carries the request's [context](Self::context).
 ///
 /// It implements [`http_body::Body`]. While a body exists that did not arrive with its head, its
-/// connection does not count as idle.
+/// connection does not count as idle, unless its client has sent nothing of it for the
+/// [body timeout](crate::Limits::body_timeout).
 pub struct Body {
     source: Source,
     // Declared after `source`, so that hyper sees the drop before the connection does.

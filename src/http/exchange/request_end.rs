@@ -20,7 +20,8 @@ pub enum CancelCause {
     /// The client can receive no response. It has closed or reset the connection or the stream, or
     /// it has half-closed the connection under [`HalfClose::Drop`](crate::HalfClose::Drop).
     ClientGone,
-    /// The response was cut, because its body failed.
+    /// The response was cut, because its body failed, or because another request, a CONNECT with a
+    /// `content-length`, ended the HTTP/2 connection.
     ResponseFailed,
 }
 
@@ -99,11 +100,14 @@ impl RequestState {
     /// Makes the request a long stream: the drain of ordinary requests does not end it.
     pub(super) fn begin_stream(&self) {
         if !self.is_stream() {
-            self.stream_number.store(self.server().number_stream(), Relaxed);
+            self.stream_number.store(self.process().number_stream(), Relaxed);
             self.set_flag(Flag::Stream);
             self.unlist_token();
         }
-        self.connection.upgrade.begin_stream();
+        // Work that an earlier request has left must not change a later upgrade.
+        if self.has_switched_protocol() {
+            self.connection.upgrade.begin_stream();
+        }
     }
 
     pub(super) fn is_stream(&self) -> bool {
@@ -112,7 +116,7 @@ impl RequestState {
 
     /// Returns when this long stream ends in the drain.
     pub(super) fn stream_end(&self) -> Moment {
-        self.server().stream_end(self.stream_number.load(Relaxed))
+        self.process().stream_end(self.stream_number.load(Relaxed))
     }
 
     /// Counts that the shutdown ends this long stream, unless it has ended before.
@@ -120,13 +124,13 @@ impl RequestState {
         if self.is_going_on()
             && self.flags.fetch_or(Flag::StreamEnded as u8, Relaxed) & Flag::StreamEnded as u8 == 0
         {
-            self.server().metrics.streams_ended.add_one();
+            self.process().metrics.streams_ended.add_one();
         }
     }
 
     /// Waits for the end of this long stream: its moment in the drain, or the end of the drain.
     pub(super) async fn stream_ended(&self) {
-        let server = self.server();
+        let server = self.process();
         let in_drain = async {
             server.tokens.draining.cancelled().await;
             let at = self.stream_end();
@@ -198,12 +202,13 @@ impl RequestState {
     /// it.
     pub(super) fn cancellation(&self) -> &CancellationToken {
         self.cancellation.get_or_init(|| {
-            // A request may become a long stream until ordinary ones are cancelled.
             let tokens = &self.process().tokens;
             if self.server().config.process.is_some() {
-                // The internal server lists no token for the main one.
-                return tokens.requests.child_token();
+                // The internal server lists no token for the main one. So a request that becomes a
+                // long stream later is cancelled with ordinary ones.
+                return self.process_root().child_token();
             }
+            // A request may become a long stream until ordinary ones are cancelled.
             let token = tokens.root.child_token();
             if !self.is_stream() {
                 let listed = &self.connection.worker.metrics.ordinary_tokens;

@@ -329,8 +329,12 @@ impl RequestState {
     /// Whether the request is in flight, or its connection speaks the protocol that it asked for.
     pub(super) fn is_going_on(&self) -> bool {
         self.in_flight.load(Relaxed)
-            || self.status().is_some_and(|status| self.switches_protocol(status))
-                && self.connection.upgrade.is_open()
+            || self.has_switched_protocol() && self.connection.upgrade.is_open()
+    }
+
+    /// Whether its response makes the connection speak another protocol.
+    pub(super) fn has_switched_protocol(&self) -> bool {
+        self.status().is_some_and(|status| self.switches_protocol(status))
     }
 
     /// Records whether the request is in flight and was not served at once.

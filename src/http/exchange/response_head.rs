@@ -5,7 +5,10 @@ use super::{
 };
 use crate::http::server::date;
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Response, StatusCode, Version, header};
+use http::{
+    HeaderMap, HeaderValue, Response, StatusCode, Version,
+    header::{self, Entry},
+};
 use http_body::Body as HttpBody;
 
 pub(super) fn add_date(headers: &mut HeaderMap, in_flight: &InFlight) {
@@ -32,11 +35,41 @@ pub(super) fn announce_close<B>(response: &mut Response<B>, version: Version) {
     if version >= Version::HTTP_2 {
         return;
     }
-    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    if let Entry::Vacant(connection) = response.headers_mut().entry(header::CONNECTION) {
+        connection.insert(HeaderValue::from_static("close"));
+    } else {
+        add_close(response.headers_mut());
+    }
     if version == Version::HTTP_10 {
         // hyper would otherwise add `keep-alive`, since it has not read the header yet.
         *response.version_mut() = Version::HTTP_10;
     }
+}
+
+/// Adds `close` to the handler's connection options, which name fields of its response, such as
+/// `Upgrade` (RFC 9110 §7.6.1).
+#[cold]
+fn add_close(headers: &mut HeaderMap) {
+    let replaced: [&[u8]; 2] = [b"close", b"keep-alive"];
+    let options = connection_options(headers);
+    let others =
+        options.filter(|option| !replaced.iter().any(|name| name.eq_ignore_ascii_case(option)));
+    let options = others.chain([&b"close"[..]]).collect::<Vec<_>>().join(&b", "[..]);
+    if let Ok(options) = HeaderValue::from_bytes(&options) {
+        headers.insert(header::CONNECTION, options);
+    }
+    headers.remove("keep-alive");
+}
+
+/// Whether the head of an HTTP/1 response announces that it is the last on its connection.
+pub(super) fn announces_close(headers: &HeaderMap) -> bool {
+    connection_options(headers).any(|option| option.eq_ignore_ascii_case(b"close"))
+}
+
+fn connection_options(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
+    let values = headers.get_all(header::CONNECTION).iter();
+    let options = values.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    options.map(<[u8]>::trim_ascii).filter(|option| !option.is_empty())
 }
 
 /// Sets the length fields of a response whose status or method allows no content.

@@ -6,6 +6,7 @@ use super::{
     framing::{LengthError, declared_length, number},
     http_service::BoxError,
     response_body::ResponseBody,
+    response_head::announces_close,
 };
 use crate::http::server::date;
 use bytes::Bytes;
@@ -37,8 +38,14 @@ where
     let protocol = in_flight.connection().protocol;
     let wall = in_flight.server().clock.wall();
     response.headers_mut().entry(header::DATE).or_insert_with(|| date::header(wall));
-    if protocol == Protocol::Http2 && add_length(response) {
-        return Ok(Head::Complete);
+    if protocol == Protocol::Http2 {
+        if add_length(response) {
+            return Ok(Head::Complete);
+        }
+    } else if announces_close(response.headers())
+        && let Some(in_flight) = response.body().in_flight()
+    {
+        in_flight.connection().responses.set_closes();
     }
     if let Some(says) = declared_length(response.headers_mut())? {
         response.body().check_length(says)?;

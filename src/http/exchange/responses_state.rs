@@ -13,6 +13,8 @@ pub(crate) struct ResponsesState {
     pub(super) responded: AtomicBool,
     /// An HTTP/1 response announced the close of the connection (P4).
     pub(super) announced: AtomicBool,
+    /// The handler or the host has set `Connection: close` in an HTTP/1 response.
+    closes: AtomicBool,
     /// A chunk of a response body was too large to be copied.
     sent_large_chunk: AtomicBool,
     /// Bytes of responses that h2 has taken and not yet written.
@@ -33,6 +35,7 @@ impl ResponsesState {
         Self {
             responded: AtomicBool::new(slot.has_responded()),
             announced: AtomicBool::new(false),
+            closes: AtomicBool::new(false),
             sent_large_chunk: AtomicBool::new(false),
             buffered: AtomicU64::new(0),
             delivered: AtomicU64::new(0),
@@ -76,6 +79,17 @@ impl ResponsesState {
     /// Whether an HTTP/1 response announced the close of the connection.
     pub(crate) fn has_announced(&self) -> bool {
         self.announced.load(Relaxed)
+    }
+
+    /// Records that the handler or the host has set `Connection: close` in an HTTP/1 response.
+    pub(crate) fn set_closes(&self) {
+        self.closes.store(true, Relaxed);
+    }
+
+    /// Whether the server has chosen the end of an HTTP/1 connection. Its client may have sent a
+    /// next request.
+    pub(crate) fn is_our_end(&self) -> bool {
+        self.has_announced() || self.closes.load(Relaxed)
     }
 
     /// Records in the slot whether a response began and whether one announced the close, for the

@@ -253,20 +253,42 @@ impl<S: HttpService> hyper::service::Service<http::Request<Incoming>> for Connec
     type Error = Infallible;
     type Future = CallFuture<S>;
 
-    fn call(&self, request: http::Request<Incoming>) -> Self::Future {
+    fn call(&self, mut request: http::Request<Incoming>) -> Self::Future {
         match self.resumed.take() {
-            None => match self.refusal(&request) {
-                None => self.handle(request),
-                Some(refusal) => {
-                    CallFuture::Resumed { resumed: Some(Resumed::Response(Box::new(refusal))) }
+            None => {
+                if self.connection.protocol == Protocol::Http2 {
+                    join_cookies(request.headers_mut());
                 }
-            },
+                match self.refusal(&request) {
+                    None => self.handle(request),
+                    Some(refusal) => {
+                        CallFuture::Resumed { resumed: Some(Resumed::Response(Box::new(refusal))) }
+                    }
+                }
+            }
             Some(resumed) => {
                 // hyper has read only the head that the fast path had read before.
                 self.connection.io.clear_received();
                 CallFuture::Resumed { resumed: Some(resumed) }
             }
         }
+    }
+}
+
+/// Joins the cookies that an HTTP/2 client has sent in several fields (RFC 9113 §8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    if headers.len() == headers.keys_len() {
+        // No field has several values.
+        return;
+    }
+    let crumbs = headers.get_all(header::COOKIE);
+    let is_sensitive = crumbs.iter().any(HeaderValue::is_sensitive);
+    let crumbs = crumbs.iter().map(HeaderValue::as_bytes).collect::<Vec<_>>();
+    if crumbs.len() > 1
+        && let Ok(mut joined) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..]))
+    {
+        joined.set_sensitive(is_sensitive);
+        headers.insert(header::COOKIE, joined);
     }
 }
 

@@ -465,11 +465,12 @@ impl<T: Transport> AsyncWrite for TrackedIo<T> {
         ready!(this.poll_unwritten(cx))?;
         if this.connection.protocol == Protocol::Http2 {
             // Whether this end cuts a response is decided when hyper has returned.
+            this.connection.io.on_shutdown_begun();
             return Poll::Ready(Ok(()));
         }
         let polled = this.io()?.poll_shutdown(cx);
         if polled.is_pending() {
-            this.connection.io.on_shutdown_pending();
+            this.connection.io.on_shutdown_begun();
         }
         this.record_error(polled)
     }

@@ -39,11 +39,9 @@ impl UpgradeState {
         let _ = self.upgrade_origin.set(origin);
     }
 
-    /// Makes the new protocol a long stream, if a handler has agreed to one.
+    /// Makes the new protocol a long stream.
     pub(super) fn begin_stream(&self) {
-        if self.upgrade_origin.get().is_some() {
-            self.is_stream.store(true, Relaxed);
-        }
+        self.is_stream.store(true, Relaxed);
     }
 
     pub(super) fn is_stream(&self) -> bool {

@@ -329,6 +329,9 @@ impl<S: HttpService> FastPath<S> {
                 return ControlFlow::Break(self.hand_over(cx, io, gathered, leftover));
             }
         };
+        if after == KeepAlive::No && request.keep_alive == KeepAlive::Yes {
+            self.connection().responses.set_closes();
+        }
         let rest = after_empty_lines(&read[request.len..]);
         let caps = self.connection().server().caps();
         if after == KeepAlive::Yes && !rest.is_empty() && !gathered.is_full(caps) {

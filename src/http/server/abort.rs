@@ -21,7 +21,8 @@ pub struct AbortedRequest {
     /// Otherwise it got a 503, or a 500 if its response failed.
     pub head_sent: bool,
     /// Whether the shutdown cut the request, which makes the exit code 3. Otherwise, in whatever
-    /// phase, a response body failed, panicked or did not match its `content-length`.
+    /// phase, a response body failed, panicked or did not match its `content-length`, or a CONNECT
+    /// with a `content-length` ended the HTTP/2 connection.
     pub by_shutdown: bool,
 }
 
@@ -31,7 +32,7 @@ pub(crate) enum AbortCause {
     Shutdown,
     /// A body that failed, panicked or did not match the length in its head. On HTTP/1 it may also
     /// be the body of a later response on the same connection, if the client does not read: a reset
-    /// then ends the connection.
+    /// then ends the connection. Or a CONNECT, at which hyper drops an HTTP/2 connection.
     Body,
     /// The client, which received nothing of the response for the send timeout. The request counts
     /// as *gone*.

@@ -9,6 +9,7 @@
 mod clock;
 mod ends;
 mod evictions;
+mod http2_requests;
 pub(in crate::http) mod idle_sweeps;
 mod openings;
 mod output;
@@ -16,6 +17,7 @@ mod pipelines;
 mod routes;
 pub(in crate::http) mod script;
 mod timeouts;
+mod uploads;
 mod world;
 
 use self::{

@@ -4,10 +4,10 @@ use super::script::lock;
 use crate::http::exchange::request_body::Body;
 use bytes::Bytes;
 use futures_util::{
-    StreamExt,
+    FutureExt, StreamExt,
     stream::{once, poll_fn},
 };
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body::{Frame, SizeHint};
 use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
 use std::{
@@ -26,7 +26,11 @@ use tokio::sync::Notify;
 pub(super) struct Routes {
     release: Arc<Notify>,
     meanwhile: Meanwhile,
+    uploaded: Uploaded,
 }
+
+/// How many bytes of its body an upload had, as `Ok` if they were all.
+type Uploaded = Arc<Mutex<Option<Result<usize, usize>>>>;
 
 /// What another thread does while a handler or a body is polled.
 type Meanwhile = Arc<Mutex<Option<Box<dyn FnOnce() + Send>>>>;
@@ -40,6 +44,29 @@ impl Routes {
     pub(super) fn release_with(&self, meanwhile: impl FnOnce() + Send + 'static) {
         *lock(&self.meanwhile) = Some(Box::new(meanwhile));
         self.release();
+    }
+
+    pub(super) fn uploaded(&self) -> Option<Result<usize, usize>> {
+        *lock(&self.uploaded)
+    }
+
+    /// Reads a body after the response, or waits with it for the release after its first bytes.
+    async fn upload(self, mut body: Body, reads: bool) {
+        let mut read = 0;
+        let uploaded = loop {
+            match body.frame().await {
+                Some(Ok(frame)) => read += frame.data_ref().map_or(0, Bytes::len),
+                Some(Err(_)) => break Err(read),
+                None => break Ok(read),
+            }
+            if !reads {
+                let _ = body.frame().now_or_never();
+                self.release.notified().await;
+                break Err(read);
+            }
+        };
+        drop(body);
+        *lock(&self.uploaded) = Some(uploaded);
     }
 
     /// Pending for ever. Runs what the test has set when it is polled after its release.
@@ -62,7 +89,8 @@ impl hyper::service::Service<Request<Body>> for Routes {
         let (release, routes) = (self.release.clone(), self.clone());
         Box::pin(async move {
             let whole = |text: &[u8]| Full::new(Bytes::copy_from_slice(text)).boxed_unsync();
-            Ok(Response::new(match request.uri().path() {
+            let (status, fields) = head(request.uri().path());
+            let mut response = Response::new(match request.uri().path() {
                 "/waits" => {
                     release.notified().await;
                     whole(b"waited")
@@ -101,9 +129,41 @@ impl hyper::service::Service<Request<Body>> for Routes {
                     request.body().context().set_timeout(Some(Duration::ZERO));
                     pending().await
                 }
+                path @ ("/spawns" | "/ignores") => {
+                    let reads = path == "/spawns";
+                    let body = request.into_body();
+                    body.context().clone().spawn(routes.upload(body, reads));
+                    whole(b"accepted")
+                }
+                "/cookies" => {
+                    let cookies = request.headers().get_all(header::COOKIE).iter();
+                    let cookies = cookies.map(HeaderValue::as_bytes).collect::<Vec<_>>();
+                    whole(&cookies.join(&b'|'))
+                }
                 _ => whole(b"hello"),
-            }))
+            });
+            *response.status_mut() = status;
+            for (name, value) in fields {
+                response.headers_mut().append(*name, HeaderValue::from_static(value));
+            }
+            Ok(response)
         })
+    }
+}
+
+/// The status and the fields of a response.
+fn head(path: &str) -> (StatusCode, &'static [(&'static str, &'static str)]) {
+    match path {
+        "/closes" => (StatusCode::OK, &[("connection", "close")]),
+        "/requires-upgrade" => (
+            StatusCode::UPGRADE_REQUIRED,
+            &[
+                ("upgrade", "websocket"),
+                ("connection", "Keep-Alive, upgrade"),
+                ("keep-alive", "timeout=5"),
+            ],
+        ),
+        _ => (StatusCode::OK, &[]),
     }
 }
 

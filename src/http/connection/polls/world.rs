@@ -231,6 +231,11 @@ impl World {
         lock(&self.observed).clone()
     }
 
+    /// What the task has read that reads a request body after the response, once it has ended.
+    pub(super) fn uploaded(&self) -> Option<Result<usize, usize>> {
+        self.routes.uploaded()
+    }
+
     fn poll(&mut self) {
         if let Some(task) = &mut self.task
             && task.poll().is_ready()
