@@ -433,8 +433,9 @@ fn network(config: &mut HostConfig, workers: NonZeroUsize) -> Result<OsNetwork, 
 /// Sets the default connection limit, and compares the limit with that of descriptors. Inherited
 /// sockets are among the addresses by now.
 fn limit_connections(settings: &mut Settings, workers: NonZeroUsize) -> Result<(), HostError> {
+    let limits = &settings.limits;
     // The default does not know the workers, whose own descriptors are no connection's.
-    if settings.limits.connections_max == connections_max() {
+    if !limits.is_connections_max_set && limits.connections_max == connections_max() {
         let addresses =
             settings.main_addresses_or_default().len() + settings.proxy_protocol_addresses.len();
         settings.limits.connections_max = connections_max_beside(workers.get(), addresses);
@@ -476,25 +477,4 @@ fn exit(code: u8) -> ! {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_panic_while_the_host_is_built_is_a_failed_start() {
-        // It ended the process with 101, without a word for the operator.
-        type Service = tower::util::BoxCloneSyncService<
-            http::Request<crate::Body>,
-            http::Response<String>,
-            io::Error,
-        >;
-        fn built<T>(_: impl FnOnce(Service) -> T) -> Result<T, BoxError> {
-            panic!("no such file")
-        }
-        let builder = || Host::builder(Settings::default());
-        let report = run_to_report(|| built(|service| builder().serve(service))).unwrap_err();
-        assert_eq!(report.code(), 1);
-        let error = report.error.expect("an error");
-        assert_eq!(error.kind(), HostErrorKind::Build);
-        assert_eq!(error.to_string(), "panicked while the host was built: no such file");
-    }
-}
+mod tests;

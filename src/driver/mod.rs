@@ -260,6 +260,10 @@ impl<S: HttpService, M: Reservation, G: SignalSource, R: Spawner> Driver<S, M, G
             }
             Wake::InternalDue => {
                 let failure = self.start_internal().err()?;
+                if self.lifecycle.history().stop.is_some() {
+                    // The start has ended, and nothing needs the server any more.
+                    return None;
+                }
                 self.fail(failure);
                 Some(Event::ListenFailed)
             }

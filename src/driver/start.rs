@@ -102,8 +102,9 @@ impl<S: HttpService, M: Reservation, G: SignalSource, R: Spawner> Driver<S, M, G
             })?;
         }
         let address = reserved.internal.local();
+        let knobs = config.settings.knobs(&["internal-addr", "internal-port"]);
         let listeners = reserved.internal.listen().await.map_err(|error| {
-            let message = format!("cannot listen on the internal address {address}");
+            let message = format!("cannot listen on the internal address {address}{knobs}");
             HostError::with_source(HostErrorKind::Listen, message, error)
         })?;
         let (internal_commands, commands) = mpsc::unbounded_channel();

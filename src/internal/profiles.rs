@@ -5,7 +5,7 @@ use super::{
     response::{InternalBody, text},
 };
 use crate::{
-    http::Body,
+    http::{Body, CancelCause, RequestContext},
     runtime::{HeapProfile, Profile, ProfileError, ProfileFormat, ProfileResult, Profiler},
 };
 use bytes::Bytes;
@@ -155,7 +155,7 @@ async fn cpu(
     let (sampling, end) = mpsc::channel();
     let (begun, beginning) = oneshot::channel();
     let wait =
-        wait_for_end(beginning, status.main.tokens.stopping.clone(), context.cancelled(), || {
+        wait_for_end(beginning, status.main.tokens.stopping.clone(), client_left(context), || {
             status.clock.sleep_until(status.clock.now() + span)
         });
     // The client may have left.
@@ -163,13 +163,13 @@ async fn cpu(
     let mut taken = start(profiler, Profile::Cpu { format, begun, end });
     tokio::select! {
         biased;
-        () = context.draining() => return exiting(),
+        () = context.server_draining() => return exiting(),
         taken = &mut taken => return finished(taken, format.headers()),
         () = wait => drop(sampling),
     }
     tokio::select! {
         biased;
-        () = context.draining() => exiting(),
+        () = context.server_draining() => exiting(),
         taken = taken => finished(taken, format.headers()),
     }
 }
@@ -198,6 +198,15 @@ fn wait_for_end<S: Future>(
     }
 }
 
+/// Waits until the client leaves. A client that leaves after the drain is not noticed, because the
+/// end of the drain cancels the context, too.
+async fn client_left(context: &RequestContext) {
+    context.cancelled().await;
+    if context.cancel_cause() == Some(CancelCause::Shutdown) {
+        pending::<()>().await;
+    }
+}
+
 /// Starts a profile. The receiver fails if there is no thread for it, or if it panics.
 fn start(profiler: &dyn Profiler, profile: Profile) -> oneshot::Receiver<ProfileResult> {
     let (result, taken) = oneshot::channel();
@@ -214,7 +223,7 @@ async fn heap_profile(
     let taken = start(profiler, Profile::Heap(heap));
     tokio::select! {
         biased;
-        () = request.body().context().draining() => exiting(),
+        () = request.body().context().server_draining() => exiting(),
         taken = taken => finished(taken, [
             "application/octet-stream",
             "attachment; filename=\"heap\"",

@@ -288,6 +288,7 @@ impl Default for Limits {
             connection_age_max: None,
             http2_streams_max: 200,
             half_close: HalfClose::Serve,
+            is_connections_max_set: false,
             #[cfg(feature = "__caps")]
             caps: crate::http::Caps::DEFAULT,
         }

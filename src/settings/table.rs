@@ -253,7 +253,9 @@ pub const SETTINGS: &[Setting] = &[
         help: "Maximum number of open connections; at the limit, idle ones are closed for new \
                ones, or new ones wait",
         apply: |settings, value| {
-            parse_count(value, 1, 10_000_000).map(|count| settings.limits.connections_max = count)
+            let count = parse_count(value, 1, 10_000_000)?;
+            settings.limits = settings.limits.connections_max(count);
+            Ok(())
         },
     },
     Setting {

@@ -4,10 +4,14 @@ use crate::support::{App, app::Workers, builder};
 use axum::Router;
 use lameduck::{
     BackgroundTask, Builder, Hook, Report,
-    lifecycle::{Phase, StopReason},
+    lifecycle::{Moment, Phase, Signal, StopReason},
+    os::{CurrentRuntime, OsNetwork, TokioClock},
+    runtime::{BoxFuture, JoinHandle, Runtime, Seed, SignalSource, Spawner, TaskKind},
 };
 use std::{
+    future::pending,
     io,
+    num::NonZeroUsize,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
@@ -62,4 +66,49 @@ fn a_stop_in_the_last_start_hook_ends_the_start() {
         Ok::<(), io::Error>(())
     });
     assert_ended_the_start(&run(builder.hook(hook)));
+}
+
+/// A SIGTERM that arrived before the run.
+#[derive(Debug)]
+struct Terminated(bool);
+
+impl SignalSource for Terminated {
+    async fn recv(&mut self) -> Signal {
+        if std::mem::replace(&mut self.0, false) { Signal::Terminate } else { pending().await }
+    }
+}
+
+/// A system that refuses the thread of the internal server.
+#[derive(Debug)]
+struct OutOfThreads(CurrentRuntime);
+
+impl Spawner for OutOfThreads {
+    fn workers(&self) -> NonZeroUsize {
+        NonZeroUsize::MIN
+    }
+
+    fn spawn(&self, kind: TaskKind, job: BoxFuture) -> io::Result<JoinHandle> {
+        match kind {
+            TaskKind::InternalServer => Err(io::Error::other("no thread is left")),
+            TaskKind::Worker(_) | TaskKind::User => self.0.spawn(kind, job),
+        }
+    }
+
+    fn arm_watchdog(&self, _: Moment) {}
+}
+
+/// An operator who stopped a process before its start, on a system without a thread for the
+/// internal server, got the exit code 0 with a line `error: cannot start the internal server`.
+#[test]
+fn a_stop_before_the_start_does_not_fail_for_lack_of_an_internal_server() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let report = runtime.block_on(async {
+        let spawner = OutOfThreads(CurrentRuntime::new(tokio::runtime::Handle::current()));
+        let (clock, network) = (Arc::new(TokioClock::new()), OsNetwork::default());
+        let signals = Terminated(true);
+        let host = builder().serve(Router::new());
+        host.run_in(Runtime { clock, network, signals, spawner, seed: Seed(7) }).await
+    });
+    assert_eq!(report.reason, Some(StopReason::Signal(Signal::Terminate)));
+    assert_eq!((report.code(), report.error.map(|error| error.to_string())), (0, None));
 }

@@ -4,7 +4,8 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot set up its world should fail")]
 
 use crate::support::{
-    App, app::Workers, block, builder, quick_plan, run_to_end, service::Ended, settings, until,
+    App, app::Workers, block, builder, quick_plan, run_to_end, scratch_path, service::Ended,
+    settings, until,
 };
 use anyhow::Context;
 use axum::{Router, routing::get};
@@ -12,10 +13,12 @@ use lameduck::{
     BackgroundTask, Builder, Hook, Host, HostError, Limits, ReadinessCheck, Report, Settings,
     TaskError,
     lifecycle::{Plan, Verdict},
+    runtime::ListenAddress,
 };
 use std::{
     io,
     net::TcpListener,
+    os::unix::net::UnixListener,
     process::{Command, ExitCode, Stdio, Termination},
     time::Duration,
 };
@@ -228,6 +231,27 @@ fn a_host_names_only_flags_and_variables_that_its_program_has() {
         late.error.as_ref().map(HostError::with_causes),
         Some("the start took longer than its limit plan.start=50ms")
     );
+}
+
+/// An operator whose internal socket was replaced during the start got an error with the address,
+/// and had to guess the variable that sets it.
+#[test]
+fn an_internal_address_that_does_not_listen_is_named_with_its_variable() {
+    let path = scratch_path("internal.sock");
+    let rival = path.clone();
+    let settings = settings().with_env().unwrap();
+    let host = Host::builder(settings.internal_address(ListenAddress::Unix(path.clone())))
+        .on_bound(move |_| {
+            std::fs::remove_file(&rival).unwrap();
+            drop(UnixListener::bind(&rival).unwrap());
+        })
+        .serve(Router::new());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let report = runtime.block_on(host.run());
+    std::fs::remove_file(path).unwrap();
+    let error = report.error.unwrap().with_causes().to_owned();
+    let told = error.contains("listen on the internal address") && error.contains("INTERNAL_ADDR");
+    assert!(told, "{error}");
 }
 
 #[test]

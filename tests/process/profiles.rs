@@ -251,6 +251,34 @@ fn a_profile_that_is_taken_in_the_stop_does_not_delay_the_exit() {
     assert_eq!((answer.status, answer.body().contains("exits")), (503, true), "{}", answer.body());
 }
 
+/// A client that wanted to know what the drain waits for got a 503 in place of a profile, as if the
+/// process exited already.
+#[test]
+fn a_profile_that_is_requested_in_the_stop_lasts_its_whole_time() {
+    let flags = ["--lame-duck=300ms", "--drain=2s", "--cancel=10s", "--request-timeout=0s"];
+    let mut service = Service::start(&flags);
+    // The first profile of a process takes longest.
+    decode(&service.probe("/debug/pprof/profile?seconds=0.01"));
+    let mut stuck = Client::connect(service.main);
+    stuck.send_get("/stuck?ms=6000");
+    service.wait_for_in_flight(1);
+    service.terminate();
+    let takes = |seconds: &str| {
+        let answer = service.probe(&format!("/debug/pprof/profile?seconds={seconds}"));
+        let nanos = (seconds.parse::<f64>().unwrap() * 1e9) as i64;
+        assert!(decode(&answer).duration_nanos >= nanos, "{seconds}");
+    };
+    takes("0.4");
+    assert_eq!(service.status()["phase"], "draining", "it began in the lame duck delay");
+    takes("0.2");
+    assert_eq!(service.probe("/debug/pprof/heap").status, 404);
+    service.wait_for_phase("cancelling");
+    takes("0.2");
+    assert_eq!(service.status()["phase"], "cancelling");
+    assert_eq!(stuck.answer().status, 200);
+    assert_eq!(service.exit_code(), 0);
+}
+
 #[test]
 fn a_sandbox_that_refuses_performance_events_changes_nothing() {
     let service = Service::watch(&mut service_without("calls=EPERM:events", &[]));

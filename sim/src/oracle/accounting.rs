@@ -5,8 +5,7 @@
 //! is not repeated here.
 
 use super::{
-    ErrorKind, INTERNAL_PATHS, ObservedRequest, RequestResult, RunHistory, closes, hooks,
-    log_lines, serving,
+    ErrorKind, ObservedRequest, RequestResult, RunHistory, closes, hooks, log_lines, serving,
 };
 use crate::{
     client::UNREAD_WINDOW,
@@ -276,10 +275,8 @@ pub(super) fn outcomes_are_counted(
 /// Checks that each logged abort has the current phase, or the one to which a late cut belongs, and
 /// that the shutdown aborts nothing before the drain.
 fn abort_phases_are_current(history: &RunHistory<'_>) -> Result<(), String> {
-    let aborts = history.records.iter().enumerate().filter(|(_, record)| {
-        record.text("message") == Some("request aborted")
-            && !record.text("path").is_some_and(|path| INTERNAL_PATHS.contains(&path))
-    });
+    let records = history.records.iter().enumerate();
+    let aborts = records.filter(|(_, record)| record.text("message") == Some("request aborted"));
     for (place, record) in aborts.filter(|_| history.tolerance().is_zero()) {
         let entered = history.phases.iter().rfind(|(_, entered, _)| *entered < place);
         let Some((phase, ..)) = entered else { continue };
@@ -307,10 +304,6 @@ fn abort_ages_match_the_handlers(history: &RunHistory<'_>) -> Result<(), String>
         else {
             continue;
         };
-        // The internal server's own routes have no handler in the trace.
-        if INTERNAL_PATHS.contains(&path) {
-            continue;
-        }
         let is_it = |begins: &Record| {
             let target = begins.text("target").unwrap_or_default();
             let ran_for = history.host(record.at) - history.host(begins.at.min(record.at));

@@ -1,8 +1,6 @@
 //! The oracle for P10: cancel after drain, clean up after cancel.
 
-use super::{
-    Exercise, Judgement, RunHistory, handler_times, may_end_at_any_time, request_deadline::EARLY,
-};
+use super::{Exercise, Judgement, RunHistory, handler_times, request_deadline::EARLY};
 use crate::{
     app::{PUSH_INTERVAL, has_failing_body},
     scenario::Client,
@@ -166,7 +164,7 @@ fn aborted_in_time(history: &RunHistory<'_>) -> Result<(), String> {
     // Uploads that make no progress are cut in the drain, and a failing body ends without the host.
     let cut = |record: &&Record| {
         record.text("message") == Some("request aborted")
-            && !record.text("path").is_some_and(may_end_at_any_time)
+            && !record.text("path").is_some_and(has_failing_body)
     };
     let requests = history.server("log").filter(cut);
     let requests = requests.filter(|record| record.text("phase") != Some("draining"));

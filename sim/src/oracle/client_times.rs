@@ -1,8 +1,9 @@
 //! Exact checks of the waits for clients: how long a silent, slow or half-sent connection has, and
 //! how soon a client that has left is noticed (P5b, P6, P15, P16).
 
-use super::{ErrorKind, ObservedRequest, RequestResult, RunHistory, may_end_at_any_time};
+use super::{ErrorKind, ObservedRequest, RequestResult, RunHistory};
 use crate::{
+    app::has_failing_body,
     scenario::{Client, HeaderFault, Pacing, RequestKind, StuckResponse, Traffic, client_name},
     trace::Record,
 };
@@ -246,7 +247,7 @@ pub(super) fn readers_have_their_time(history: &RunHistory<'_>) -> Result<(), St
         record.text("message") == Some("request aborted")
             && record.text("phase") == Some("draining")
             && record.at < ordinary_until
-            && !record.text("path").is_some_and(may_end_at_any_time)
+            && !record.text("path").is_some_and(has_failing_body)
             && !history.is_of_a_failed_body(record)
     };
     for record in history.server("log").filter(aborted) {

@@ -1,6 +1,6 @@
 //! P13: each failure that the report counts is in the log, once.
 
-use super::{Exercise, INTERNAL_PATHS, Judgement, RunHistory};
+use super::{Exercise, Judgement, RunHistory};
 use crate::trace::Record;
 use lameduck::{
     HookReport, Report,
@@ -46,13 +46,9 @@ pub(super) fn failures_are_logged(history: &RunHistory<'_>) -> Judgement {
     Ok(Exercise::of(judged))
 }
 
-/// Returns the number of lines of the main server with this message, or the sum of a number in
-/// them.
+/// Returns the number of lines with this message, or the sum of a number in them.
 fn sum_of(history: &RunHistory<'_>, message: &str, number: Option<&str>) -> u64 {
-    let is_it = |record: &&Record| {
-        let is_internal = record.text("path").is_some_and(|path| INTERNAL_PATHS.contains(&path));
-        record.text("message") == Some(message) && !is_internal
-    };
+    let is_it = |record: &&Record| record.text("message") == Some(message);
     let lines = history.server("log").filter(is_it);
     lines.map(|line| number.map_or(1, |name| line.number(name).unwrap_or_default())).sum()
 }

@@ -1,8 +1,9 @@
 //! Exact checks of handlers and tasks: what their context shows, when they are notified, and how
 //! much time they have (P9, P10, P12).
 
-use super::{ErrorKind, RunHistory, may_end_at_any_time, streams::is_work_of_a_stream};
+use super::{ErrorKind, RunHistory, streams::is_work_of_a_stream};
 use crate::{
+    app::has_failing_body,
     scenario::{RequestKind, StuckResponse},
     tasks::Until,
     trace::Record,
@@ -277,7 +278,7 @@ pub(super) fn cancelled_on_time(history: &RunHistory<'_>) -> Result<(), String> 
     let cut = |record: &&Record| {
         record.text("message") == Some("request aborted")
             && record.text("phase") != Some("draining")
-            && !record.text("path").is_some_and(may_end_at_any_time)
+            && !record.text("path").is_some_and(has_failing_body)
     };
     let late = |record: &&Record| record.at > abort && record.at < cleaning_up;
     for record in history.server("log").filter(cut).filter(late) {

@@ -49,10 +49,7 @@ pub use observed_request::{ErrorKind, ObservedRequest, RequestResult};
 pub(crate) use run_history::REFUSED;
 pub use run_history::RunHistory;
 
-use crate::{
-    app::has_failing_body,
-    scenario::{Outcome, Scenario},
-};
+use crate::scenario::{Outcome, Scenario};
 use std::fmt;
 
 /// Verdict of an oracle on one run: the error says what happened instead of what was promised.
@@ -65,15 +62,6 @@ pub enum Exercise {
     Yes,
     /// Nothing happened that the promise is about.
     No,
-}
-
-/// The paths that strangers and the prober request from the internal server, which has its own
-/// limits.
-const INTERNAL_PATHS: [&str; 2] = ["/status", "/metrics"];
-
-/// Whether the shutdown is not what ends requests to this path.
-fn may_end_at_any_time(path: &str) -> bool {
-    has_failing_body(path) || INTERNAL_PATHS.contains(&path)
 }
 
 impl Exercise {

@@ -138,6 +138,12 @@ impl RequestContext {
         self.0.process().tokens.draining.cancelled().await;
     }
 
+    /// Ready once the server of this request drains. The internal server drains after the main one.
+    #[cfg(feature = "profiles")]
+    pub(crate) async fn server_draining(&self) {
+        self.0.server().tokens.draining.cancelled().await;
+    }
+
     /// Ready when this long stream should end: at its moment in the drain, which is drawn from the
     /// seed, evenly over [`Plan::streams`](crate::lifecycle::Plan::streams); at the latest when the
     /// root context is cancelled. For streams that close by their own protocol, such as a WebSocket

@@ -175,6 +175,7 @@ mod tests {
 
     const LIMITS: Limits = Limits {
         connections_max: 10,
+        is_connections_max_set: true,
         header_bytes_max: 0,
         headers_max: 0,
         first_byte_timeout: Duration::from_secs(60),

@@ -11,7 +11,8 @@ pub struct Limits {
     /// sent a byte, then the longest idle. If there is none, nothing more is accepted: the kernel's
     /// queue is the back-pressure. Default: the process's limit on descriptors less 64, and
     /// less 8 for each worker and 2 for each of its further addresses; at least 16, at most a
-    /// million.
+    /// million. [`Limits::default`] knows no workers: its value is lowered at the start, unless it
+    /// was set by the setter, a flag or a variable.
     pub connections_max: usize,
     /// Bytes of a request head. A longer one gets a 431. Default 32 KiB, minimum 8 KiB.
     pub header_bytes_max: usize,
@@ -49,6 +50,8 @@ pub struct Limits {
     /// Treatment of a running HTTP/1 request whose client shuts its side of the connection.
     /// Default: it is served.
     pub half_close: HalfClose,
+    /// Whether `connections_max` was set, to whatever value.
+    pub(crate) is_connections_max_set: bool,
     #[cfg(feature = "__caps")]
     pub(crate) caps: Caps,
 }
@@ -79,6 +82,7 @@ impl Limits {
     #[must_use]
     pub const fn connections_max(mut self, connections_max: usize) -> Self {
         self.connections_max = connections_max;
+        self.is_connections_max_set = true;
         self
     }
 

@@ -384,7 +384,12 @@ impl ServerState {
         }
     }
 
+    /// Logs an aborted request, and lists it for the report. A request of the internal server is no
+    /// request of the service: the report does not count it, and the log does not name it.
     pub(crate) fn record_abort(&self, request: AbortedRequest) {
+        if self.config.process.is_some() {
+            return;
+        }
         crate::log::warn!(
             method = request.method,
             path = request.path,

@@ -1,0 +1,41 @@
+//! Tests of what the entry points do before the host runs.
+
+use super::*;
+use crate::{Limits, Setting};
+
+#[test]
+fn a_panic_while_the_host_is_built_is_a_failed_start() {
+    // It ended the process with 101, without a word for the operator.
+    type Service = tower::util::BoxCloneSyncService<
+        http::Request<crate::Body>,
+        http::Response<String>,
+        io::Error,
+    >;
+    fn built<T>(_: impl FnOnce(Service) -> T) -> Result<T, BoxError> {
+        panic!("no such file")
+    }
+    let builder = || Host::builder(Settings::default());
+    let report = run_to_report(|| built(|service| builder().serve(service))).unwrap_err();
+    assert_eq!(report.code(), 1);
+    let error = report.error.expect("an error");
+    assert_eq!(error.kind(), HostErrorKind::Build);
+    assert_eq!(error.to_string(), "panicked while the host was built: no such file");
+}
+
+/// An operator set the connection limit to the descriptor limit less 64, and the process held fewer
+/// connections: the value is also a default, which makes room for the workers.
+#[test]
+fn a_connection_limit_that_was_set_is_kept() {
+    let limit_of = |mut settings: Settings| {
+        limit_connections(&mut settings, NonZeroUsize::MIN).unwrap();
+        settings.limits.connections_max
+    };
+    let most = connections_max();
+    let flag = |setting: &Setting| {
+        Vec::from_iter((setting.flag == "connections-max").then(|| most.to_string()))
+    };
+    let by_flag = Settings::default().resolve(flag, |_| None).unwrap();
+    let in_code = Settings::default().limits(Limits::default().connections_max(most));
+    assert_eq!([by_flag, in_code].map(limit_of), [most; 2]);
+    assert_eq!(limit_of(Settings::default()), connections_max_beside(1, 1));
+}
