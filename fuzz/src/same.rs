@@ -243,8 +243,9 @@ fn without_dates(answers: &[u8]) -> Vec<u8> {
 /// without one valid host is refused. A response closes the connection if it precedes the end of a
 /// chunked body, or follows one with trailers. A body has the length that it and its head declare,
 /// and a status without content has neither content nor length. The protocol does not switch before
-/// the body was read. Before the response to a request whose body it drops, hyper has a turn to skip
-/// that or to close. For an absolute-form target, the host in the target replaces the host field.
+/// the body was read. Before the response to a request whose body it drops, hyper has a turn to
+/// skip that or to close. For an absolute-form target, the host in the target replaces the host
+/// field.
 async fn answer<B>(mut request: Request<B>) -> Result<Response<Pieces>, Infallible>
 where
     B: HttpBody<Data = Bytes> + Unpin,

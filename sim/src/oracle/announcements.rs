@@ -308,15 +308,18 @@ impl<'a> Delay<'a> {
         // A body is not read further once its request was cut.
         let cut = matches!(observed.head, Some((_, 503, _)));
         let kind = self.history.request_kind(observed);
+        let is_upload =
+            |odd: &OddRequest| matches!(odd, OddRequest::GetChunked(_) | OddRequest::GetLength(_));
         let is_its_kind = kind.is_none_or(|kind| match kind {
-            RequestKind::Unread(_)
-            | RequestKind::Mismatch(_)
-            | RequestKind::Rare(_)
-            | RequestKind::User(_) => true,
-            RequestKind::Odd(OddRequest::GetChunked(_) | OddRequest::GetLength(_))
-            | RequestKind::Echo(_) => cut,
-            RequestKind::Odd(odd) => odd.closes(),
-            _ => false,
+            RequestKind::Odd(odd) => odd.closes() || cut && is_upload(odd),
+            RequestKind::Echo(_) => cut,
+            other => matches!(
+                other,
+                RequestKind::Unread(_)
+                    | RequestKind::Mismatch(_)
+                    | RequestKind::Rare(_)
+                    | RequestKind::User(_)
+            ),
         });
         let half_closed = |client: &Client| client.traffic == Traffic::Once(Pacing::HalfClosed);
         is_its_kind || self.history.client(observed).is_some_and(half_closed)
