@@ -308,19 +308,23 @@ impl<'a> Delay<'a> {
         // A body is not read further once its request was cut.
         let cut = matches!(observed.head, Some((_, 503, _)));
         let kind = self.history.request_kind(observed);
-        let is_upload =
-            |odd: &OddRequest| matches!(odd, OddRequest::GetChunked(_) | OddRequest::GetLength(_));
-        let is_its_kind = kind.is_none_or(|kind| match kind {
-            RequestKind::Odd(odd) => odd.closes() || cut && is_upload(odd),
-            RequestKind::Echo(_) => cut,
-            other => matches!(
-                other,
+        let is_upload = |kind: &RequestKind| {
+            matches!(
+                kind,
+                RequestKind::Echo(_)
+                    | RequestKind::Odd(OddRequest::GetChunked(_) | OddRequest::GetLength(_))
+            )
+        };
+        let closes = |kind: &RequestKind| {
+            matches!(
+                kind,
                 RequestKind::Unread(_)
                     | RequestKind::Mismatch(_)
                     | RequestKind::Rare(_)
                     | RequestKind::User(_)
-            ),
-        });
+            ) || matches!(kind, RequestKind::Odd(odd) if odd.closes())
+        };
+        let is_its_kind = kind.is_none_or(|kind| closes(kind) || cut && is_upload(kind));
         let half_closed = |client: &Client| client.traffic == Traffic::Once(Pacing::HalfClosed);
         is_its_kind || self.history.client(observed).is_some_and(half_closed)
     }
@@ -450,15 +454,6 @@ impl<'a> Delay<'a> {
                 && !has_large(client)
                 && !connection.requests.iter().any(was_large)
         })
-    }
-
-    /// Whether moments drawn at random can be distinguished from immediate ones. This takes a long
-    /// delay and a nearly constant latency.
-    fn can_be_told_apart(&self) -> bool {
-        let (near, far) = self.history.scenario.latency_ms;
-        let long =
-            self.history.world(self.history.scenario.plan().lame_duck) >= Duration::from_secs(1);
-        long && far - near <= 2 && !self.history.is_impatient()
     }
 
     /// Checks that the number of new connections caused by announcements depends on the number of

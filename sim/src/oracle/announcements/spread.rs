@@ -13,6 +13,15 @@ const LEFT_LEAST: Duration = Duration::from_millis(500);
 const UNLIKELY: f64 = 1e-6;
 
 impl Delay<'_> {
+    /// Whether moments drawn at random can be distinguished from immediate ones. This takes a long
+    /// delay and a nearly constant latency.
+    fn can_be_told_apart(&self) -> bool {
+        let (near, far) = self.history.scenario.latency_ms;
+        let long =
+            self.history.world(self.history.scenario.plan().lame_duck) >= Duration::from_secs(1);
+        long && far - near <= 2 && !self.history.is_impatient()
+    }
+
     /// Checks that connections older than the stop request do not all get their GOAWAY at once. All
     /// clients would reconnect at once.
     pub(super) fn moments_of_the_stop_are_spread(&self) -> Result<(), String> {
