@@ -14,6 +14,7 @@ mod openings;
 mod output;
 mod pipelines;
 mod routes;
+mod running;
 pub(in crate::http) mod script;
 mod timeouts;
 mod world;
