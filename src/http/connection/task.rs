@@ -106,7 +106,6 @@ impl<T: Transport, S: HttpService> Future for Connection<T, S> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.get_mut();
         this.slot.register(cx.waker());
-        let was_chosen = this.slot.is_evicted();
         loop {
             if this.polls_before_cut == 0 && this.is_cutting() {
                 this.cut();
@@ -121,7 +120,8 @@ impl<T: Transport, S: HttpService> Future for Connection<T, S> {
                 State::Lingering(lingering) => lingering.poll(cx, worker, slot).into(),
                 State::Suspended | State::Closed => {
                     // An upgraded connection stays, too: it has taken no notice of the choice.
-                    if was_chosen && (matches!(this.state, State::Suspended) || slot.is_evicted()) {
+                    let stays = matches!(this.state, State::Suspended) || slot.is_evicted();
+                    if stays && slot.is_chosen() {
                         this.stay();
                     }
                     return Poll::Ready(());
@@ -133,7 +133,7 @@ impl<T: Transport, S: HttpService> Future for Connection<T, S> {
                         this.close_evicted();
                         return Poll::Ready(());
                     }
-                    if was_chosen {
+                    if this.slot.stays() {
                         this.stay();
                     }
                     if this.is_cutting() {
@@ -247,8 +247,8 @@ impl<T: Transport, S: HttpService> Connection<T, S> {
     /// Lets another connection make room in place of this one, which was chosen and has received
     /// something since, unless it is being closed.
     fn stay(&self) {
+        self.slot.clear_chosen();
         if !self.slot.makes_room() {
-            self.slot.take_evicted();
             self.worker.server().capacity.request_eviction();
         }
     }
