@@ -3,7 +3,7 @@
 use super::{
     http1::Http1,
     http2::Http2,
-    idle_handoff::{IdleHandoff, IdleInfo, IdleState},
+    idle_handoff::{IdleHandoff, IdleInfo, IdleState, saturated},
     lingering::Lingering,
     opening::Opening,
     parked::Parked,
@@ -168,7 +168,6 @@ impl<T: Transport, S: HttpService> Future for Connection<T, S> {
                     let since = if received_any == ReceivedAny::No { slot.accepted } else { since };
                     let (announcement, responded) = (slot.announcement, slot.has_responded());
                     let state = IdleState::Waiting;
-                    let sent_at_once = worker.server().caps().sent_at_once;
                     match this.idle_handoff.push(
                         io,
                         IdleInfo {
@@ -179,8 +178,8 @@ impl<T: Transport, S: HttpService> Future for Connection<T, S> {
                             announcement,
                             responded,
                             delivered: false,
-                            has_sent_much: sent_at_once.is_exceeded_by(slot.sent() as usize),
                             state,
+                            sent: saturated(slot.sent()),
                         },
                     ) {
                         Ok(()) => State::Suspended,
