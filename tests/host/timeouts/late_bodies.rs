@@ -83,6 +83,25 @@ fn a_body_that_stops_after_the_response_ends_its_connection() {
     }
 }
 
+// A client that sent the line end of a chunk, of which its reader gets nothing, and then nothing
+// more, had no time limit any more (P15, P6).
+#[test]
+fn a_line_end_after_a_chunk_restarts_the_time_of_a_late_body() {
+    for workers in ALL_WORKERS {
+        let (app, _) = start(workers);
+        let mut client = Client::connect(app.main);
+        let head = "POST /accepted HTTP/1.1\r\nhost: t\r\ntransfer-encoding: chunked\r\n\r\n";
+        client.send(format!("{head}5\r\nhello"));
+        assert_eq!(client.answer().status, 202);
+        block(TIMEOUT / 2);
+        client.send("\r\n");
+        let begin = now();
+        assert_eq!(client.end(), End::Closed, "{workers:?}");
+        assert!(begin.elapsed() >= TIMEOUT, "{:?}", begin.elapsed());
+        assert_eq!(app.end().connections.body_timeouts, 1);
+    }
+}
+
 // A task that read a body after the response had ended got no end of it before the next request on
 // its connection. Its client got the blame, although it had sent all (P5, P13).
 #[test]
@@ -95,6 +114,22 @@ fn a_late_body_of_a_known_length_ends_with_its_last_byte() {
         client.send("67890");
         assert_eq!(lengths.recv_timeout(MAX_WAIT), Ok(Some(10)), "{workers:?}");
         assert_eq!(client.get("/").body(), "hello");
+        assert_eq!(app.end().connections.body_timeouts, 0);
+    }
+}
+
+// A client that had sent all of its upload got the blame when the task that read it did other work
+// for longer than the body timeout. The task lost what it had not read (P5, P13).
+#[test]
+fn a_task_that_pauses_gets_all_of_a_late_body() {
+    const LENGTH: usize = 200_000;
+    for workers in ALL_WORKERS {
+        let (app, lengths) = start(workers);
+        let mut client = Client::connect(app.main);
+        let head = format!("POST /pauses HTTP/1.1\r\nhost: t\r\ncontent-length: {LENGTH}\r\n\r\n");
+        client.send([head.as_bytes(), &[b'x'; LENGTH]].concat());
+        assert_eq!(client.answer().status, 202);
+        assert_eq!(lengths.recv_timeout(MAX_WAIT), Ok(Some(LENGTH)), "{workers:?}");
         assert_eq!(app.end().connections.body_timeouts, 0);
     }
 }
