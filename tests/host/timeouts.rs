@@ -13,7 +13,6 @@ use crate::support::{
 use axum::{
     Extension, Router,
     body::{Body, Bytes},
-    http::StatusCode,
     routing::{any, get, post},
 };
 use lameduck::{CancelCause, Host, Limits, Report, RequestContext};
@@ -23,6 +22,8 @@ use std::{
     sync::{Arc, Mutex},
     time::Duration,
 };
+
+mod late_bodies;
 
 const LARGE: usize = 40 * 1024 * 1024;
 const TIMEOUT: Duration = Duration::from_secs(1);
@@ -53,18 +54,10 @@ fn start(workers: Workers) -> App {
         .route("/silent", get(silent))
         .route("/upload", post(|body: Bytes| async move { body.len().to_string() }))
         .route("/idle", post(|body: Body| async { body }))
-        .route("/accepted", post(accepted))
         .route("/late", get(late));
     let host =
         Host::builder(settings().plan(plan).limits(limits).request_timeout(None)).serve(router);
     App::start_on(host, workers)
-}
-
-/// Responds at once. A task reads the body.
-#[expect(clippy::disallowed_methods, reason = "what an app does")]
-async fn accepted(body: Body) -> StatusCode {
-    drop(tokio::spawn(axum::body::to_bytes(body, usize::MAX)));
-    StatusCode::ACCEPTED
 }
 
 fn send_timeouts(app: &App) -> u64 {
@@ -289,36 +282,6 @@ fn a_body_that_stops_gets_a_503_after_the_body_timeout() {
         assert_eq!(status["connections"]["body_timeouts"], 1);
         let report = app.end();
         assert_eq!((report.code(), outcomes(&report)), (0, [1, 1, 0, 0]));
-    }
-}
-
-// A task read the body of a request whose response had ended. If the client then sent nothing more,
-// its connection was kept without a bound, and held the drain for its whole length (P15, P6).
-#[test]
-fn a_body_that_stops_after_the_response_ends_its_connection() {
-    for workers in ALL_WORKERS {
-        let app = start(workers);
-        let stalled = || {
-            let mut client = Client::connect(app.main);
-            client.send("POST /accepted HTTP/1.1\r\nhost: t\r\ncontent-length: 10\r\n\r\n12345");
-            assert_eq!(client.answer().status, 202);
-            client
-        };
-        let begin = now();
-        let mut client = stalled();
-        assert_eq!(client.end(), End::Closed, "{workers:?}");
-        assert!(begin.elapsed() >= TIMEOUT, "{:?}", begin.elapsed());
-        assert_eq!(app.status()["connections"]["body_timeouts"], 1);
-        let mut slow = stalled();
-        for _ in 0..5 {
-            block(TIMEOUT / 4);
-            slow.send("x");
-        }
-        assert_eq!(slow.get("/").body(), "hello");
-        let _stalled = stalled();
-        let report = app.end();
-        assert!(report.shutdown < TIMEOUT * 8, "{workers:?}: {report:?}");
-        assert_eq!((report.code(), outcomes(&report)), (0, [4, 0, 0, 0]));
     }
 }
 

@@ -7,7 +7,6 @@
 //! [`announcement`](crate::http::server::announcement)), and idleness is detected here.
 
 use super::{
-    late_body::LateBody,
     lingering::{Lingering, close_after_response, close_at_once, head_timeout_response},
     stall_timer::{ProgressSample, StallTimer},
     transition::Transition,
@@ -19,6 +18,7 @@ use crate::http::{
         error_response::ErrorResponse,
         http_service::HttpService,
         in_flight::UnflushedResponses,
+        request_bodies::LateBody,
         service::ConnectionService,
         sniff::{after_empty_lines, is_blank},
         tracked_io::{TrackedIo, joined},
@@ -89,7 +89,6 @@ pub(super) struct Http1<T: Transport, S: HttpService> {
     unflushed: Arc<UnflushedResponses>,
     state: Http1State,
     stall_timer: StallTimer,
-    late_body: LateBody,
 }
 
 /// What the connection is doing.
@@ -154,7 +153,6 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
             unflushed,
             state: Http1State::Busy,
             stall_timer: StallTimer::default(),
-            late_body: LateBody::default(),
         }
     }
 
@@ -245,10 +243,9 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
         let connection = &self.connection;
         if !connection.io.is_write_blocked() {
             if !connection.is_in_flight()
-                && let Some(wait) = connection.bodies.body_wait()
-                && self.late_body.awaits_client(wait, connection.io.read())
+                && let Some(late_body) = connection.bodies.awaited()
             {
-                return self.on_body_awaited(worker, slot, now);
+                return self.on_body_awaited(&*late_body, worker, slot, now);
             }
             self.stall_timer.reset();
             let interval = if connection.io.has_read_ended() {
@@ -278,19 +275,15 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
     /// The response has ended, and a task of the app waits for the rest of the request's body.
     fn on_body_awaited(
         &mut self,
+        late_body: &dyn LateBody,
         worker: &WorkerContext<S>,
         slot: &ConnectionSlot,
         now: Moment,
     ) -> Transition<T, S> {
         let sample = ProgressSample { moved: [self.connection.io.read(), 0], unacknowledged: None };
         let since = self.stall_timer.last_progress(sample, now);
-        let until = worker.server().gives_up(since, ClientTimeout::Body);
-        if now < until {
-            worker.wake_at(slot, until.min(now + CLIENT_CHECK_INTERVAL));
-            return Transition::Wait;
-        }
-        if self.connection.io.may_have_unread() {
-            slot.wake();
+        if let Some(next_check) = late_body.next_check(since, now) {
+            worker.wake_at(slot, next_check);
             return Transition::Wait;
         }
         worker.server().note_client_timeout(ClientTimeout::Body, slot.peer(), None);
@@ -442,7 +435,7 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
     pub(super) fn awaits_handler(&self) -> bool {
         self.state == Http1State::Busy
             && !self.connection.io.is_write_blocked()
-            && self.connection.bodies.body_wait().is_none()
+            && !self.connection.bodies.is_any_awaited()
     }
 
     /// Whether the running response is a long stream.

@@ -32,9 +32,9 @@ pub(super) struct IdleInfo {
     // The rest is here, where it takes no more memory.
     /// Whether the client has acknowledged the last response; it may have, if not.
     pub(super) delivered: bool,
-    /// Whether more was written than leaves at once, whatever the client does.
-    pub(super) has_sent_much: bool,
     pub(super) state: IdleState,
+    /// Bytes that were written since the connection began, at most `u32::MAX`.
+    pub(super) sent: u32,
 }
 
 /// The state of a connection in the idle set.
@@ -43,6 +43,11 @@ pub(super) enum IdleState {
     Waiting,
     /// Our side is shut since `IdleInfo::since`; a request that crossed the FIN is looked for.
     Closing(Race),
+}
+
+/// Returns a number of bytes as [`IdleInfo`] keeps it.
+pub(super) fn saturated(bytes: u64) -> u32 {
+    u32::try_from(bytes).unwrap_or(u32::MAX)
 }
 
 impl IdleInfo {

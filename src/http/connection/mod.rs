@@ -30,7 +30,6 @@ mod http2;
 mod http2_streams;
 pub(super) mod idle_handoff;
 pub(super) mod idle_set;
-mod late_body;
 mod lingering;
 mod opening;
 mod parked;

@@ -3,7 +3,7 @@
 use super::{
     http1::Http1,
     http2::Http2,
-    idle_handoff::{IdleHandoff, IdleInfo, IdleState},
+    idle_handoff::{IdleHandoff, IdleInfo, IdleState, saturated},
     lingering::Lingering,
     opening::Opening,
     parked::Parked,
@@ -106,7 +106,6 @@ impl<T: Transport, S: HttpService> Future for Connection<T, S> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.get_mut();
         this.slot.register(cx.waker());
-        let was_chosen = this.slot.is_evicted();
         loop {
             if this.polls_before_cut == 0 && this.is_cutting() {
                 this.cut();
@@ -121,7 +120,8 @@ impl<T: Transport, S: HttpService> Future for Connection<T, S> {
                 State::Lingering(lingering) => lingering.poll(cx, worker, slot).into(),
                 State::Suspended | State::Closed => {
                     // An upgraded connection stays, too: it has taken no notice of the choice.
-                    if was_chosen && (matches!(this.state, State::Suspended) || slot.is_evicted()) {
+                    let stays = matches!(this.state, State::Suspended) || slot.is_evicted();
+                    if stays && slot.is_chosen() {
                         this.stay();
                     }
                     return Poll::Ready(());
@@ -133,7 +133,7 @@ impl<T: Transport, S: HttpService> Future for Connection<T, S> {
                         this.close_evicted();
                         return Poll::Ready(());
                     }
-                    if was_chosen {
+                    if this.slot.stays() {
                         this.stay();
                     }
                     if this.is_cutting() {
@@ -168,7 +168,6 @@ impl<T: Transport, S: HttpService> Future for Connection<T, S> {
                     let since = if received_any == ReceivedAny::No { slot.accepted } else { since };
                     let (announcement, responded) = (slot.announcement, slot.has_responded());
                     let state = IdleState::Waiting;
-                    let sent_at_once = worker.server().caps().sent_at_once;
                     match this.idle_handoff.push(
                         io,
                         IdleInfo {
@@ -179,8 +178,8 @@ impl<T: Transport, S: HttpService> Future for Connection<T, S> {
                             announcement,
                             responded,
                             delivered: false,
-                            has_sent_much: sent_at_once.is_exceeded_by(slot.sent() as usize),
                             state,
+                            sent: saturated(slot.sent()),
                         },
                     ) {
                         Ok(()) => State::Suspended,
@@ -247,8 +246,8 @@ impl<T: Transport, S: HttpService> Connection<T, S> {
     /// Lets another connection make room in place of this one, which was chosen and has received
     /// something since, unless it is being closed.
     fn stay(&self) {
+        self.slot.clear_chosen();
         if !self.slot.makes_room() {
-            self.slot.take_evicted();
             self.worker.server().capacity.request_eviction();
         }
     }

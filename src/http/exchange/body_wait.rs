@@ -74,10 +74,11 @@ impl BodyWait {
         self.since != Moment::NEVER
     }
 
-    /// Restarts the wait, if there is one: flow control may keep the client from sending.
-    pub(super) fn restart(&mut self, now: Moment) {
-        if self.is_waiting() {
-            (self.since, self.poll) = (now, Poll::NotAsked);
+    /// Makes the wait, if there is one, begin at `since` if it began earlier: until then the client
+    /// could not send, or it has sent something since.
+    pub(super) fn restart(&mut self, since: Moment) {
+        if self.since < since {
+            (self.since, self.poll) = (since, Poll::NotAsked);
         }
     }
 

@@ -18,7 +18,7 @@ pub(crate) struct IoState {
     read: AtomicU64,
     /// Bytes written by hyper since it last called the service.
     pub(super) written: AtomicU64,
-    /// Bytes written since the connection began, or since it was last without a task.
+    /// Bytes written since the connection began.
     sent: AtomicU64,
     /// The frames that an HTTP/2 client has sent.
     pub(crate) inflow: Inflow,

@@ -12,7 +12,7 @@ pub(super) mod http2_input;
 pub(super) mod http_service;
 pub(super) mod in_flight;
 mod io_state;
-mod request_bodies;
+pub(super) mod request_bodies;
 pub(super) mod request_body;
 pub(super) mod request_end;
 pub(super) mod request_state;

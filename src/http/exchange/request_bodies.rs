@@ -1,6 +1,21 @@
 //! The request bodies of a connection that handlers hold.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use crate::lifecycle::Moment;
+use std::{
+    fmt::Debug,
+    sync::{
+        Arc, Mutex, PoisonError, Weak,
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
+    },
+};
+
+/// A request whose body may be read after the response has ended.
+pub(crate) trait LateBody: Debug + Send + Sync {
+    /// Checks the wait for more of the body. Its time began at `since`: the response has ended, or
+    /// bytes have arrived. Returns the next check; `None` if the client has delayed its body for
+    /// too long.
+    fn next_check(&self, since: Moment, now: Moment) -> Option<Moment>;
+}
 
 /// Updated by the bodies as handlers read and drop them.
 #[derive(Debug, Default)]
@@ -9,8 +24,12 @@ pub(crate) struct RequestBodies {
     pub(super) bodies_held: AtomicU32,
     /// Request bodies of which handlers wait for more bytes.
     pub(super) bodies_awaited: AtomicU32,
-    /// The number of such waits that have begun.
-    pub(super) waits_begun: AtomicU32,
+    /// HTTP/2: the number of such waits that have begun.
+    waits_begun: AtomicU32,
+    /// HTTP/2: the bytes of data that had arrived when the last of them began.
+    data_at_wait: AtomicU64,
+    /// HTTP/1: the request with such a body. Weak, since the request refers to the connection.
+    awaited: Mutex<Option<Weak<dyn LateBody>>>,
     /// HTTP/2: the bytes of data that had arrived when the receive windows were last known to be
     /// open.
     pub(super) window_open_at: AtomicU64,
@@ -48,9 +67,32 @@ impl RequestBodies {
         self.bodies_abandoned.load(Relaxed)
     }
 
-    /// Returns the number of the last wait for more bytes, if there is one now.
-    pub(crate) fn body_wait(&self) -> Option<u32> {
-        (self.bodies_awaited.load(Relaxed) > 0).then(|| self.waits_begun.load(Relaxed))
+    /// Whether a handler, or a task of the app, waits for more of a body.
+    pub(crate) fn is_any_awaited(&self) -> bool {
+        self.bodies_awaited.load(Relaxed) > 0
+    }
+
+    /// HTTP/2: records that such a wait begins, and the bytes of data that have arrived.
+    pub(super) fn on_wait_begun(&self, data: u64) {
+        self.waits_begun.fetch_add(1, Relaxed);
+        self.data_at_wait.store(data, Relaxed);
+    }
+
+    /// HTTP/2: returns the number of the last wait, if there is one now, and the bytes of data that
+    /// had arrived when it began.
+    pub(crate) fn last_wait(&self) -> Option<(u32, u64)> {
+        let last = || (self.waits_begun.load(Relaxed), self.data_at_wait.load(Relaxed));
+        self.is_any_awaited().then(last)
+    }
+
+    /// HTTP/1: records the request whose body is awaited, if any.
+    pub(super) fn set_awaited(&self, request: Option<Weak<dyn LateBody>>) {
+        *self.awaited.lock().unwrap_or_else(PoisonError::into_inner) = request;
+    }
+
+    /// HTTP/1: returns the request whose body is awaited.
+    pub(crate) fn awaited(&self) -> Option<Arc<dyn LateBody>> {
+        self.awaited.lock().unwrap_or_else(PoisonError::into_inner).as_ref()?.upgrade()
     }
 
     pub(crate) fn is_body_unread(&self) -> bool {

@@ -85,6 +85,10 @@ impl HttpBody for Body {
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let me = self.get_mut();
         let incoming = match &mut me.source {
+            // If the response has ended before, hyper reports the end with the next request only.
+            Source::Incoming(_) if me.on_drop.read == BodyRead::Complete => {
+                return Poll::Ready(None);
+            }
             Source::Incoming(incoming) => incoming,
             Source::Absent => return Poll::Ready(None),
             Source::Arrived(bytes) => {
@@ -94,7 +98,7 @@ impl HttpBody for Body {
             }
         };
         let polled = Pin::new(&mut *incoming).poll_frame(cx);
-        let request = &*me.on_drop.context.0;
+        let request = &me.on_drop.context.0;
         match &polled {
             Poll::Pending => request.begin_body_wait(cx.waker()),
             Poll::Ready(frame) => {

@@ -3,6 +3,7 @@
 use super::{
     body_wait::{BodyWait, CONFIRM_CHECK, Waited},
     connection_state::{ConnectionState, Protocol},
+    request_bodies::LateBody,
     response_progress::ResponseProgress,
 };
 use crate::http::server::{
@@ -16,7 +17,7 @@ use crate::lifecycle::Moment;
 use http::{Method, StatusCode, Uri, Version};
 use std::{
     sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
         atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering::Relaxed},
     },
     task::Waker,
@@ -205,7 +206,7 @@ impl RequestState {
         self.is_body(&[BodyRead::Unread, BodyRead::ChunksUnread]) && self.switches_protocol(status)
     }
 
-    // The wait for the body, which ends with the head of the response.
+    // The wait for the body.
 
     pub(super) fn has_body(&self) -> bool {
         self.has_flag(Flag::Body)
@@ -221,17 +222,32 @@ impl RequestState {
         self.body_wait.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn begin_body_wait(&self, waker: &Waker) {
+    /// Records a poll of the body that returned nothing.
+    pub(super) fn begin_body_wait(self: &Arc<Self>, waker: &Waker) {
         let read = self.connection.io.read();
-        let begins = self.body_wait().begin(waker, read, || self.server().clock.now());
+        // Locked to the end, since the connection may end the wait meanwhile.
+        let mut wait = self.body_wait();
+        let begins = wait.begin(waker, read, || self.server().clock.now());
+        if begins && self.connection.protocol == Protocol::Http1 {
+            let request: Weak<Self> = Arc::downgrade(self);
+            self.connection.bodies.set_awaited(Some(request));
+        }
         self.connection.on_body_awaited(begins);
     }
 
     /// Ends the wait: the body was polled and returned this number of bytes, or it is no longer
     /// read.
     pub(super) fn end_body_wait(&self, bytes: usize) {
-        let ends = self.body_wait().end();
-        self.connection.on_body_read(bytes, ends);
+        let mut wait = self.body_wait();
+        let ends = wait.end();
+        self.on_body_read(bytes, ends);
+    }
+
+    fn on_body_read(&self, bytes: usize, had_waited: bool) {
+        if had_waited && self.connection.protocol == Protocol::Http1 {
+            self.connection.bodies.set_awaited(None);
+        }
+        self.connection.on_body_read(bytes, had_waited);
     }
 
     /// Returns whether the client has delayed its body for too long; `None` without a body.
@@ -250,7 +266,7 @@ impl RequestState {
         let waited = wait.check(now, |since| self.server().gives_up(since, ClientTimeout::Body));
         if is_waiting && !wait.is_waiting() {
             // The handler does not read any more.
-            self.connection.on_body_read(0, true);
+            self.on_body_read(0, true);
         }
         if matches!(waited, Waited::TooLong { .. })
             && self.connection.protocol == Protocol::Http1
@@ -365,6 +381,16 @@ impl RequestState {
             duration: server.clock.now().since(self.arrived),
             phase: server.phase(),
         });
+    }
+}
+
+impl LateBody for RequestState {
+    fn next_check(&self, since: Moment, now: Moment) -> Option<Moment> {
+        self.body_wait().restart(since);
+        match self.check_body_wait(now)? {
+            Waited::NotYet { next_check } => Some(next_check),
+            Waited::TooLong { .. } => None,
+        }
     }
 }
 

@@ -160,6 +160,7 @@ impl<S: HttpService> ConnectionService<S> {
         let CallFuture::New { handler } = &mut call else { return call };
         if let Err(why) = authority::check(&mut request) {
             handler.state.without_handler = ErrorResponse::Refused(why);
+            handler.state.set_running(false);
             // Records in the connection state that the body is unread.
             drop(Body::new(request.into_body(), request_state));
             return call;
@@ -203,6 +204,7 @@ impl<S: HttpService> ConnectionService<S> {
         // It counts as no request, and its stream has a send timeout.
         let (now, connection) = (server.clock.now(), &self.connection);
         let refused = RequestState::begun(connection, now, request.method(), request.uri());
+        refused.set_running(false);
         let body = ResponseBody::settled_text(line, &refused);
         if let Some(called) = &self.called {
             called.set(refused);
@@ -241,8 +243,10 @@ impl<S: HttpService> ConnectionService<S> {
             }
             handler.future.set(Some(self.service.call(request)));
         });
+        // Otherwise the handler is polled at once.
         if let Err(panic) = called {
             handler.state.record_panic(&panic);
+            handler.state.set_running(false);
         }
         (pinned, arrived)
     }

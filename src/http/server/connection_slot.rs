@@ -8,7 +8,7 @@ use crate::{lifecycle::Moment, runtime::Address};
 use std::{
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed},
     },
     task::Waker,
 };
@@ -34,7 +34,8 @@ pub(crate) struct ConnectionSlot {
     idle: AtomicU64,
     /// What a busy connection waits for, and since when. Set by [`Self::set_busy_awaiting`].
     busy_awaits: AtomicU64,
-    evicted: AtomicBool,
+    /// [`EVICTED`] and [`CHOSEN`].
+    eviction: AtomicU8,
     /// Set by [`Self::make_room`].
     makes_room: AtomicBool,
     closed: AtomicBool,
@@ -44,6 +45,12 @@ pub(crate) struct ConnectionSlot {
 
 /// Marks a connection that is not idle, in place of a moment.
 const BUSY: u64 = u64::MAX;
+
+/// Bit of a connection that closes if it still waits. The state of the connection takes it.
+const EVICTED: u8 = 1;
+/// Bit of a connection that was chosen to make room, until it closes or another is to be chosen.
+/// One atomic has both bits, since another thread may choose the connection while it is polled.
+const CHOSEN: u8 = 2;
 
 /// How responses are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,7 +81,7 @@ impl ConnectionSlot {
             wake_at: AtomicU64::new(Moment::NEVER.as_nanos()),
             idle: AtomicU64::new(BUSY),
             busy_awaits: AtomicU64::new(BUSY),
-            evicted: AtomicBool::new(false),
+            eviction: AtomicU8::new(0),
             makes_room: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             sent: AtomicU64::new(0),
@@ -169,18 +176,34 @@ impl ConnectionSlot {
 
     /// Makes the connection close, if it still waits when it is polled.
     pub(crate) fn evict(&self) {
-        self.evicted.store(true, Relaxed);
+        self.eviction.store(EVICTED | CHOSEN, Relaxed);
         self.wake();
     }
 
     pub(crate) fn is_evicted(&self) -> bool {
-        self.evicted.load(Relaxed)
+        self.eviction.load(Relaxed) & EVICTED != 0
     }
 
     /// Whether [`Self::evict`] was called since the last call. A connection that is busy when it is
     /// polled stays.
     pub(crate) fn take_evicted(&self) -> bool {
-        self.is_evicted() && self.evicted.swap(false, Relaxed)
+        self.is_evicted() && self.eviction.fetch_and(!EVICTED, Relaxed) & EVICTED != 0
+    }
+
+    /// Whether the connection was chosen to make room, and has not decided yet whether it does.
+    pub(crate) fn is_chosen(&self) -> bool {
+        self.eviction.load(Relaxed) & CHOSEN != 0
+    }
+
+    /// Whether the connection was chosen and stays after all. If another thread has chosen it after
+    /// its state has looked, and it still waits, its next poll decides.
+    pub(crate) fn stays(&self) -> bool {
+        self.is_chosen() && !(self.is_evicted() && self.evictable().is_some())
+    }
+
+    /// Records that the connection stays.
+    pub(crate) fn clear_chosen(&self) {
+        self.eviction.store(0, Relaxed);
     }
 
     /// Records that the connection is being closed because it was chosen to make room.

@@ -104,7 +104,7 @@ impl EvictionQueue {
 
 /// Whether the connection is open and was not chosen before. Until it is polled, it looks idle.
 fn can_be_chosen(slot: &ConnectionSlot) -> bool {
-    !slot.is_closed() && !slot.is_evicted()
+    !slot.is_closed() && !slot.is_chosen()
 }
 
 #[cfg(test)]

@@ -32,12 +32,14 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
             return None;
         }
         // Without a wait the task is to go on, and not the client.
-        let Some(wait) = bodies.body_wait() else { return Some(Moment::NEVER) };
+        let Some((wait, data_at_wait)) = bodies.last_wait() else { return Some(Moment::NEVER) };
         let data = inflow.data();
-        let begins = Upload { wait, data, since: now, is_given_up: false };
-        let upload = self.upload.get_or_insert(begins);
-        if upload.wait != wait || upload.data != data && inflow.is_in_data() {
-            *upload = begins;
+        let begins = |data| Upload { wait, data, since: now, is_given_up: false };
+        let upload = self.upload.get_or_insert_with(|| begins(data_at_wait));
+        if upload.wait != wait {
+            *upload = begins(data_at_wait);
+        } else if upload.data != data && inflow.is_in_data() {
+            *upload = begins(data);
         }
         if upload.data != data {
             // The task was woken, and reads no more.

@@ -232,18 +232,13 @@ fn final_read<T: Transport>(io: &mut T) -> Peek {
     if io.has_buffered() { Peek::Data } else { io.peek() }
 }
 
-/// Stands for the number of bytes that were written, which is not kept.
-const MUCH: u64 = u32::MAX as u64;
-
 fn slot_of(info: &IdleInfo) -> ConnectionSlot {
     let (peer, local) = (info.peer.clone(), info.local.clone());
     let slot = ConnectionSlot::new(info.since, peer, local, info.announcement);
     if info.responded {
         slot.note_responded();
     }
-    if info.has_sent_much {
-        slot.record_sent(MUCH);
-    }
+    slot.record_sent(info.sent.into());
     slot
 }
 

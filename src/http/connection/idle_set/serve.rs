@@ -3,7 +3,7 @@
 use super::{IdleConnection, IdleSet, slot_of};
 use crate::http::{
     connection::{
-        idle_handoff::IdleState,
+        idle_handoff::{IdleState, saturated},
         lingering::{Race, close_after_response},
         parked::{READ_BUF_SIZE, read_buf},
         task::State,
@@ -112,8 +112,7 @@ impl<L: IdlePoller, S: HttpService> IdleSet<L, S> {
                 info.since = now;
                 info.responded |= fast_path.connection().responses.has_responded();
                 info.delivered = false;
-                let sent = fast_path.connection().io.sent() as usize;
-                info.has_sent_much |= caps.sent_at_once.is_exceeded_by(sent);
+                info.sent = saturated(fast_path.connection().io.sent());
                 self.undelivered.remove(&key);
                 self.wake_if_buffered(key);
             }

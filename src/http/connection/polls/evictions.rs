@@ -29,6 +29,25 @@ async fn a_request_keeps_a_connection_that_was_chosen_to_make_room() {
     }
 }
 
+// On a runtime with several threads a connection was chosen while it was polled. It stayed, and no
+// other made room in its place. After eight of those nothing was accepted (P15).
+#[tokio::test]
+async fn a_connection_that_is_chosen_while_it_is_polled_has_another_make_room() {
+    const MEANWHILE: &[u8] = b"GET /meanwhile-and-ends HTTP/1.1\r\nhost: a\r\n\r\n";
+    let mut world = World::new();
+    world.start().await;
+    world.send(MEANWHILE).await;
+    world.evict_meanwhile().await;
+    assert_eq!(world.requests().finished, 1);
+    assert_eq!(world.wire().how_it_ended(), End::Open);
+    assert!(world.is_another_to_make_room());
+    assert!(!world.is_another_to_make_room());
+    world.evict();
+    world.settle().await;
+    assert_eq!(world.wire().how_it_ended(), End::Fin);
+    assert!(!world.is_another_to_make_room());
+}
+
 // A request crossed the GOAWAY of a connection that made room. The connection stayed as long as its
 // stream, and no other made room in its place (P15).
 #[tokio::test]

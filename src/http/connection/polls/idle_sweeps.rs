@@ -35,6 +35,8 @@ use std::{
     task::{Context, Poll},
 };
 
+const LAST: &[u8] = b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
+
 /// A poller of connections that have nothing to read until the test says so. Counts the queries to
 /// the kernel.
 #[derive(Default)]
@@ -105,8 +107,8 @@ impl Idle {
                 announcement: Announcement::OPENED_BEFORE,
                 responded: true,
                 delivered,
-                has_sent_much: !delivered,
                 state: IdleState::Waiting,
+                sent: if delivered { 0 } else { u32::MAX },
             };
             set.handoff().push(io, info).unwrap();
         }
@@ -297,11 +299,27 @@ async fn the_cut_reads_what_has_arrived_before_it_closes() {
     assert_eq!(lock(&wire).how_it_ended(), End::Fin);
 }
 
+/// Responses of which each was short added up to much, of which the client received nothing. The
+/// connection was closed at once after the last one, and the kernel kept them for minutes (P15).
+#[tokio::test]
+async fn short_responses_that_were_not_received_add_up() {
+    const MIDDLING: &[u8] = b"GET /middling HTTP/1.1\r\nhost: a\r\n\r\n";
+    let (io, wire) = script();
+    lock(&wire).acknowledged = Some(0);
+    let mut idle = Idle::serving([io], true);
+    idle.are_readable.store(true, Relaxed);
+    for request in [MIDDLING, MIDDLING, MIDDLING, LAST] {
+        lock(&wire).send(request);
+        idle.set.serve_ready_now().await;
+    }
+    assert_eq!(http1(&lock(&wire).written), "3x200 200c");
+    assert_eq!(idle.set.drain_resumed().count(), 1);
+}
+
 /// A connection without a task had sent much that its client had not received. It was closed at
 /// once after a short last response, and the kernel kept the rest for minutes (P15).
 #[tokio::test]
 async fn a_short_last_response_does_not_hide_what_was_sent_before() {
-    const LAST: &[u8] = b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
     for (delivered, lingering) in [(false, 1), (true, 0)] {
         let (io, wire) = script();
         lock(&wire).acknowledged = (!delivered).then_some(0);

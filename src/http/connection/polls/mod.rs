@@ -15,6 +15,7 @@ mod openings;
 mod output;
 mod pipelines;
 mod routes;
+mod running;
 pub(in crate::http) mod script;
 mod timeouts;
 mod uploads;

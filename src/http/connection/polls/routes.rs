@@ -69,11 +69,16 @@ impl Routes {
         *lock(&self.uploaded) = Some(uploaded);
     }
 
-    /// Pending for ever. Runs what the test has set when it is polled after its release.
-    async fn meanwhile<T>(self) -> T {
+    /// Runs what the test has set when it is polled after its release.
+    async fn meanwhile(&self) {
         self.release.notified().await;
         let meanwhile = lock(&self.meanwhile).take().unwrap();
         meanwhile();
+    }
+
+    /// The same, then pending for ever.
+    async fn meanwhile_and_waits<T>(self) -> T {
+        self.meanwhile().await;
         pending().await
     }
 }
@@ -87,6 +92,7 @@ impl hyper::service::Service<Request<Body>> for Routes {
 
     fn call(&self, request: Request<Body>) -> Self::Future {
         let (release, routes) = (self.release.clone(), self.clone());
+        assert!(request.uri().path() != "/no-future", "no future, on purpose");
         Box::pin(async move {
             let whole = |text: &[u8]| Full::new(Bytes::copy_from_slice(text)).boxed_unsync();
             let (status, fields) = head(request.uri().path());
@@ -96,10 +102,14 @@ impl hyper::service::Service<Request<Body>> for Routes {
                     whole(b"waited")
                 }
                 "/streams" => StreamBody::new(async_stream(release)).boxed_unsync(),
-                "/meanwhile" => routes.meanwhile().await,
+                "/meanwhile" => routes.meanwhile_and_waits().await,
+                "/meanwhile-and-ends" => {
+                    routes.meanwhile().await;
+                    whole(b"hello")
+                }
                 "/streams-meanwhile" => {
                     let first = once(async { Ok(Frame::data(Bytes::from_static(b"part"))) });
-                    StreamBody::new(first.chain(once(routes.meanwhile()))).boxed_unsync()
+                    StreamBody::new(first.chain(once(routes.meanwhile_and_waits()))).boxed_unsync()
                 }
                 "/reads" => match request.into_body().collect().await {
                     Ok(body) => whole(&body.to_bytes()),

@@ -79,6 +79,7 @@ pub(super) fn worker_with(
 pub(super) struct World {
     clock: Arc<ManualClock>,
     server: Arc<ServerState>,
+    worker: Arc<WorkerContext<Routes>>,
     slot: Arc<ConnectionSlot>,
     task: Option<Spawn<Connection<Script, Routes>>>,
     wire: Arc<Mutex<Wire>>,
@@ -141,10 +142,10 @@ impl World {
         let (io, wire) = script();
         lock(&wire).header = header;
         let handoff = Arc::new(IdleHandoff::new(false));
-        let connection = Connection::new(worker, slot.clone(), handoff, io);
+        let connection = Connection::new(worker.clone(), slot.clone(), handoff, io);
         let task = Some(tokio_test::task::spawn(connection));
         let (stage, _timers) = (Stage::Serving, timers);
-        Self { clock, server, slot, task, wire, routes, stage, observed, _timers }
+        Self { clock, server, worker, slot, task, wire, routes, stage, observed, _timers }
     }
 
     pub(super) fn wire(&self) -> MutexGuard<'_, Wire> {
@@ -185,6 +186,13 @@ impl World {
         self.release_meanwhile(move || clock.advance(span)).await;
     }
 
+    /// Releases the handler. While it is polled, another thread chooses the connection to make
+    /// room.
+    pub(super) async fn evict_meanwhile(&mut self) {
+        let slot = self.slot.clone();
+        self.release_meanwhile(move || slot.evict()).await;
+    }
+
     async fn release_meanwhile(&mut self, action: impl FnOnce() + Send + 'static) {
         self.routes.release_with(action);
         self.settle().await;
@@ -209,6 +217,11 @@ impl World {
     /// What the connection waits for, if it may make room for another.
     pub(super) fn awaited(&self) -> Option<Awaited> {
         self.slot.evictable().map(|idle| idle.awaited)
+    }
+
+    /// The path of the request with which the worker is busy.
+    pub(super) fn running(&self) -> Option<String> {
+        self.worker.shared.metrics.running().map(|request| request.path)
     }
 
     pub(super) fn is_woken(&self) -> bool {
