@@ -284,7 +284,28 @@ impl Page<'_> {
                 return Err(format!("{what} is {said:?}, but one has run for {age:?}"));
             }
         }
-        Ok(())
+        let oldest = self.oldest_task_that_may_run();
+        let most =
+            oldest.map_or(Duration::ZERO, |at| self.at().saturating_sub(self.history.host(at)));
+        match self.ms("oldest_task_ms") {
+            Some(said) if said > most + self.slack() * 2 => {
+                Err(format!("oldest_task_ms is {said:?}, but none has run for more than {most:?}"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// When the oldest background task began that may run at the time of the page.
+    fn oldest_task_that_may_run(&self) -> Option<Duration> {
+        let is_task =
+            |record: &Record| record.text("task").is_some_and(|of| !of.starts_with("left"));
+        let ended = |begins: &Record| {
+            self.history.server("task ends").any(|ends| {
+                name_of(ends) == name_of(begins) && self.is_before(ends.at) == Some(true)
+            })
+        };
+        let begun = self.history.server("task begins").filter(|record| is_task(record));
+        begun.filter(|begins| !ended(begins)).map(|begins| begins.at).min()
     }
 
     /// When the oldest began of those that surely run at the time of the page.
