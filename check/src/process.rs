@@ -219,7 +219,9 @@ impl Process {
     pub fn freeze(&self) -> io::Result<()> {
         kill_process_group(self.group, Signal::STOP)?;
         let end = Instant::now() + Duration::from_secs(2);
-        while Instant::now() < end && self.state().is_some_and(|state| state != 'T') {
+        // One that has exited is never stopped.
+        let has_settled = |state: Option<char>| matches!(state, Some('T' | 'Z') | None);
+        while Instant::now() < end && !has_settled(self.state()) {
             thread::sleep(Duration::from_millis(1));
         }
         Ok(())
