@@ -165,7 +165,7 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
         // Sample this before polling hyper. A body dropped concurrently is not yet visible to
         // hyper.
         let bodies_held = self.connection.bodies.are_bodies_held();
-        let abandoned = self.connection.bodies.abandoned();
+        let skips = self.connection.bodies.skips();
         let was_half_closed = self.connection.io.is_half_closed();
         self.connection.io.before_poll();
         if self.poll_hyper(cx).is_ready() {
@@ -193,7 +193,7 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
         }
         // hyper skips the rest of an abandoned body, or closes, in its next poll. If the connection
         // were taken apart before that, the rest would be read as the next request.
-        let may_skip = self.connection.bodies.abandoned() != abandoned;
+        let may_skip = self.connection.bodies.skips() != skips;
         if may_skip {
             cx.waker().wake_by_ref();
         }
@@ -243,7 +243,7 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
         let connection = &self.connection;
         if !connection.io.is_write_blocked() {
             if !connection.is_in_flight()
-                && let Some(late_body) = connection.bodies.awaited()
+                && let Some(late_body) = connection.bodies.awaited().pop()
             {
                 return self.on_body_awaited(&*late_body, worker, slot, now);
             }

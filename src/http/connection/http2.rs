@@ -13,7 +13,7 @@ use super::{
     http2_streams::StreamExecutor,
     lingering::{Lingering, close_at_once},
     partial_timer::PartialTimer,
-    stall_timer::{Delivery, StallTimer, Upload},
+    stall_timer::{Delivery, StallTimer},
     transition::Transition,
     worker_context::WorkerContext,
 };
@@ -71,7 +71,8 @@ pub(super) struct Http2<T: Transport, S: HttpService> {
     stall_timer: StallTimer,
     /// The client's progress with the last bytes of a response.
     last_bytes: StallTimer,
-    upload: Option<Upload>,
+    /// Bytes of data that had arrived when the clients of all late uploads were given up.
+    given_up_at: Option<u64>,
     delivery: Delivery,
     /// Whether the kernel was queried for `delivery`.
     delivery_queried: bool,
@@ -123,7 +124,7 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
             final_reads_until: None,
             stall_timer: StallTimer::default(),
             last_bytes: StallTimer::default(),
-            upload: None,
+            given_up_at: None,
             delivery: Delivery::default(),
             delivery_queried: false,
         }
@@ -144,7 +145,7 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
             if let Poll::Ready(ended) = Pin::new(hyper).poll(cx) {
                 // Any other end of hyper is an error, or comes after a shutdown.
                 let is_connect = ended.is_ok() && !self.connection.io.is_shutting_down();
-                return if is_connect { self.refuse_connect() } else { self.end(worker) };
+                return if is_connect { self.refuse_connect(worker) } else { self.end(worker) };
             }
             self.connection.io.after_poll();
             let now = worker.server().clock.now();
@@ -185,7 +186,10 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
 
     /// Closes a connection that hyper has dropped at a CONNECT with a `content-length`. The other
     /// requests are aborted.
-    fn refuse_connect(&mut self) -> Transition<T, S> {
+    fn refuse_connect(&mut self, worker: &WorkerContext<S>) -> Transition<T, S> {
+        if self.connection.io.is_flushed() {
+            self.unflushed.settle_flushed(|| worker.server().clock.now());
+        }
         self.connection.responses.set_abort_cause(AbortCause::Body);
         self.give_up(INTERNAL_ERROR, b"a CONNECT has no body")
     }

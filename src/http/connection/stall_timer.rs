@@ -42,17 +42,6 @@ impl StallTimer {
     }
 }
 
-/// The client's progress with a request body of which a task awaits more after the response.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Upload {
-    /// The number of the task's wait.
-    pub(super) wait: u32,
-    /// Bytes of data that the client had sent at its last progress, at `since`.
-    pub(super) data: u64,
-    pub(super) since: Moment,
-    pub(super) is_given_up: bool,
-}
-
 /// Whether the client of an idle connection has received what was sent; megabytes of it may still
 /// be in the kernel. The kernel is queried once, a send timeout after the last response. It is
 /// queried again after each further send timeout in which the client acknowledged a part of the

@@ -129,12 +129,13 @@ impl<T: Transport, S: HttpService> Future for Connection<T, S> {
             };
             let state = match transition {
                 Transition::Wait => {
+                    // Before a request that has just arrived makes it evictable again.
+                    if this.slot.stays() {
+                        this.stay();
+                    }
                     if this.worker.server().evicts_busy() && this.should_evict() {
                         this.close_evicted();
                         return Poll::Ready(());
-                    }
-                    if this.slot.stays() {
-                        this.stay();
                     }
                     if this.is_cutting() {
                         this.polls_before_cut = this.polls_before_cut.saturating_sub(1);

@@ -39,7 +39,7 @@ pub(super) enum Waited {
 }
 
 /// Time until the check for whether the woken reader has polled the body again.
-pub(super) const CONFIRM_CHECK: Duration = Duration::from_millis(10);
+pub(crate) const CONFIRM_CHECK: Duration = Duration::from_millis(10);
 
 impl BodyWait {
     pub(super) const fn new() -> Self {

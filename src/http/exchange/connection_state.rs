@@ -230,9 +230,6 @@ impl ConnectionState {
     /// are open.
     pub(super) fn on_body_awaited(&self, begins: bool) {
         self.bodies.bodies_awaited.fetch_add(u32::from(begins), Relaxed);
-        if begins && self.protocol == Protocol::Http2 {
-            self.bodies.on_wait_begun(self.io.inflow.data());
-        }
         if self.protocol == Protocol::Http2 && self.bodies.are_all_awaited() {
             self.bodies.window_open_at.store(self.io.inflow.data(), Relaxed);
             self.bodies.body_bytes_read.store(0, Relaxed);

@@ -162,10 +162,10 @@ impl<F> HandlerFuture<F> {
         self.project().state.stop_timer();
     }
 
-    /// Whether this response precedes the end of an HTTP/1 request body that the handler has
-    /// dropped.
+    /// Returns whether this response precedes the end of an HTTP/1 request body that the handler
+    /// has dropped. It must then wait until hyper has been polled again.
     pub(super) fn has_skipped_body<B>(&self, response: &ResponseBody<B>) -> bool {
-        self.state.skips_body || response.in_flight().is_some_and(InFlight::skips_body)
+        self.state.skips_body || response.in_flight().is_some_and(InFlight::begin_skip)
     }
 
     /// Drops the handler and catches a panic of its destructor, which would otherwise unwind
@@ -376,7 +376,7 @@ impl HandlerState {
     fn error_response<B>(&mut self, error: ErrorResponse) -> Response<ResponseBody<B>> {
         match self.take_in_flight() {
             Some(in_flight) => {
-                self.skips_body = in_flight.skips_body();
+                self.skips_body = in_flight.begin_skip();
                 error.respond(in_flight, self.version)
             }
             None => Response::new(ResponseBody::text(None, None)),

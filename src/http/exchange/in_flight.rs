@@ -75,10 +75,15 @@ impl InFlight {
         self.request.connection.server()
     }
 
-    /// Whether an HTTP/1 handler has dropped its request body unread.
-    pub(super) fn skips_body(&self) -> bool {
+    /// Returns whether an HTTP/1 handler has dropped its request body unread. The connection then
+    /// polls hyper again, which skips what has arrived, before it looks at what hyper has done.
+    pub(super) fn begin_skip(&self) -> bool {
         let connection = self.connection();
-        connection.protocol == Protocol::Http1 && connection.bodies.is_body_unread()
+        let skips = connection.protocol == Protocol::Http1 && connection.bodies.is_body_unread();
+        if skips {
+            connection.bodies.on_skip();
+        }
+        skips
     }
 
     pub(super) fn method_and_path(&self) -> (String, String) {

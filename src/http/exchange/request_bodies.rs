@@ -3,8 +3,9 @@
 use crate::lifecycle::Moment;
 use std::{
     fmt::Debug,
+    ptr,
     sync::{
-        Arc, Mutex, PoisonError, Weak,
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
     },
 };
@@ -24,12 +25,8 @@ pub(crate) struct RequestBodies {
     pub(super) bodies_held: AtomicU32,
     /// Request bodies of which handlers wait for more bytes.
     pub(super) bodies_awaited: AtomicU32,
-    /// HTTP/2: the number of such waits that have begun.
-    waits_begun: AtomicU32,
-    /// HTTP/2: the bytes of data that had arrived when the last of them began.
-    data_at_wait: AtomicU64,
-    /// HTTP/1: the request with such a body. Weak, since the request refers to the connection.
-    awaited: Mutex<Option<Weak<dyn LateBody>>>,
+    /// The requests with such bodies. Weak, since the requests refer to the connection.
+    awaited: Mutex<Vec<Weak<dyn LateBody>>>,
     /// HTTP/2: the bytes of data that had arrived when the receive windows were last known to be
     /// open.
     pub(super) window_open_at: AtomicU64,
@@ -37,8 +34,8 @@ pub(crate) struct RequestBodies {
     pub(super) body_bytes_read: AtomicU64,
     /// A request body was dropped before its end was read.
     pub(super) body_unread: AtomicBool,
-    /// The number of such bodies.
-    bodies_abandoned: AtomicU32,
+    /// The number of times that hyper had to skip such a body in its next poll.
+    skips: AtomicU32,
 }
 
 impl RequestBodies {
@@ -49,13 +46,13 @@ impl RequestBodies {
     pub(super) fn on_body_dropped(&self, unread: bool) {
         if unread {
             self.body_unread.store(true, Relaxed);
-            self.bodies_abandoned.fetch_add(1, Relaxed);
+            self.on_skip();
         }
         self.bodies_held.fetch_sub(1, Relaxed);
     }
 
     /// Whether handlers have read all that has arrived: they wait for more of each body.
-    pub(super) fn are_all_awaited(&self) -> bool {
+    pub(crate) fn are_all_awaited(&self) -> bool {
         self.bodies_awaited.load(Relaxed) >= self.bodies_held.load(Relaxed)
     }
 
@@ -63,8 +60,13 @@ impl RequestBodies {
         self.bodies_held.load(Relaxed) > 0
     }
 
-    pub(crate) fn abandoned(&self) -> u32 {
-        self.bodies_abandoned.load(Relaxed)
+    /// Records that hyper must be polled again, to skip the rest of a body.
+    pub(super) fn on_skip(&self) {
+        self.skips.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn skips(&self) -> u32 {
+        self.skips.load(Relaxed)
     }
 
     /// Whether a handler, or a task of the app, waits for more of a body.
@@ -72,27 +74,25 @@ impl RequestBodies {
         self.bodies_awaited.load(Relaxed) > 0
     }
 
-    /// HTTP/2: records that such a wait begins, and the bytes of data that have arrived.
-    pub(super) fn on_wait_begun(&self, data: u64) {
-        self.waits_begun.fetch_add(1, Relaxed);
-        self.data_at_wait.store(data, Relaxed);
+    fn lock_awaited(&self) -> MutexGuard<'_, Vec<Weak<dyn LateBody>>> {
+        self.awaited.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// HTTP/2: returns the number of the last wait, if there is one now, and the bytes of data that
-    /// had arrived when it began.
-    pub(crate) fn last_wait(&self) -> Option<(u32, u64)> {
-        let last = || (self.waits_begun.load(Relaxed), self.data_at_wait.load(Relaxed));
-        self.is_any_awaited().then(last)
+    /// Records a request whose body is awaited from now on.
+    pub(super) fn on_wait_begun(&self, request: Weak<dyn LateBody>) {
+        self.lock_awaited().push(request);
     }
 
-    /// HTTP/1: records the request whose body is awaited, if any.
-    pub(super) fn set_awaited(&self, request: Option<Weak<dyn LateBody>>) {
-        *self.awaited.lock().unwrap_or_else(PoisonError::into_inner) = request;
+    /// Records that the body of the request at this address is no longer awaited, or that its
+    /// client was given up.
+    pub(crate) fn on_wait_ended<T: ?Sized>(&self, request: *const T) {
+        self.lock_awaited().retain(|known| !ptr::addr_eq(known.as_ptr(), request));
     }
 
-    /// HTTP/1: returns the request whose body is awaited.
-    pub(crate) fn awaited(&self) -> Option<Arc<dyn LateBody>> {
-        self.awaited.lock().unwrap_or_else(PoisonError::into_inner).as_ref()?.upgrade()
+    /// Returns the requests whose bodies are awaited and whose clients were not given up, the last
+    /// wait last.
+    pub(crate) fn awaited(&self) -> Vec<Arc<dyn LateBody>> {
+        self.lock_awaited().iter().filter_map(Weak::upgrade).collect()
     }
 
     pub(crate) fn is_body_unread(&self) -> bool {

@@ -16,6 +16,7 @@ use crate::http::server::{
 use crate::lifecycle::Moment;
 use http::{Method, StatusCode, Uri, Version};
 use std::{
+    ptr,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
         atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering::Relaxed},
@@ -228,9 +229,9 @@ impl RequestState {
         // Locked to the end, since the connection may end the wait meanwhile.
         let mut wait = self.body_wait();
         let begins = wait.begin(waker, read, || self.server().clock.now());
-        if begins && self.connection.protocol == Protocol::Http1 {
+        if begins {
             let request: Weak<Self> = Arc::downgrade(self);
-            self.connection.bodies.set_awaited(Some(request));
+            self.connection.bodies.on_wait_begun(request);
         }
         self.connection.on_body_awaited(begins);
     }
@@ -244,8 +245,8 @@ impl RequestState {
     }
 
     fn on_body_read(&self, bytes: usize, had_waited: bool) {
-        if had_waited && self.connection.protocol == Protocol::Http1 {
-            self.connection.bodies.set_awaited(None);
+        if had_waited {
+            self.connection.bodies.on_wait_ended(ptr::from_ref(self));
         }
         self.connection.on_body_read(bytes, had_waited);
     }

@@ -4,18 +4,16 @@
 use super::Http2;
 use crate::http::{
     connection::{
-        stall_timer::{ProgressSample, Upload},
-        transition::Transition,
-        worker_context::WorkerContext,
+        stall_timer::ProgressSample, transition::Transition, worker_context::WorkerContext,
     },
-    exchange::http_service::HttpService,
+    exchange::{body_wait::CONFIRM_CHECK, http_service::HttpService},
     server::{
         abort::AbortCause, client_timeout::ClientTimeout, connection_slot::ConnectionSlot,
         limits::STREAM_RESETS_FIRST,
     },
 };
 use crate::{lifecycle::Moment, runtime::Transport};
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 impl<T: Transport, S: HttpService> Http2<T, S> {
     /// Returns until when the connection is busy with a request body that a task reads after the
@@ -26,33 +24,29 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
         slot: &ConnectionSlot,
         now: Moment,
     ) -> Option<Moment> {
-        let (bodies, inflow) = (&self.connection.bodies, &self.connection.io.inflow);
+        let bodies = &self.connection.bodies;
         if self.has_response() || !bodies.are_bodies_held() {
-            self.upload = None;
+            self.given_up_at = None;
             return None;
         }
-        // Without a wait the task is to go on, and not the client.
-        let Some((wait, data_at_wait)) = bodies.last_wait() else { return Some(Moment::NEVER) };
-        let data = inflow.data();
-        let begins = |data| Upload { wait, data, since: now, is_given_up: false };
-        let upload = self.upload.get_or_insert_with(|| begins(data_at_wait));
-        if upload.wait != wait {
-            *upload = begins(data_at_wait);
-        } else if upload.data != data && inflow.is_in_data() {
-            *upload = begins(data);
-        }
-        if upload.data != data {
-            // The task was woken, and reads no more.
+        if !bodies.are_all_awaited() {
+            // A task is to go on, and not the client.
             return Some(Moment::NEVER);
         }
-        let until = worker.server().gives_up(upload.since, ClientTimeout::Body);
-        if now < until {
-            return Some(until);
+        let mut until: Option<Moment> = None;
+        for late_body in bodies.awaited() {
+            if let Some(check) = late_body.next_check(Moment::EPOCH, now) {
+                until = Some(until.map_or(check, |until| until.min(check)));
+            } else {
+                bodies.on_wait_ended(Arc::as_ptr(&late_body));
+                worker.server().note_client_timeout(ClientTimeout::Body, slot.peer(), None);
+            }
         }
-        if !std::mem::replace(&mut upload.is_given_up, true) {
-            worker.server().note_client_timeout(ClientTimeout::Body, slot.peer(), None);
-        }
-        None
+        // Of what arrives after that the task is told first.
+        let data = self.connection.io.inflow.data();
+        let goes_on =
+            until.is_none() && self.given_up_at.replace(data).is_some_and(|at| at != data);
+        if goes_on { Some(now + CONFIRM_CHECK) } else { until }
     }
 
     /// Returns since when the client has made no progress on the whole connection, and when it is

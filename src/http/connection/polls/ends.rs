@@ -53,6 +53,22 @@ async fn a_response_before_the_end_of_a_dropped_body_announces_the_close() {
     }
 }
 
+// A handler dropped the body of its request, and worked on until the abort. Its 503 was thrown away:
+// nothing was in flight any more, so the connection took hyper apart. What arrived of the body later
+// was then read as a request (P5d).
+#[tokio::test]
+async fn an_abort_long_after_a_body_was_dropped_gets_its_response() {
+    const REST: &[u8] = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n";
+    let mut world = World::new();
+    world.start().await;
+    let head = format!("POST /drops HTTP/1.1\r\nhost: a\r\ncontent-length: {}\r\n\r\n", REST.len());
+    world.send(head.as_bytes()).await;
+    world.enter(Stage::Abort).await;
+    world.send(REST).await;
+    assert_eq!(http1(&world.wire().written), "503c");
+    assert_eq!((world.requests().started, world.requests().aborted), (1, 1));
+}
+
 // A response that waited for a client which does not read, and whose stream the client then reset,
 // counted as in flight until everything else was flushed (P5c, P13).
 #[tokio::test]

@@ -48,6 +48,20 @@ async fn a_connection_that_is_chosen_while_it_is_polled_has_another_make_room() 
     assert!(!world.is_another_to_make_room());
 }
 
+// A connection of the internal server was chosen, and a request arrived before it was polled. It
+// stayed, no other made room, and it was cut at its next poll without the grace of a request (P16).
+#[tokio::test]
+async fn a_request_keeps_a_connection_of_the_internal_server_that_was_chosen() {
+    let mut world = World::internal();
+    world.start().await;
+    world.send(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    world.evict();
+    world.send(b"GET /waits HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    assert!(world.is_another_to_make_room());
+    world.wait(1).await;
+    assert!(!world.has_ended());
+}
+
 // A request crossed the GOAWAY of a connection that made room. The connection stayed as long as its
 // stream, and no other made room in its place (P15).
 #[tokio::test]

@@ -66,6 +66,19 @@ async fn a_connect_with_a_body_aborts_the_other_requests() {
     }
 }
 
+// A response left in the same poll in which hyper dropped the connection at a CONNECT with a body.
+// It counted as aborted (P5c).
+#[tokio::test]
+async fn a_response_that_leaves_before_a_connect_is_refused_is_finished() {
+    let mut world = World::new();
+    world.start().await;
+    world.send(HTTP2_WAITS).await;
+    world.release_handler();
+    world.wire().send(CONNECT);
+    world.settle().await;
+    assert_eq!((world.requests().finished, world.requests().aborted), (1, 0));
+}
+
 // A client that ends its side, or sends a GOAWAY, ends its connection itself. It must not be taken
 // for one that hyper drops.
 #[tokio::test]

@@ -101,6 +101,10 @@ impl hyper::service::Service<Request<Body>> for Routes {
                     release.notified().await;
                     whole(b"waited")
                 }
+                "/drops" => {
+                    drop(request.into_body());
+                    pending().await
+                }
                 "/streams" => StreamBody::new(async_stream(release)).boxed_unsync(),
                 "/meanwhile" => routes.meanwhile_and_waits().await,
                 "/meanwhile-and-ends" => {

@@ -1,4 +1,4 @@
-//! HTTP/2 request bodies that a task of the app reads after the response.
+//! Request bodies that a task of the app reads after the response.
 
 use super::{
     PREFACE,
@@ -61,7 +61,9 @@ async fn an_upload_that_stops_after_its_response_has_the_body_timeout() {
             world.wait(1).await;
             assert!(!world.has_ended(), "{}", last.escape_ascii());
         }
+        // The task is asked first whether it still reads.
         world.wait(1).await;
+        world.pass(Duration::from_millis(50)).await;
         assert!(world.has_ended(), "{}", last.escape_ascii());
         assert_eq!(world.uploaded(), Some(Err(read)));
         assert_eq!(world.connections().body_timeouts, 1);
@@ -103,4 +105,39 @@ async fn an_upload_that_its_task_does_not_read_is_no_fault_of_the_client() {
     assert_eq!(world.uploaded(), Some(Err(1)), "it is dropped");
     assert!(world.has_ended());
     assert_eq!(world.connections().body_timeouts, 0);
+}
+
+// A stream beside the upload sent data. The client of the upload was no longer given up, and held
+// its connection for ever (P15, P6).
+#[tokio::test]
+async fn data_of_another_stream_does_not_make_an_upload_endless() {
+    const OTHER: &[u8] = b"\x00\x00\x0d\x01\x04\x00\x00\x00\x03\x83\x86\x04\x06/reads\x01\x01a\
+        \x00\x00\x01\x00\x01\x00\x00\x00\x03x";
+    let limits = Limits::default().body_timeout(Duration::from_secs(3));
+    let mut world = uploading(limits).await;
+    world.send(OTHER).await;
+    assert_eq!(world.requests().finished, 2);
+    world.wait(5).await;
+    assert!(world.is_idle() && !world.has_ended());
+    assert_eq!(world.connections().body_timeouts, 1);
+}
+
+// The task of an earlier request on the connection dropped its body. A later upload, which had
+// stopped, then had no time limit (P15, P6).
+#[tokio::test]
+async fn each_of_two_late_bodies_has_its_own_wait() {
+    let head = |path: &str, length: usize| {
+        format!("POST {path} HTTP/1.1\r\nhost: a\r\ncontent-length: {length}\r\n\r\nx")
+    };
+    let limits = Limits::default().body_timeout(Duration::from_secs(3));
+    let mut world = World::with_limits(limits);
+    world.start().await;
+    world.send(head("/ignores", 3).as_bytes()).await;
+    world.send(b"yz").await;
+    world.send(head("/spawns", 10).as_bytes()).await;
+    assert_eq!(world.requests().finished, 2);
+    world.release_handler();
+    world.wait(6).await;
+    assert_eq!(world.connections().body_timeouts, 1);
+    assert!(world.has_ended());
 }
