@@ -11,8 +11,9 @@ use std::{fmt, future::Future, sync::Arc};
 /// A long-lived task of the host: a consumer of a queue, a scheduler.
 ///
 /// It starts with Serving. Its [`TaskContext`] notifies it when the stop was requested, and the
-/// drain waits for it. If it returns an error before its context is cancelled, the exit code is 1.
-/// A panic makes it 1 in any phase. While Serving, the host then stops. Returning `Ok` early
+/// drain waits for it. If it returns an error or panics before its context is cancelled, the exit
+/// code is 1, and while Serving the host then stops. A later error changes nothing. A later panic
+/// makes the exit code 1, or 3 if the shutdown also cut requests or work. Returning `Ok` early
 /// changes nothing.
 ///
 /// ```
@@ -102,8 +103,9 @@ impl TaskContext {
     /// Spawns work on the current runtime. The drain waits for it as it does for this task.
     ///
     /// # Panics
-    /// If called outside a tokio runtime. A panic inside `work` ends only that work; it is logged
-    /// with the task's name and makes the exit code 1.
+    /// If called outside a tokio runtime. A panic inside `work` ends only that work. It is logged
+    /// with the task's name, and makes the exit code 1, or 3 if the shutdown also cut requests or
+    /// work.
     pub fn spawn<F>(&self, work: F)
     where
         F: Future<Output = ()> + Send + 'static,

@@ -131,9 +131,8 @@ impl Builder {
     /// It is called on the thread that served the request, when its outcome is settled: after a
     /// finished response was passed to the kernel, before the host's 503 to a request that timed
     /// out or was aborted. It must not block: pass what it needs to a channel or to a log that does
-    /// not wait. A panic in it is
-    /// logged. Requests that hyper refused before they had a complete head are not seen. A second
-    /// call replaces the first.
+    /// not wait. A panic in it is logged. Requests that hyper refused, or that got a 408 or a 431,
+    /// are not seen. A second call replaces the first.
     pub fn on_outcome(
         mut self,
         observe: impl Fn(&EndedRequest<'_>) + Send + Sync + 'static,

@@ -36,7 +36,8 @@ impl<S: HttpService> Host<S> {
     /// |---|---|---|
     /// | handlers run on | one single-threaded runtime per worker | your runtime, work stealing included |
     /// | accept loops | one per worker | one |
-    /// | hooks, tasks and checks run on | a control runtime of two threads | your runtime |
+    /// | tasks and checks run on | a control runtime of two threads | your runtime |
+    /// | hooks run on | a thread each | a thread each, or your runtime if it is single-threaded |
     /// | internal server (P16) | its own thread | its own thread |
     /// | driver and signals | their own thread | a task of your runtime |
     /// | bound of the stop (P7) | enforced by a watchdog, exit code 5 | kept as long as your runtime runs; no watchdog, because the process is yours to end |

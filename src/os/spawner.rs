@@ -11,7 +11,8 @@
 //!
 //!  CurrentRuntime
 //!    lameduck-internal      as above
-//!    the caller's runtime   one worker, a task
+//!    lameduck-hook          as above, if the caller's runtime is multi-threaded
+//!    the caller's runtime   one worker, and the tasks and checks of the user, as tasks
 //! ```
 //!
 //! A thread ends without waiting for blocking tasks that its future started. Dropping its runtime
@@ -98,8 +99,9 @@ impl Spawner for ThreadPerWorker {
     }
 }
 
-/// Spawner inside a caller's tokio runtime. Its one worker is a task there; only the internal
-/// server has a thread. There is no watchdog, because the process belongs to the caller.
+/// Spawner inside a caller's tokio runtime. Its one worker, and the user's tasks and checks, are
+/// tasks there. The internal server has a thread, and so has each running hook if that runtime is
+/// multi-threaded. There is no watchdog, because the process belongs to the caller.
 #[derive(Clone, Debug)]
 pub struct CurrentRuntime {
     runtime: Handle,

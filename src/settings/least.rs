@@ -1,5 +1,5 @@
-//! Minimums of settings. The table enforces them for flags and variables; the start enforces them
-//! for settings made in code.
+//! Checks of settings, most of them minimums. The table makes them for flags and variables; the
+//! start makes them for settings made in code.
 
 use super::{
     Settings, SettingsError,
@@ -26,10 +26,11 @@ impl Settings {
         }
     }
 
-    /// Checks settings made in code against the bounds of flags and variables.
+    /// Checks settings made in code: minimums, two maximums, the forms of addresses and names, and
+    /// the pair of TLS files.
     ///
     /// # Errors
-    /// [`SettingsError`] with the setting, its value and its minimum.
+    /// [`SettingsError`] with the setting, its value and the reason.
     pub(crate) fn check_minimums(&self) -> Result<(), SettingsError> {
         let limits = &self.limits;
         let counts = [

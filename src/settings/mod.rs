@@ -199,8 +199,10 @@ impl Settings {
         if is_default { DEFAULT } else { &self.main_addresses }
     }
 
-    /// Checks every bound that does not depend on the machine, and the plan against the grace
-    /// period. The start of a host does the same.
+    /// Checks what does not depend on the machine: minimums, the forms of addresses and names, the
+    /// pair of TLS files, and the plan against the grace period. Of the maximums it checks those of
+    /// `tcp_keepalive` and `unix_mode`; the others hold only for flags and variables. The start of
+    /// a host does the same.
     ///
     /// # Errors
     /// [`HostError`] with the setting, its value, and what to change.

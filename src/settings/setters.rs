@@ -8,7 +8,7 @@ use crate::{
 };
 use std::{num::NonZeroUsize, path::PathBuf, time::Duration};
 
-/// Setters for a chain. Each sets the field of its name.
+/// Setters for a chain. Most set the field of their name.
 impl Settings {
     /// Adds an address of the main server. The first one replaces the default.
     #[must_use]

@@ -1,8 +1,9 @@
-//! One oracle per promise: pure functions over a scenario and its outcome.
+//! Oracles, one or several for most promises: pure functions over a scenario and its outcome.
 //!
-//! The oracles know nothing of the host's internals; they read only the trace, which includes the
-//! report. Safety is always judged. What depends on a network that delivers is judged only in
-//! scenarios without such faults. Time limits of the host are measured by the host's own clock.
+//! The oracles know nothing of the host's internals. They read only the scenario and the trace,
+//! which includes the report. Safety is always judged. What depends on a network that delivers is
+//! judged only in scenarios without such faults. Time limits of the host are measured by the host's
+//! own clock.
 //!
 //! An oracle accepts a run if it cannot decide from outside: a false alarm costs more trust than a
 //! missed bug.

@@ -82,8 +82,9 @@ impl RequestContext {
     }
 
     /// Ready when the context is cancelled: at the request's deadline, when its client has shut its
-    /// side of the connection or is gone, when its response body fails, or when the drain ends.
-    /// [`cancel_cause`](Self::cancel_cause) says which.
+    /// side of the connection, is gone or makes no progress for a timeout (in the drain at most
+    /// 5 s), when its response body fails, when a CONNECT of the client ends the HTTP/2 connection,
+    /// or when the drain ends. [`cancel_cause`](Self::cancel_cause) says which.
     ///
     /// A client that has shut its side of an HTTP/1 connection may still read the response, and
     /// gets it unless [`Limits::half_close`](crate::Limits::half_close) says otherwise. A handler
@@ -173,8 +174,9 @@ impl RequestContext {
     /// `spawn_blocking` for it.
     ///
     /// # Panics
-    /// If called outside a tokio runtime. A panic inside `work` ends only that work; it is logged
-    /// with the request's method and path and makes the exit code 1.
+    /// If called outside a tokio runtime. A panic inside `work` ends only that work. It is logged
+    /// with the request's method and path, and makes the exit code 1, or 3 if the shutdown also cut
+    /// requests or work.
     pub fn spawn<F>(&self, work: F)
     where
         F: Future<Output = ()> + Send + 'static,

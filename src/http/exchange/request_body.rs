@@ -18,8 +18,10 @@ use std::{
 /// The body of a request, which carries the request's [context](Self::context).
 ///
 /// It implements [`http_body::Body`]. While a body exists that did not arrive with its head, its
-/// connection does not count as idle, unless its client has sent nothing of it for the
-/// [body timeout](crate::Limits::body_timeout).
+/// connection does not count as idle. On HTTP/2 this ends when all of the body was read. If a task
+/// waits for more of it after the response, the client has the
+/// [body timeout](crate::Limits::body_timeout). After that HTTP/1 closes the connection, and an
+/// HTTP/2 connection counts as idle.
 pub struct Body {
     source: Source,
     // Declared after `source`, so that hyper sees the drop before the connection does.

@@ -10,18 +10,20 @@ use tokio_util::sync::CancellationToken;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum CancelCause {
-    /// The deadline of the request has passed.
+    /// The deadline of the request has passed, or its client's body timeout.
     Deadline,
-    /// The service is shutting down, and the drain has ended.
+    /// The service is shutting down, and the drain has ended. Or the client made no progress for
+    /// 5 s of the drain.
     Shutdown,
     /// The client has half-closed its HTTP/1 connection. It may be gone, or it may still read the
     /// response, which is sent: see [`HalfClose`](crate::HalfClose).
     ClientHalfClosed,
-    /// The client can receive no response. It has closed or reset the connection or the stream, or
-    /// it has half-closed the connection under [`HalfClose::Drop`](crate::HalfClose::Drop).
+    /// The client can receive no response. It has closed or reset the connection or the stream, it
+    /// has half-closed the connection under [`HalfClose::Drop`](crate::HalfClose::Drop), or it has
+    /// received nothing of the response for the send timeout.
     ClientGone,
-    /// The response was cut, because its body failed, or because another request, a CONNECT with a
-    /// `content-length`, ended the HTTP/2 connection.
+    /// The response was cut, because its body failed, or because another request of the client, a
+    /// CONNECT with a `content-length`, ended the HTTP/2 connection.
     ResponseFailed,
 }
 

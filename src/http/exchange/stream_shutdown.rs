@@ -36,13 +36,14 @@ const EVENT_STREAM: &[u8] = b"text/event-stream";
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum StreamShutdown {
-    /// The body runs to its own end. It is cut when the drain and the cancel wait are over.
+    /// The body runs to its own end. It is cut 250 ms before the cancel wait ends, unless the rest
+    /// of it has a known length and is ready.
     #[default]
     Finish,
     /// The body ends regularly when the drain begins. For event streams, whose clients reconnect to
     /// another process.
     EndAtDraining,
-    /// The body ends regularly when the root context is cancelled, after the drain.
+    /// The body ends regularly when ordinary requests are cancelled, at the end of their drain.
     EndAtCancel,
     /// The body is a long stream, with a separate budget: [`Plan::streams`], counted from the
     /// start of the drain. It ends regularly at a moment in it that is drawn from the seed. So the

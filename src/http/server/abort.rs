@@ -18,7 +18,8 @@ pub struct AbortedRequest {
     /// The phase in which it was cut.
     pub phase: Phase,
     /// Whether a part of the response may have been written, so that the client got a reset.
-    /// Otherwise it got a 503, or a 500 if its response failed.
+    /// Otherwise it got a 503, a 500 if its response failed, or no response if a CONNECT ended its
+    /// connection.
     pub head_sent: bool,
     /// Whether the shutdown cut the request, which makes the exit code 3. Otherwise, in whatever
     /// phase, a response body failed, panicked or did not match its `content-length`, or a CONNECT

@@ -16,7 +16,9 @@ pub enum RequestOutcome {
     Finished,
     /// The request's deadline, or its client's body timeout, expired.
     TimedOut,
-    /// The host cut the request: at the end of a drain, or because its response body failed.
+    /// The host cut the request: at the end of a drain; in the drain, because its client made no
+    /// progress for 5 s; because its response failed; or because another request of the client, a
+    /// CONNECT with a `content-length`, ended the HTTP/2 connection.
     Aborted,
     /// The client left first.
     Gone,

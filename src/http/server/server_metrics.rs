@@ -112,7 +112,8 @@ pub struct RequestStats {
     /// Requests whose deadline, or whose client's body timeout, expired. The client got a 503.
     pub timed_out: u64,
     /// Requests that the shutdown cut, or whose body failed, panicked or did not match its
-    /// `content-length`. The client got a 503 or 500 before the head, a reset after it.
+    /// `content-length`. The client got a 503 or 500 before the head, a reset after it. Also the
+    /// requests of an HTTP/2 connection that a CONNECT with a `content-length` ended.
     pub aborted: u64,
     /// Requests whose client left first: it closed or reset its connection or its stream, or
     /// received nothing of its response for the send timeout. An HTTP/1 request whose client has
