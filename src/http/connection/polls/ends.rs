@@ -61,7 +61,8 @@ async fn an_abort_long_after_a_body_was_dropped_gets_its_response() {
     const REST: &[u8] = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n";
     let mut world = World::new();
     world.start().await;
-    let head = format!("POST /drops HTTP/1.1\r\nhost: a\r\ncontent-length: {}\r\n\r\n", REST.len());
+    let length = REST.len();
+    let head = format!("POST /drops HTTP/1.1\r\nhost: a\r\ncontent-length: {length}\r\n\r\n");
     world.send(head.as_bytes()).await;
     world.enter(Stage::Abort).await;
     world.send(REST).await;
