@@ -53,9 +53,9 @@ async fn a_response_before_the_end_of_a_dropped_body_announces_the_close() {
     }
 }
 
-// A handler dropped the body of its request, and worked on until the abort. Its 503 was thrown away:
-// nothing was in flight any more, so the connection took hyper apart. What arrived of the body later
-// was then read as a request (P5d).
+// A handler dropped the body of its request, and worked on until the abort. Its 503 was thrown
+// away: nothing was in flight any more, so the connection took hyper apart. What arrived of the
+// body later was then read as a request (P5d).
 #[tokio::test]
 async fn an_abort_long_after_a_body_was_dropped_gets_its_response() {
     const REST: &[u8] = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n";
