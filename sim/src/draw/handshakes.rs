@@ -2,7 +2,7 @@
 //! dice, so that the rest of the scenario does not depend on it.
 
 use super::{Dice, Edges, serving::is_calm};
-use crate::scenario::{Client, HeaderKind, ProxyHeader, RequestKind, Scenario, Traffic};
+use crate::scenario::{Client, RequestKind, Scenario, Traffic};
 
 /// Longer than a ClientHello.
 const ALL_AT_ONCE: usize = 1_000;
@@ -10,7 +10,7 @@ const ALL_AT_ONCE: usize = 1_000;
 /// Adds some to one of three scenarios with TLS. Half of them have a short timeout.
 pub(super) fn draw(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
     let is_limited = scenario.limits.connections_max.is_some();
-    if !scenario.tls || is_limited || !dice.one_in(3) {
+    if !scenario.tls || is_limited || scenario.expects_headers() || !dice.one_in(3) {
         return;
     }
     let is_short = is_calm(scenario) && dice.one_in(2);
@@ -28,12 +28,7 @@ pub(super) fn draw(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
             every_ms: dice.pick(&[5, timeout / 8, timeout * 3 / 5]),
             is_whole: dice.one_in(2),
         };
-        // The time of the handshake begins after the header.
-        let header = scenario.expects_headers() && dice.one_in(2);
-        let header =
-            header.then_some(ProxyHeader { kind: HeaderKind::ALL[0], pieces: 1, pause_ms: 0 });
-        let client = Client::new(at_ms, RequestKind::Fast, traffic);
-        scenario.clients.push(Client { header, ..client });
+        scenario.clients.push(Client::new(at_ms, RequestKind::Fast, traffic));
         // Their handshakes must not wait for it.
         if dice.one_in(2) {
             let at_ms = at_ms + dice.pick(&[5, 30, 150]);
