@@ -85,7 +85,7 @@ pub async fn multiplexed<C: Connect>(
     tasks.end().await;
 }
 
-/// Makes one call on a connection of its own. Returns its response, if it was complete.
+/// Opens a connection and makes one call on it. Returns the response if that was complete.
 pub(super) async fn call<C: Connect>(
     client_id: &ClientId,
     connect: &C,

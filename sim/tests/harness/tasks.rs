@@ -106,7 +106,7 @@ fn tasks_of_a_downstream_are_none_of_the_service() {
     assert_eq!(failure_of(trials(true).get("/").run()).broken.promise, "S2");
 }
 
-/// A downstream that closes each connection in a task of its own, which ends at once.
+/// A downstream that spawns a task for each connection. The task closes it and ends at once.
 #[expect(clippy::disallowed_methods, reason = "as a test of a user does")]
 async fn closer(connection: ServerConnection) {
     drop(tokio::spawn(async move { drop(connection) }));

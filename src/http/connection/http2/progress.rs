@@ -42,7 +42,7 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
                 worker.server().note_client_timeout(ClientTimeout::Body, slot.peer(), None);
             }
         }
-        // Of what arrives after that the task is told first.
+        // If data has arrived since the client was given up, the task must first have read it.
         let data = self.connection.io.inflow.data();
         let goes_on =
             until.is_none() && self.given_up_at.replace(data).is_some_and(|at| at != data);

@@ -305,8 +305,8 @@ async fn a_stream_that_stands_still_is_reset_on_a_blocked_connection() {
     assert!(written.contains("D3."), "{written}");
 }
 
-// A client accepted frames of megabytes, and read all the time. A response became one frame, and a
-// stream whose turn came later was reset, as if its client did not read it (P6, P13).
+// A client accepted frames of megabytes, and read all the time. One response became one frame. A
+// second stream had to wait for it, and was reset as if its client did not read (P6, P13).
 #[tokio::test]
 async fn a_stream_whose_turn_comes_after_a_large_frame_is_not_reset() {
     // RFC 9113 §6.5.2: both windows and SETTINGS_MAX_FRAME_SIZE have room for the whole response.
