@@ -1,6 +1,6 @@
 //! P6: half a request head at the stop gets a short time of its own, and no more.
 
-use super::help::{End, Server, ms, pass, s};
+use super::help::{Client, End, Server, ms, pass, s};
 use crate::support::in_time;
 use std::time::Duration;
 
@@ -62,20 +62,28 @@ fn a_head_that_trickles_is_bounded() {
     server.exit_clean().within(s(6));
 }
 
+/// Sends a head in two parts, the second one in the drain. Returns `None` if that was too late.
+fn send_across_the_stop(
+    server: &mut Server,
+    client: &mut Client,
+    first: &str,
+    rest: &str,
+) -> Option<()> {
+    client.send(first);
+    // A good connection needs no longer than this to deliver the bytes.
+    pass(ms(100));
+    server.stop_and_await("draining");
+    pass(ms(400));
+    client.send(rest);
+    (server.since_stop() <= WITHIN_THE_GRACE).then_some(())
+}
+
 #[test]
 fn a_second_head_on_a_kept_connection_is_served_when_it_is_complete() {
     in_time(|| {
         let mut server = Server::start(&["--lame-duck", "0s"]);
         let mut client = server.keep();
-        client.send("GET / HT");
-        // A good connection needs no longer than this to deliver the bytes.
-        pass(ms(100));
-        server.stop_and_await("draining");
-        pass(ms(400));
-        client.send("TP/1.1\r\nhost: test\r\n\r\n");
-        if server.since_stop() > WITHIN_THE_GRACE {
-            return None;
-        }
+        send_across_the_stop(&mut server, &mut client, "GET / HT", "TP/1.1\r\nhost: test\r\n\r\n")?;
         client.answer().is_hello();
         client.is_closed();
         let exit = server.exit_clean();
@@ -90,14 +98,7 @@ fn a_second_head_on_a_parked_connection_is_served_when_it_is_complete() {
         let mut server = Server::start(&["--lame-duck", "0s"]);
         let mut client = server.keep();
         pass(ms(1_500));
-        client.send("G");
-        pass(ms(100));
-        server.stop_and_await("draining");
-        pass(ms(400));
-        client.send("ET / HTTP/1.1\r\nhost: test\r\n\r\n");
-        if server.since_stop() > WITHIN_THE_GRACE {
-            return None;
-        }
+        send_across_the_stop(&mut server, &mut client, "G", "ET / HTTP/1.1\r\nhost: test\r\n\r\n")?;
         client.answer().is_hello();
         Some(server.exit_clean())
     });
