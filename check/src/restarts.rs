@@ -25,7 +25,7 @@ use std::{
     net::{SocketAddr, TcpListener},
     os::fd::OwnedFd,
     process::{Command, Stdio},
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering::Relaxed},
     time::{Duration, Instant},
 };
 use tokio::{
@@ -52,7 +52,8 @@ pub struct Relay {
     plan: Plan,
     /// The socket, for [`HandOver::Socket`].
     held: Option<TcpListener>,
-    now: Option<Server>,
+    /// The process that serves, then its successor while both run. Dropping them kills them.
+    servers: Vec<Server>,
 }
 
 /// The end of a process.
@@ -93,8 +94,8 @@ impl Relay {
             }
             HandOver::Restart | HandOver::ReusePort => (None, Plan::new(&target)?),
         };
-        let mut relay = Self { target, hand_over, plan, held, now: None };
-        relay.now = Some(relay.next()?);
+        let mut relay = Self { target, hand_over, plan, held, servers: Vec::new() };
+        relay.servers.push(relay.next()?);
         Ok(relay)
     }
 
@@ -110,20 +111,29 @@ impl Relay {
         self.held.as_ref()
     }
 
-    /// Replaces the current process by the next.
+    /// Replaces the current process by the next. Returns how the current one ended, also if the
+    /// next one does not serve.
     ///
-    /// # Errors
-    /// If the new one does not serve.
-    pub fn pass_on(&mut self) -> Result<Ended, String> {
-        let old = self.now.take().ok_or("no process is running")?;
+    /// After an error all processes that run continue: a kill would cut the requests of the load.
+    pub fn pass_on(&mut self) -> (Option<Ended>, Result<(), String>) {
+        let mut ended = None;
+        let passed = self.replace(&mut ended);
+        (ended, passed)
+    }
+
+    fn replace(&mut self, ended: &mut Option<Ended>) -> Result<(), String> {
         if self.hand_over == HandOver::ReusePort {
-            self.now = Some(self.next()?);
+            self.servers.push(self.next()?);
         }
-        let ended = end(old, &self.target)?;
-        if self.now.is_none() {
-            self.now = Some(self.next()?);
+        let old = self.servers.first_mut().ok_or("no process is running")?;
+        *ended = Some(end(old, &self.target)?);
+        self.servers.remove(0);
+        if self.servers.is_empty() {
+            // Without a successor, connections would wait in the queue of the held socket.
+            let next = self.next().inspect_err(|_| self.held = None)?;
+            self.servers.push(next);
         }
-        Ok(ended)
+        Ok(())
     }
 
     fn next(&self) -> Result<Server, String> {
@@ -141,8 +151,8 @@ impl Relay {
 /// Requests the stop of a server, and waits for its exit.
 ///
 /// # Errors
-/// If the stop cannot be requested, or the stop command fails.
-pub fn end(mut server: Server, target: &Target) -> Result<Ended, String> {
+/// If the stop cannot be requested, or the stop command fails. The server may still serve then.
+pub fn end(server: &mut Server, target: &Target) -> Result<Ended, String> {
     server.stop(&target.stop)?;
     let exit = server.exit_until(Instant::now() + target.grace)?;
     server.process.kill();
@@ -231,41 +241,39 @@ pub async fn soak(target: &Target, soak: Soak, progress: &Progress) -> Result<So
     let may_refuse = soak.hand_over == HandOver::Restart;
     let mut soaked = Soaked { load, restarts: 0, error: None, unclean: Vec::new(), may_refuse };
     progress.begin(soak.restarts);
-    let restarted = soaked.restart(relay, soak, progress).await;
+    let relay = Arc::new(Mutex::new(relay));
+    let restarted = soaked.restart(&relay, soak, progress).await;
     progress.end();
     soaked.load.over.store(true, Relaxed);
     let _ = timeout(LAST_RESPONSE_MAX, clients.join_all()).await;
-    let fault = soaked.load.expect_no_fault().err();
-    // The last process serves until here.
-    soaked.error = restarted.map(drop).err().or(fault);
+    // What still runs serves until here.
+    drop(relay);
+    soaked.error = restarted.err().or(soaked.load.expect_no_fault().err());
     Ok(soaked)
 }
 
 impl Soaked {
-    /// Performs the restarts. Returns the last process.
+    /// Performs the restarts.
     async fn restart(
         &mut self,
-        mut relay: Relay,
+        relay: &Arc<Mutex<Relay>>,
         soak: Soak,
         progress: &Progress,
-    ) -> Result<Relay, String> {
+    ) -> Result<(), String> {
         for _ in 0..soak.restarts {
             sleep(soak.every).await;
+            let relay = relay.clone();
             let passing = tokio::task::spawn_blocking(move || {
-                let ended = relay.pass_on();
-                (relay, ended)
+                relay.lock().unwrap_or_else(PoisonError::into_inner).pass_on()
             });
-            let (passed, ended) = passing.await.map_err(|error| error.to_string())?;
-            relay = passed;
-            let ended = ended?;
+            let (ended, passed) = passing.await.map_err(|error| error.to_string())?;
+            self.unclean.extend(ended.filter(|ended| !ended.is_clean()).as_ref().map(describe));
+            passed?;
             self.load.expect_no_fault()?;
-            if !ended.is_clean() {
-                self.unclean.push(describe(&ended));
-            }
             self.restarts += 1;
             progress.next(&self.load.totals.line());
         }
-        Ok(relay)
+        Ok(())
     }
 }
 

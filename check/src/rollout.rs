@@ -48,8 +48,6 @@ pub struct Rollout {
 /// Progress of a rollout.
 #[derive(Clone, Copy, Debug)]
 pub struct Step {
-    /// Restarts until now.
-    pub restarts: u64,
     /// Requests with a response until now.
     pub answered: u64,
     /// Requests failed until now.
@@ -57,7 +55,7 @@ pub struct Step {
 }
 
 /// Result of a rollout.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Outcome {
     /// Number of restarts.
     pub restarts: u64,
@@ -72,6 +70,8 @@ pub struct Outcome {
     pub stories: Vec<String>,
     /// Servers whose exit was not clean.
     pub unclean_exits: u64,
+    /// Why it could not go on, if it could not.
+    pub error: Option<String>,
 }
 
 impl Outcome {
@@ -83,10 +83,10 @@ impl Outcome {
         answered / self.span.as_secs_f64()
     }
 
-    /// Returns whether servers were restarted under load, and nothing failed.
+    /// Returns whether servers were restarted under load without an error, and nothing failed.
     #[must_use]
     pub const fn is_perfect(&self) -> bool {
-        let is_proved = self.restarts > 0 && self.answered > 0;
+        let is_proved = self.error.is_none() && self.restarts > 0 && self.answered > 0;
         is_proved && self.failed == 0 && self.unclean_exits == 0
     }
 }
@@ -100,9 +100,9 @@ const WARM_UP: Duration = Duration::from_millis(300);
 /// Runs the rollout, and reports the progress after every restart.
 ///
 /// # Errors
-/// If a process cannot be started or stopped, the balancer does not respond, or a client lacks
-/// descriptors, for example.
-pub async fn roll(plan: &Rollout, mut progress: impl FnMut(Step)) -> Result<Outcome, String> {
+/// If the load cannot begin: a process does not start, or the balancer does not respond, for
+/// example. A later error is part of the result.
+pub async fn roll(plan: &Rollout, progress: impl FnMut(Step)) -> Result<Outcome, String> {
     if matches!(plan.target.listen, Listen::At(_)) {
         return Err("three servers need three ports: use --port-env or {port}".to_owned());
     }
@@ -125,38 +125,58 @@ pub async fn roll(plan: &Rollout, mut progress: impl FnMut(Step)) -> Result<Outc
         }
     }
     let begin = Instant::now();
-    sleep(WARM_UP).await;
-
-    let (mut restarts, mut unclean_exits, mut stories) = (0, 0, Vec::new());
-    while (restarts < plan.restarts_min || load.totals.answered() < plan.responses_min)
-        && begin.elapsed() < plan.span_max
-    {
-        let place = usize::try_from(restarts).unwrap_or(0) % servers.len();
-        let (old, ports) = servers.remove(place);
-        let target = plan.target.clone();
-        let ended = blocking(move || end(old, &target)).await?;
-        if !ended.is_clean() {
-            unclean_exits += 1;
-            stories.push(describe(&ended));
-        }
-        servers.insert(place, (start(&plan.target, &ports).await?, ports));
-        sleep(plan.kind.settling()).await;
-        restarts += 1;
-        load.expect_no_fault()?;
-        let (answered, failed) = (load.totals.answered(), load.totals.failed());
-        progress(Step { restarts, answered, failed });
-    }
-
+    let mut outcome = Outcome::default();
+    let restarted = outcome.restart(plan, &mut servers, &load, progress).await;
     load.over.store(true, Relaxed);
+    // What still runs serves until the clients have ended.
     while clients.join_next().await.is_some() {}
-    load.expect_no_fault()?;
-    let span = begin.elapsed();
-    stories.extend(load.totals.stories().lines().map(str::to_owned));
-    if load.totals.failed() > 0 {
-        stories.extend(balancer.said().lines().rev().take(20).map(str::to_owned));
+    outcome.error = restarted.err().or(load.expect_no_fault().err());
+    outcome.span = begin.elapsed();
+    (outcome.answered, outcome.failed) = (load.totals.answered(), load.totals.failed());
+    outcome.stories.extend(load.totals.stories().lines().map(str::to_owned));
+    if outcome.failed > 0 {
+        outcome.stories.extend(balancer.said().lines().rev().take(20).map(str::to_owned));
     }
-    let (answered, failed) = (load.totals.answered(), load.totals.failed());
-    Ok(Outcome { restarts, answered, failed, span, stories, unclean_exits })
+    Ok(outcome)
+}
+
+impl Outcome {
+    /// Restarts the servers in turn, until the minimums are reached or the time is over.
+    async fn restart(
+        &mut self,
+        plan: &Rollout,
+        servers: &mut Vec<(Server, Plan)>,
+        load: &Arc<Load>,
+        mut progress: impl FnMut(Step),
+    ) -> Result<(), String> {
+        let end_max = Instant::now() + plan.span_max;
+        sleep(WARM_UP).await;
+        while (self.restarts < plan.restarts_min || load.totals.answered() < plan.responses_min)
+            && Instant::now() < end_max
+        {
+            let (mut old, ports) = servers.remove(0);
+            let target = plan.target.clone();
+            let ending = move || {
+                let ended = end(&mut old, &target);
+                Ok((old, ended))
+            };
+            let (old, ended) = blocking(ending).await?;
+            // After an error it may still serve. A kill would cut the requests of the load.
+            servers.push((old, ports.clone()));
+            let ended = ended?;
+            if !ended.is_clean() {
+                self.unclean_exits += 1;
+                self.stories.push(describe(&ended));
+            }
+            servers.pop();
+            servers.push((start(&plan.target, &ports).await?, ports));
+            sleep(plan.kind.settling()).await;
+            self.restarts += 1;
+            load.expect_no_fault()?;
+            progress(Step { answered: load.totals.answered(), failed: load.totals.failed() });
+        }
+        Ok(())
+    }
 }
 
 fn backend(server: &Server, target: &Target) -> Backend {

@@ -42,6 +42,7 @@ fn rolled(kind: Kind, lame_duck: &str, restarts: u64) -> Option<Outcome> {
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let outcome = runtime.block_on(roll(&plan, |_| {})).unwrap();
+    assert_eq!(outcome.error, None);
     assert!(outcome.restarts >= restarts && outcome.answered >= 500, "it got nowhere: {outcome:?}");
     Some(outcome)
 }

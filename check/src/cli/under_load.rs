@@ -8,7 +8,7 @@ use crate::{
     balancer::Kind,
     progress::Progress,
     restarts::{HandOver, Soak, block_on, soak},
-    rollout::{Outcome, Rollout, roll},
+    rollout::{Outcome, Rollout, Step, roll},
     target::Target,
 };
 use clap::Args;
@@ -74,20 +74,17 @@ impl RolloutArgs {
         };
         let progress = Progress::on_terminal();
         progress.begin(usize::try_from(self.restarts).unwrap_or(usize::MAX));
-        let mut until_now = String::new();
-        let rolling = roll(&plan, |step| {
-            until_now = format!("{} responses, {} failed", step.answered, step.failed);
-            progress.next(&format!("{}: {until_now}", kind.name()));
-            until_now = format!("; {} restarts, {until_now} until then", step.restarts);
+        let rolling = roll(&plan, |Step { answered, failed }| {
+            progress.next(&format!("{}: {answered} responses, {failed} failed", kind.name()));
         });
         let rolled = block_on(rolling).map_err(|error| error.to_string())?;
         progress.end();
-        rolled.map_err(|error| format!("{}: {error}{until_now}", kind.name()))
+        rolled.map_err(|error| format!("{}: {error}", kind.name()))
     }
 
-    /// Returns why a rollout has ended too early, in a line, if it has.
+    /// Returns why a rollout without an error has ended too early, in a line, if it has.
     fn incomplete(&self, kind: Kind, outcome: &Outcome) -> Option<String> {
-        let is_complete = outcome.restarts >= self.restarts && outcome.answered >= self.responses;
+        let has_all = outcome.restarts >= self.restarts && outcome.answered >= self.responses;
         let line = format!(
             "{}: --time {} was over after {} of {} restarts and {} of {} responses\n",
             kind.name(),
@@ -97,7 +94,7 @@ impl RolloutArgs {
             outcome.answered,
             self.responses
         );
-        (!is_complete).then_some(line)
+        (!has_all && outcome.error.is_none()).then_some(line)
     }
 }
 
@@ -169,7 +166,8 @@ pub(super) fn roll_out(args: &RolloutArgs) -> Result<ExitCode, String> {
         is_perfect &= outcome.is_perfect() && why.is_none();
         stories.extend(why);
         // At once, since the next one may take as long, and fail.
-        print(&line(kind, &outcome))
+        print(&line(kind, &outcome))?;
+        outcome.error.map_or(Ok(()), |error| Err(format!("{}: {error}", kind.name())))
     });
     print(&stories)?;
     rolled?;
@@ -204,8 +202,7 @@ mod tests {
         let args = RolloutArgs::from_arg_matches(&command.get_matches_from(words)).unwrap();
         let why = |restarts, answered| {
             let span = Duration::from_secs(90);
-            let (stories, failed, unclean_exits) = (Vec::new(), 0, 0);
-            let outcome = Outcome { restarts, answered, failed, span, stories, unclean_exits };
+            let outcome = Outcome { restarts, answered, span, ..Outcome::default() };
             args.incomplete(Kind::Nginx, &outcome)
         };
         assert_eq!(why(5, 100), None);

@@ -14,6 +14,7 @@ mod ended;
 mod http2;
 mod server;
 mod tls;
+mod under_load;
 
 use lameduck_check::{
     cli::grade_by,

@@ -191,6 +191,7 @@ fn bind(port: u16, server: &Server) -> TcpListener {
     loop {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).unwrap();
         socket.set_reuse_address(!server.has("port/rebind")).unwrap();
+        socket.set_reuse_port(server.has("shared port")).unwrap();
         let address = SocketAddr::from(([127, 0, 0, 1], port));
         match socket.bind(&address.into()).and_then(|()| socket.listen(128)) {
             Ok(()) => {

@@ -6,7 +6,7 @@
 use crate::support::{Stalls, in_time, wire};
 use lameduck_check::{
     load::{Habit, Load, Wire, run},
-    restarts::{HandOver, Relay},
+    restarts::{Ended, HandOver, Relay},
     target::Target,
 };
 use std::{
@@ -63,8 +63,9 @@ fn restarts(hand_over: HandOver) -> (Relay, Arc<Load>) {
             // Waits until this process has served each client a few times.
             let served = load.totals.answered() + 10 * CLIENTS as u64;
             crate::support::until_holds("answers", || load.totals.answered() >= served);
-            let ended = tokio::task::block_in_place(|| relay.pass_on()).unwrap();
-            assert!(ended.is_clean(), "round {round}: {ended:?}");
+            let (ended, passed) = tokio::task::block_in_place(|| relay.pass_on());
+            assert_eq!(passed, Ok(()), "round {round}");
+            assert!(ended.as_ref().is_some_and(Ended::is_clean), "round {round}: {ended:?}");
         }
         load.over.store(true, Relaxed);
         clients.join_all().await;
