@@ -111,22 +111,22 @@ impl Relay {
         self.held.as_ref()
     }
 
-    /// Replaces the current process by the next. Returns how the current one ended, also if the
-    /// next one does not serve.
+    /// Replaces the current process by the next, under this load. Returns how the current one
+    /// ended, also if the next one does not serve.
     ///
     /// After an error all processes that run continue: a kill would cut the requests of the load.
-    pub fn pass_on(&mut self) -> (Option<Ended>, Result<(), String>) {
+    pub fn pass_on(&mut self, load: &Load) -> (Option<Ended>, Result<(), String>) {
         let mut ended = None;
-        let passed = self.replace(&mut ended);
+        let passed = self.replace(load, &mut ended);
         (ended, passed)
     }
 
-    fn replace(&mut self, ended: &mut Option<Ended>) -> Result<(), String> {
+    fn replace(&mut self, load: &Load, ended: &mut Option<Ended>) -> Result<(), String> {
         if self.hand_over == HandOver::ReusePort {
             self.servers.push(self.next()?);
         }
         let old = self.servers.first_mut().ok_or("no process is running")?;
-        *ended = Some(end(old, &self.target)?);
+        *ended = Some(end(old, &self.target, load)?);
         self.servers.remove(0);
         if self.servers.is_empty() {
             // Without a successor, connections would wait in the queue of the held socket.
@@ -148,14 +148,18 @@ impl Relay {
     }
 }
 
-/// Requests the stop of a server, and waits for its exit.
+/// Requests the stop of a server under this load, and waits for its exit.
 ///
 /// # Errors
 /// If the stop cannot be requested, or the stop command fails. The server may still serve then.
-pub fn end(server: &mut Server, target: &Target) -> Result<Ended, String> {
+pub fn end(server: &mut Server, target: &Target, load: &Load) -> Result<Ended, String> {
     server.stop(&target.stop)?;
     let exit = server.exit_until(Instant::now() + target.grace)?;
-    server.process.kill();
+    if exit.is_some() {
+        server.process.kill();
+    } else {
+        load.cut(|| server.process.kill());
+    }
     server.process.await_output();
     Ok(Ended { exit: exit.map(|(exit, _)| exit), output: server.process.output() })
 }
@@ -262,9 +266,9 @@ impl Soaked {
     ) -> Result<(), String> {
         for _ in 0..soak.restarts {
             sleep(soak.every).await;
-            let relay = relay.clone();
+            let (relay, load) = (relay.clone(), self.load.clone());
             let passing = tokio::task::spawn_blocking(move || {
-                relay.lock().unwrap_or_else(PoisonError::into_inner).pass_on()
+                relay.lock().unwrap_or_else(PoisonError::into_inner).pass_on(&load)
             });
             let (ended, passed) = passing.await.map_err(|error| error.to_string())?;
             self.unclean.extend(ended.filter(|ended| !ended.is_clean()).as_ref().map(describe));

@@ -155,9 +155,9 @@ impl Outcome {
             && Instant::now() < end_max
         {
             let (mut old, ports) = servers.remove(0);
-            let target = plan.target.clone();
+            let (target, under) = (plan.target.clone(), load.clone());
             let ending = move || {
-                let ended = end(&mut old, &target);
+                let ended = end(&mut old, &target, &under);
                 Ok((old, ended))
             };
             let (old, ended) = blocking(ending).await?;

@@ -15,7 +15,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
     task::{Context, Waker},
     time::Duration,
@@ -100,8 +100,8 @@ pub struct Load {
     pub totals: Totals,
     /// Set to end all clients after their current request.
     pub over: AtomicBool,
-    /// Set before the server is killed: what is in flight then is lost, and no close race.
-    pub cut: AtomicBool,
+    /// One is added before a server is killed, and another one after that.
+    cuts: AtomicU64,
     clients: AtomicUsize,
     /// The first connect that failed on this side.
     fault: OnceLock<String>,
@@ -127,7 +127,7 @@ impl Load {
             think: Duration::ZERO,
             totals: Totals::default(),
             over: AtomicBool::new(false),
-            cut: AtomicBool::new(false),
+            cuts: AtomicU64::new(0),
             clients: AtomicUsize::new(0),
             fault: OnceLock::new(),
         }
@@ -140,6 +140,18 @@ impl Load {
     /// and the server is not to blame.
     pub fn expect_no_fault(&self) -> Result<(), String> {
         self.fault.get().map_or(Ok(()), |fault| Err(fault.clone()))
+    }
+
+    /// Kills a server that has not exited. What is in flight then is lost, and no close race.
+    pub fn cut(&self, kill: impl FnOnce()) {
+        self.cuts.fetch_add(1, Relaxed);
+        kill();
+        self.cuts.fetch_add(1, Relaxed);
+    }
+
+    /// Returns whether a server was killed since there had been this number of `cuts`.
+    fn was_cut_since(&self, cuts: u64) -> bool {
+        cuts % 2 == 1 || self.cuts.load(Relaxed) != cuts
     }
 
     /// Counts a connect that the server refused. Any other failure ends the load.
@@ -198,7 +210,7 @@ impl RequestSpec {
         is_reused: bool,
     ) -> bool {
         let (totals, name) = (&load.totals, format!("{habit:?} {} {}", self.method, self.target));
-        let (bytes, mut received) = (self.bytes(habit), Vec::new());
+        let (bytes, mut received, cuts) = (self.bytes(habit), Vec::new(), load.cuts.load(Relaxed));
         let exchanging = exchange_bytes(stream, &bytes, &mut received);
         let answered = timeout(RESPONSE_MAX, exchanging).await;
         match answered.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
@@ -214,8 +226,9 @@ impl RequestSpec {
             }
             Err(error) => {
                 // A connection on which nothing happens is open.
-                let is_closed = error.kind() != io::ErrorKind::TimedOut && !load.cut.load(Relaxed);
-                if is_reused && is_closed && received.is_empty() {
+                let is_closed = error.kind() != io::ErrorKind::TimedOut;
+                let is_race = is_reused && is_closed && received.is_empty();
+                if is_race && !load.was_cut_since(cuts) {
                     totals.race(format!("{name}: closed under the request"));
                 } else {
                     let kind = if is_reused { "kept" } else { "fresh" };
@@ -314,6 +327,16 @@ mod tests {
         assert!(load.over.load(Relaxed));
     }
 
+    // A request that was sent while its server was being killed was a close race.
+    #[test]
+    fn a_request_that_begins_during_a_kill_is_cut_and_one_after_it_is_not() {
+        let load = Load::new(Wire::direct(([127, 0, 0, 1], 1).into()), "/");
+        let before = load.cuts.load(Relaxed);
+        assert!(!load.was_cut_since(before));
+        load.cut(|| assert!(load.was_cut_since(load.cuts.load(Relaxed))));
+        assert!(load.was_cut_since(before) && !load.was_cut_since(load.cuts.load(Relaxed)));
+    }
+
     /// Returns the body of a response without a length, over a wire with this latency. The server
     /// ends the connection by a FIN, or by a reset.
     fn body(latency: Duration, is_reset: bool) -> Result<String, io::ErrorKind> {
@@ -359,7 +382,7 @@ mod tests {
             let _ = far.read(&mut [0; 1024]).await;
             far.write_all(half).await.unwrap();
             tokio::time::sleep(cut.unwrap_or(Duration::MAX)).await;
-            killed.cut.store(true, Relaxed);
+            killed.cut(|| ());
         });
         assert!(spec.exchange(&load, Habit::KeepAlive, &mut near, false).await);
         assert!(!spec.exchange(&load, Habit::KeepAlive, &mut near, true).await);

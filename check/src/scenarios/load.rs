@@ -59,8 +59,8 @@ fn latency(trial: &mut Trial<'_>) -> Result<(), Abort> {
     load.over.store(true, Relaxed);
     // The SIGKILL would cut the last responses. One that takes longer than this is lost.
     runtime.block_on(join(&mut clients));
-    load.cut.store(true, Relaxed);
-    trial.server()?.process.kill();
+    let process = &mut trial.server()?.process;
+    load.cut(|| process.kill());
     runtime.block_on(join(&mut clients));
     load.expect_no_fault()?;
     let totals = &load.totals;

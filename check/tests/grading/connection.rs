@@ -167,6 +167,9 @@ impl Connection<'_> {
         let (path, query) = head.path.split_once('?').unwrap_or((&head.path, ""));
         let number = query.split_once('=').and_then(|(_, value)| value.parse().ok()).unwrap_or(0);
         match (head.method.as_str(), path) {
+            _ if self.has("hangs at the stop") && self.server.is_stopping() => loop {
+                thread::park();
+            },
             _ if self.has("404 after the stop") && self.server.is_stopping() => {
                 self.text(head, "404 Not Found", "not found")
             }

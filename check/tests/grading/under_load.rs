@@ -59,6 +59,17 @@ fn a_server_that_serves_after_an_error_of_the_hand_over_has_lost_nothing() {
     }
 }
 
+// A server that hung at its stop until SIGKILL had lost nothing: the requests on kept connections
+// were close races.
+#[test]
+fn a_request_that_hangs_until_the_kill_is_lost() {
+    let arguments = ["soak", "--restarts=1", "--clients=4", "--every=100ms", "--grace=1s"];
+    let (code, counts, error) = under_load(9, "hangs at the stop", &arguments);
+    assert_eq!(code, Some(1), "{counts}{error}");
+    assert!(counts.contains(" 0 close races") && !counts.contains(" 0 lost, "), "{counts}");
+    assert!(counts.contains("; 1 exits were not clean\nno exit in time"), "{counts}");
+}
+
 // A server that had crashed at its stop was nowhere in the report: its successor had not started.
 #[test]
 fn an_exit_that_is_not_clean_is_reported_also_before_an_error() {

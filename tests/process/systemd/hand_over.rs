@@ -63,7 +63,7 @@ fn restarts(hand_over: HandOver) -> (Relay, Arc<Load>) {
             // Waits until this process has served each client a few times.
             let served = load.totals.answered() + 10 * CLIENTS as u64;
             crate::support::until_holds("answers", || load.totals.answered() >= served);
-            let (ended, passed) = tokio::task::block_in_place(|| relay.pass_on());
+            let (ended, passed) = tokio::task::block_in_place(|| relay.pass_on(&load));
             assert_eq!(passed, Ok(()), "round {round}");
             assert!(ended.as_ref().is_some_and(Ended::is_clean), "round {round}: {ended:?}");
         }
