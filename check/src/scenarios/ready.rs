@@ -146,7 +146,7 @@ fn alive(trial: &mut Trial<'_>) -> Result<(), Abort> {
     // On its own thread: a probe that hangs must not hide when the response has arrived.
     let (sender, arrival) = channel();
     thread::spawn(move || {
-        let _ = client.head();
+        let _ = client.response();
         let _ = sender.send(Instant::now());
     });
     loop {

@@ -222,6 +222,10 @@ impl Connection<'_> {
 
     fn slow(&mut self, head: &Head, span: Duration) -> Step<bool> {
         let begin = Instant::now();
+        let is_head_first = self.server.fault.starts_with("slow head first");
+        if is_head_first {
+            self.write(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\n")?;
+        }
         while begin.elapsed() < span {
             thread::sleep(TICK);
             let is_over = self.server.since_stop() + 20 * MS >= DRAIN;
@@ -243,6 +247,9 @@ impl Connection<'_> {
                     return Err(Ended);
                 }
             }
+        }
+        if is_head_first {
+            return self.write(b"slow").map(|()| false);
         }
         self.text(head, "200 OK", "slow")
     }

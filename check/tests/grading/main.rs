@@ -394,6 +394,19 @@ fn a_liveness_that_was_never_seen_does_not_pass() {
     assert!(matches!(verdict, Verdict::Broken(_) | Verdict::Fail), "{verdict:?}");
 }
 
+// A server that sends the head of a slow response at once could not be tried: the head was taken
+// for the whole response.
+#[test]
+fn a_slow_response_has_arrived_with_its_last_byte() {
+    let _turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    for (fault, expected) in
+        [("slow head first", Verdict::Pass), ("slow head first, not alive", Verdict::Fail)]
+    {
+        let report = graded(fault, &["--only=ready/alive", "--repeat=1"]);
+        assert_eq!(report.graded[0].verdict, expected, "{:?}", report.graded[0].findings.stories);
+    }
+}
+
 const HELLO: &str = r#"
 import os
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer

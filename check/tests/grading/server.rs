@@ -335,7 +335,8 @@ fn serve_probes(listener: TcpListener, server: &Arc<Server>) {
             continue;
         }
         let is_ready = !server.is_stopping() || server.since_stop() < late;
-        let status = if is_live || is_ready { "200 OK" } else { "503 Service Unavailable" };
+        let is_alive = is_live && !server.has("slow head first, not alive");
+        let status = if is_alive || is_ready { "200 OK" } else { "503 Service Unavailable" };
         if server.has("signal/at-ready") && !std::mem::replace(&mut was_probed, true) {
             let server = server.clone();
             thread::spawn(move || forget_signals(&server));
