@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Longest wait for a response to a probe or a stop request.
+/// Longest wait for a response to a probe, unless another one is given, or to a stop request.
 const PROBE_MAX: Duration = Duration::from_secs(5);
 /// Pause between two attempts while the server starts.
 const POLL: Duration = Duration::from_millis(5);
@@ -301,8 +301,17 @@ impl Server {
 /// # Errors
 /// `None` if the connection was refused, or what happened after the connect.
 pub fn status_of(url: &Url) -> Result<u16, Option<String>> {
-    let mut client = Client::connect(url.address, PROBE_MAX).map_err(|_| None)?;
-    client.set_deadline(Instant::now() + PROBE_MAX);
+    status_within(url, PROBE_MAX)
+}
+
+/// The same, with this longest wait for the response.
+///
+/// # Errors
+/// Those of [`status_of`].
+pub fn status_within(url: &Url, max_wait: Duration) -> Result<u16, Option<String>> {
+    let deadline = Instant::now() + max_wait;
+    let mut client = Client::connect(url.address, max_wait).map_err(|_| None)?;
+    client.set_deadline(deadline);
     let _ = client
         .send(format!("GET {} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n", url.path));
     client.response().map(|response| response.status).map_err(|end| Some(end.to_string()))

@@ -3,7 +3,7 @@
 use crate::{
     scenario::{Grade, Need, Scenario, Weight},
     scenarios::drain::slower_than_the_delay,
-    server::status_of,
+    server::{status_of, status_within},
     trial::{Abort, Trial, get},
 };
 use std::{
@@ -43,7 +43,8 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         weight: Weight::Always(Grade::Should),
         needs: &[Need::Live, Need::Slow],
         does: "Requests a response that takes 800 ms longer than --lame-duck, then the stop, and \
-               probes the liveness until the response has arrived.",
+               probes the liveness until the response has arrived. A probe fails after 1 s, \
+               the default of the kubelet.",
         why: "A supervisor that restarts a process that is not alive also ends one that drains, \
               and with it the requests that it still serves.",
         rule: "Supervisors that probe a stopping process, and restart it. The kubelet probes only \
@@ -135,8 +136,9 @@ fn responds(trial: &mut Trial<'_>) -> Result<(), Abort> {
 fn alive(trial: &mut Trial<'_>) -> Result<(), Abort> {
     trial.start()?;
     let Some(url) = trial.server()?.live.clone() else { return Ok(()) };
-    if status_of(&url) != Ok(200) {
-        return Err(Abort::Broken("--live did not respond 200 before the stop".to_owned()));
+    if status_within(&url, PROBE_MAX) != Ok(200) {
+        let why = format!("--live did not respond 200 within {PROBE_MAX:?} before the stop");
+        return Err(Abort::Broken(why));
     }
     let path = slower_than_the_delay(trial, Duration::from_millis(800));
     let mut client = trial.connect("slow")?;
@@ -151,7 +153,7 @@ fn alive(trial: &mut Trial<'_>) -> Result<(), Abort> {
     });
     loop {
         let (begin, at) = (Instant::now(), trial.since_stop());
-        let status = status_of(&url);
+        let status = status_within(&url, PROBE_MAX);
         let max_wait = if status == Ok(200) { POLL } else { ARRIVAL_MAX };
         let arrived = arrival.recv_timeout(max_wait).ok();
         if is_judged(begin, arrived) {
@@ -159,7 +161,7 @@ fn alive(trial: &mut Trial<'_>) -> Result<(), Abort> {
                 let what = match status {
                     Ok(status) => format!("responded {status}"),
                     Err(None) => "was refused".to_owned(),
-                    Err(Some(error)) => error,
+                    Err(Some(error)) => format!("had no response ({error})"),
                 };
                 format!("{} ms after the stop the liveness {what}", at.as_millis())
             });
@@ -170,8 +172,11 @@ fn alive(trial: &mut Trial<'_>) -> Result<(), Abort> {
     }
 }
 
-/// A probe without a response for this long has failed.
-const PROBE_MAX: Duration = Duration::from_millis(500);
+/// Longest wait for a response to a probe: the usual timeout of a supervisor.
+const PROBE_MAX: Duration = Duration::from_secs(1);
+
+/// A probe that has no response for this long before the process may end has failed.
+const JUDGED_MIN: Duration = Duration::from_millis(500);
 
 /// The response may be noticed this much later than the end of the process.
 const ARRIVAL_MAX: Duration = Duration::from_millis(50);
@@ -179,7 +184,7 @@ const ARRIVAL_MAX: Duration = Duration::from_millis(50);
 /// Returns whether a probe that began at `begin` shows something: the process may end with the
 /// response, during the last probe.
 fn is_judged(begin: Instant, arrived: Option<Instant>) -> bool {
-    arrived.is_none_or(|arrived| arrived.saturating_duration_since(begin) >= PROBE_MAX)
+    arrived.is_none_or(|arrived| arrived.saturating_duration_since(begin) >= JUDGED_MIN)
 }
 
 /// Returns whether no further probe is due: the response has arrived, or the grace period is over.

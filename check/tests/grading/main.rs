@@ -263,10 +263,12 @@ fn also(fault: &str) -> &'static [&'static str] {
 }
 
 /// Other faults that a scenario must see.
-const MORE_FAULTS: [&str; 5] = [
+const MORE_FAULTS: [&str; 6] = [
     "http2/requests-unread reset",
     "lame-duck/new-connection unaccepted",
     "ready/alive hangs",
+    // A server whose liveness took seconds to respond passed.
+    "ready/alive slow",
     "ready/fails-first at-close",
     "request/stream short",
 ];

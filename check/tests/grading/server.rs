@@ -334,6 +334,12 @@ fn serve_probes(listener: TcpListener, server: &Arc<Server>) {
             hanging.push(stream);
             continue;
         }
+        let is_slow = is_live && server.is_stopping() && server.has("ready/alive slow");
+        if is_slow {
+            // The process does not exit under it.
+            server.enter(Activity::Handler);
+            thread::sleep(1500 * MS);
+        }
         let is_ready = !server.is_stopping() || server.since_stop() < late;
         let is_alive = is_live && !server.has("slow head first, not alive");
         let status = if is_alive || is_ready { "200 OK" } else { "503 Service Unavailable" };
@@ -343,6 +349,9 @@ fn serve_probes(listener: TcpListener, server: &Arc<Server>) {
         }
         let _ =
             write!(stream, "HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+        if is_slow {
+            server.leave(Activity::Handler);
+        }
     }
 }
 
