@@ -160,8 +160,9 @@ impl<S: HttpService> Host<S> {
 /// watchdog bounds the stop. [`Host::run`] has the same features inside your tokio runtime; it has
 /// a table of the differences.
 ///
-/// `build` runs in the context of the control runtime, on which hooks, background tasks and
-/// readiness checks will run. A signal that arrives meanwhile is handled once it returns.
+/// `build` runs in the context of the control runtime, on which background tasks and readiness
+/// checks will run; each hook has a thread in the same context. A signal that arrives meanwhile is
+/// handled once it returns.
 ///
 /// ```no_run
 /// use lameduck::{Host, Settings};

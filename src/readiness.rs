@@ -41,7 +41,7 @@ pub struct ReadinessCheck {
 }
 
 impl ReadinessCheck {
-    /// A check that passes when `check` returns `Ok`. It runs where hooks and background tasks run.
+    /// A check that passes when `check` returns `Ok`. It runs where background tasks run.
     /// A result that is older than two intervals and two timeouts plus 1 s counts as a failure.
     pub fn new<F, Fut, E>(name: impl Into<String>, check: F) -> Self
     where

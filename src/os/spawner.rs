@@ -52,8 +52,8 @@ impl ThreadPerWorker {
         Self { clock, workers, watchdog: Watchdog::default(), user_runtime: None }
     }
 
-    /// Runs the user's hooks, tasks and checks on `user_runtime` instead of the runtime that the
-    /// host runs on.
+    /// Runs the user's tasks and checks on `user_runtime` instead of the runtime that the host runs
+    /// on. Hooks, which have a thread each, run in its context.
     #[must_use]
     pub fn with_user_runtime(self, user_runtime: Handle) -> Self {
         Self { user_runtime: Some(user_runtime), ..self }

@@ -317,7 +317,8 @@ pub const SETTINGS: &[Setting] = &[
         value: "DURATION",
         default: "30s",
         help: "Maximum time without a byte received while a handler waits for the body; then the \
-               client gets a 503",
+               client gets a 503. If a task waits for it after the response, an HTTP/1 connection \
+               is closed then",
         apply: |settings, value| {
             parse_positive_duration(value).map(|span| settings.limits.body_timeout = span)
         },

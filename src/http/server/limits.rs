@@ -34,7 +34,9 @@ pub struct Limits {
     /// sent; then the response is cut. Default 30 s. The drain waits for 5 s at most.
     pub send_timeout: Duration,
     /// Time that a client may send nothing of a request body while the handler waits for it; then
-    /// the client gets a 503. Default 30 s. The drain waits for 5 s at most.
+    /// the client gets a 503. If a task waits for it after the response, HTTP/1 closes the
+    /// connection then, and an HTTP/2 connection counts as idle. Default 30 s. The drain waits for
+    /// 5 s at most.
     pub body_timeout: Duration,
     /// Time that an idle connection is kept. Default 620 s: longer than any balancer keeps its end
     /// (60 to 600 s), because the end that closes first loses the requests that cross its close on

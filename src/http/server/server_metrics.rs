@@ -177,7 +177,8 @@ pub struct ConnectionStats {
     /// Connections and HTTP/2 streams that were cut because their client received nothing of a
     /// response for the send timeout.
     pub send_timeouts: u64,
-    /// Requests whose client sent nothing of the body for the body timeout.
+    /// Requests whose client sent nothing of the body for the body timeout, before or after the
+    /// response.
     pub body_timeouts: u64,
 }
 

@@ -74,7 +74,8 @@ fn phases(page: &mut Page<'_>, status: &HostStatus, now: Moment) -> Result {
     let ready = flag(status.readiness_failures_in(current).is_empty());
     page.gauge(things("ready", "1 if /readiness returns 200"), ready)?;
     let serving = flag(status.serving_failures_in(current).is_empty());
-    page.gauge(things("serving", "1 if /serving returns 200"), serving)?;
+    let help = "1 if /serving returns 200, also in the lame duck delay of a stop from outside";
+    page.gauge(things("serving", help), serving)?;
     let live = flag(status.liveness_failure_in(current).is_none());
     page.gauge(things("live", "1 if /liveness returns 200"), live)?;
     let names: Vec<_> = status.checks.iter().map(|check| check.name.as_str()).collect();
@@ -95,9 +96,8 @@ fn requests(page: &mut Page<'_>, main: &ServerState) -> Result {
         [("finished", finished), ("timed_out", timed_out), ("aborted", aborted), ("gone", gone)];
     let outcomes = outcomes.map(|(outcome, count)| (("outcome", outcome), count));
     page.counters(things("requests", "Completed requests by outcome"), outcomes)?;
-    let by_stop =
-        things("requests_aborted_by_stop", "Requests that the shutdown aborted; exit code 3");
-    page.counter(by_stop, aborted_by_stop)?;
+    let by_stop = "Requests that the shutdown aborted; exit code 3, unless a failure outranks it";
+    page.counter(things("requests_aborted_by_stop", by_stop), aborted_by_stop)?;
     page.gauge(
         things("requests_in_flight", "Requests without an outcome yet"),
         float(requests.in_flight()),
@@ -110,17 +110,19 @@ fn requests(page: &mut Page<'_>, main: &ServerState) -> Result {
         panicked,
     )?;
     page.counter(
-        things("streams_ended", "Long streams that the shutdown ended, each at its moment"),
+        things(
+            "streams_ended",
+            "Long streams that the shutdown ended, each at a random time within --streams",
+        ),
         main.metrics.streams_ended.get(),
     )?;
     page.counter(
         things("work_dropped", "Background work that was dropped at the abort; exit code 3"),
         main.work_dropped.get(),
     )?;
-    page.counter(
-        things("work_panicked", "Panics in background tasks and tracked work; exit code 1"),
-        main.work_panicked.get(),
-    )?;
+    let panicked = "Panics in background tasks and tracked work; exit code 1, or 3 if the shutdown \
+                    also aborted something";
+    page.counter(things("work_panicked", panicked), main.work_panicked.get())?;
     let mut latency = LatencySum::default();
     for worker in main.metrics.workers() {
         latency.add(&worker.latency);
@@ -130,8 +132,8 @@ fn requests(page: &mut Page<'_>, main: &ServerState) -> Result {
     let buckets: Vec<(f64, u64)> = bounds.zip(latency.buckets).collect();
     let family = seconds(
         "request_duration",
-        "Time from the complete request head until the whole response was written, finished \
-         requests only",
+        "Time from the complete request head until the kernel had the whole response, for \
+         finished requests",
     );
     page.histogram(family, in_seconds(latency.sum_nanos), latency.count(), &buckets)
 }
@@ -148,14 +150,13 @@ fn connections(page: &mut Page<'_>, main: &ServerState) -> Result {
         things("connections_drained", "Connections closed by the shutdown without a reset"),
         connections.drained,
     )?;
-    page.counter(
-        things("connections_reset", "Connections reset by the server after an incomplete response"),
-        connections.reset,
-    )?;
+    let reset = "Connections reset by the server: a response was cut, or its client did not \
+                 acknowledge all of it";
+    page.counter(things("connections_reset", reset), connections.reset)?;
     let close_races = "Connections closed while a further request was arriving; no byte of a \
-                       response was sent and a retry is safe";
+                       response to it was sent, so a retry is safe";
     page.counter(things("close_races", close_races), connections.close_races)?;
-    let unannounced = "Idle connections closed by the shutdown without an earlier announcement";
+    let unannounced = "Idle connections that the shutdown closed without an announcement";
     page.counter(things("connections_unannounced", unannounced), connections.unannounced)?;
     page.counter(
         things("connections_upgraded", "Connections upgraded to another protocol"),
@@ -174,22 +175,14 @@ fn connections(page: &mut Page<'_>, main: &ServerState) -> Result {
         things("client_timeouts", "Client timeouts by the setting that expired"),
         timeouts,
     )?;
-    let refused = "Connections closed because their PROXY header was missing, invalid or late";
+    let refused = "Connections to an address of --proxy-protocol that were closed because their \
+                   PROXY header was missing, invalid, or incomplete after --header-timeout";
     page.counter(things("proxy_headers_refused", refused), connections.proxy_headers_refused)?;
     let handshakes =
         [("completed", connections.handshakes), ("failed", connections.handshakes_failed)];
     let handshakes = handshakes.map(|(outcome, count)| (("outcome", outcome), count));
-    page.counters(
-        things(
-            "tls_handshakes",
-            "TLS handshakes by outcome; one that timed out is a client timeout",
-        ),
-        handshakes,
-    )?;
-    page.counter(
-        things("accept_errors", "Failed accepts, mostly for lack of file descriptors"),
-        connections.accept_errors,
-    )
+    page.counters(things("tls_handshakes", "TLS handshakes by outcome"), handshakes)?;
+    page.counter(things("accept_errors", "Failed accepts"), connections.accept_errors)
 }
 
 /// Absent unless the certificate was read from files.
@@ -245,13 +238,7 @@ fn waiting(page: &mut Page<'_>, main: &ServerState) -> Result {
         .iter()
         .zip(outstanding.counts)
         .map(|(kind, count)| ([("kind", kind.name())], float(count)));
-    page.gauges(
-        things(
-            "waiting_for",
-            "Requests, streams, work, tasks and upgrades that a shutdown waits for, by kind",
-        ),
-        counts,
-    )?;
+    page.gauges(things("waiting_for", "What a shutdown waits for, or would wait for"), counts)?;
     let ages = Kind::ALL.iter().zip(outstanding.oldest_ages);
     let ages = ages.map(|(kind, age)| ([("kind", kind.name())], age.as_secs_f64()));
     page.gauges(

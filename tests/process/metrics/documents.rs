@@ -16,8 +16,11 @@ fn document(path: &str) -> String {
     fs::read_to_string(crate::support::repository(path)).unwrap()
 }
 
-/// Returns the rows of the table: name, type, unit.
-fn table() -> BTreeMap<String, (String, String)> {
+/// Type, unit, and what the metric is.
+type Row = (String, String, String);
+
+/// Returns the rows of the table, by their names.
+fn table() -> BTreeMap<String, Row> {
     let text = document("docs/metrics.md");
     let rows = text.lines().filter(|line| {
         ["lameduck_", "process_", "tokio_"]
@@ -30,14 +33,15 @@ fn table() -> BTreeMap<String, (String, String)> {
         assert_eq!(cells.len(), 5, "name, type, unit, meaning, what to do: {row}");
         assert!(cells.iter().all(|cell| !cell.is_empty()), "an empty cell: {row}");
         let name = cells[0].split('`').nth(1).unwrap().split('{').next().unwrap();
-        let before = table.insert(name.to_owned(), (cells[1].to_owned(), cells[2].to_owned()));
+        let row = (cells[1].to_owned(), cells[2].to_owned(), cells[3].to_owned());
+        let before = table.insert(name.to_owned(), row);
         assert_eq!(before, None, "{name} is there twice");
     }
     table
 }
 
-/// Returns the same columns for the metrics of the binary.
-fn shown() -> BTreeMap<String, (String, String)> {
+/// Returns the same columns for the metrics of the binary. What a metric is, is its help.
+fn shown() -> BTreeMap<String, Row> {
     let page = Page::scrape(Service::start(&[]).internal, OPENMETRICS);
     let families = page.families().into_iter().map(|(name, family)| {
         let suffix = match family.kind.as_str() {
@@ -45,7 +49,8 @@ fn shown() -> BTreeMap<String, (String, String)> {
             "info" => "_info",
             _ => "",
         };
-        (format!("{name}{suffix}"), (family.kind, family.unit.unwrap_or_else(|| "–".to_owned())))
+        let unit = family.unit.unwrap_or_else(|| "–".to_owned());
+        (format!("{name}{suffix}"), (family.kind, unit, family.help))
     });
     families.collect()
 }
@@ -57,7 +62,25 @@ fn the_table_has_every_metric_of_the_binary_and_no_other() {
     table.retain(|name, _| !name.starts_with("lameduck_tls_certificate"));
     let names = |map: &BTreeMap<String, _>| map.keys().cloned().collect::<BTreeSet<_>>();
     assert_eq!(names(&table), names(&shown));
-    assert_eq!(table, shown, "type and unit");
+    for (name, (kind, unit, _)) in &shown {
+        assert_eq!((kind, unit), (&table[name].0, &table[name].1), "{name}");
+    }
+}
+
+// An operator read in the help of `work_panicked` that the exit code is 1, and it was 3: the
+// shutdown had also aborted a request.
+#[test]
+fn each_help_text_is_the_beginning_of_what_the_table_says() {
+    let table = table();
+    for (name, (.., help)) in shown() {
+        let help = help.trim_end_matches('.').to_lowercase();
+        let what = table[&name].2.replace('`', "").to_lowercase();
+        // Of whole clauses: what stands after a comma can turn the sense.
+        let is_whole =
+            |rest: &str| rest.is_empty() || rest.trim_start().starts_with(['.', ';', ':', '(']);
+        let is_true = what.strip_prefix(&help).is_some_and(is_whole);
+        assert!(is_true, "{name}: {what:?} does not begin with {help:?}");
+    }
 }
 
 #[test]
