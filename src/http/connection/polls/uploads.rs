@@ -1,7 +1,7 @@
 //! Request bodies that a task of the app reads after the response.
 
 use super::{
-    PREFACE,
+    HTTP2_SECOND, PREFACE,
     output::http2,
     world::{Stage, World},
 };
@@ -140,4 +140,27 @@ async fn each_of_two_late_bodies_has_its_own_wait() {
     world.wait(6).await;
     assert_eq!(world.connections().body_timeouts, 1);
     assert!(world.has_ended());
+}
+
+// The last bytes of another stream waited for a window that the client did not open. An upload on
+// the connection was cut a send timeout later, although its data arrived all the time (P5).
+#[tokio::test]
+async fn an_upload_goes_on_beside_bytes_that_wait_for_their_client() {
+    const WINDOWS_OF_1: &[u8] = b"\x00\x00\x06\x04\x00\x00\x00\x00\x00\x00\x04\x00\x00\x00\x01";
+    const WINDOW_UPDATE: &[u8] = b"\x00\x00\x04\x08\x00\x00\x00\x00\x01\x00\x00\x00\x20";
+    let limits = Limits::default().send_timeout(Duration::from_secs(2));
+    let mut world = World::with_limits(limits);
+    world.start().await;
+    world.send(&[PREFACE, WINDOWS_OF_1, UPLOAD, WINDOW_UPDATE].concat()).await;
+    world.send(HTTP2_SECOND).await;
+    assert_eq!((world.requests().started, world.requests().finished), (2, 1));
+    for _ in 0..10 {
+        world.send(PART).await;
+        world.wait(1).await;
+        assert!(!world.has_ended());
+    }
+    assert_eq!(world.uploaded(), None);
+    world.wait(3).await;
+    assert!(world.has_ended(), "nothing moves");
+    assert_eq!(world.uploaded(), Some(Err(11)));
 }
