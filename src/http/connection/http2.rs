@@ -223,7 +223,8 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
         let upload_until = self.upload_until(worker, slot, now);
         if self.is_busy(now) || upload_until.is_some() {
             slot.set_busy();
-            if self.connection.is_in_flight() && slot.take_makes_room() {
+            let stays = self.connection.is_in_flight() || upload_until.is_some();
+            if stays && slot.take_makes_room() {
                 worker.server().capacity.request_eviction();
             }
             self.idle_since = None;
