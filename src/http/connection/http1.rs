@@ -162,9 +162,6 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
         worker: &WorkerContext<S>,
         slot: &ConnectionSlot,
     ) -> Transition<T, S> {
-        // Sample this before polling hyper. A body dropped concurrently is not yet visible to
-        // hyper.
-        let bodies_held = self.connection.bodies.are_bodies_held();
         let skips = self.connection.bodies.skips();
         let was_half_closed = self.connection.io.is_half_closed();
         self.connection.io.before_poll();
@@ -191,6 +188,8 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
         } else {
             self.unflushed.set_slow();
         }
+        // Before the skips: a body that is dropped meanwhile must be seen in one of the two.
+        let bodies_held = self.connection.bodies.are_bodies_held();
         // hyper skips the rest of an abandoned body, or closes, in its next poll. If the connection
         // were taken apart before that, the rest would be read as the next request.
         let may_skip = self.connection.bodies.skips() != skips;

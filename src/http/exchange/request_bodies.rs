@@ -6,7 +6,10 @@ use std::{
     ptr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
-        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
+        atomic::{
+            AtomicBool, AtomicU32, AtomicU64,
+            Ordering::{Acquire, Relaxed, Release},
+        },
     },
 };
 
@@ -48,7 +51,7 @@ impl RequestBodies {
             self.body_unread.store(true, Relaxed);
             self.on_skip();
         }
-        self.bodies_held.fetch_sub(1, Relaxed);
+        self.bodies_held.fetch_sub(1, Release);
     }
 
     /// Whether handlers have read all that has arrived: they wait for more of each body.
@@ -57,7 +60,7 @@ impl RequestBodies {
     }
 
     pub(crate) fn are_bodies_held(&self) -> bool {
-        self.bodies_held.load(Relaxed) > 0
+        self.bodies_held.load(Acquire) > 0
     }
 
     /// Records that hyper must be polled again, to skip the rest of a body.

@@ -2,7 +2,7 @@
 
 use super::{
     HTTP2_SECOND, PREFACE,
-    output::http2,
+    output::{http1, http2},
     world::{Stage, World},
 };
 use crate::http::server::limits::Limits;
@@ -164,4 +164,23 @@ async fn an_upload_goes_on_beside_bytes_that_wait_for_their_client() {
     world.wait(3).await;
     assert!(world.has_ended(), "nothing moves");
     assert_eq!(world.uploaded(), Some(Err(11)));
+}
+
+// A client sent the rest of its upload after the response, which had taken one poll. The connection
+// counted as idle after that poll. So the rest was taken for the begin of a head, and the client
+// got a 408 and the end of its connection (P5).
+#[tokio::test]
+async fn an_upload_whose_response_takes_one_poll_is_read_to_its_end() {
+    for stage in [Stage::Serving, Stage::Draining] {
+        let mut world = World::new();
+        world.wire().send(b"POST /spawns HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\n\r\nx");
+        world.enter(stage).await;
+        world.start().await;
+        assert_eq!(world.requests().finished, 1);
+        assert!(!world.is_idle());
+        world.send(b"yz").await;
+        assert_eq!(world.uploaded(), Some(Ok(3)), "{stage:?}");
+        world.wait(15).await;
+        assert!(!http1(&world.wire().written).contains("408"));
+    }
 }
