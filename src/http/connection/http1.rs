@@ -196,11 +196,15 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
         if may_skip {
             cx.waker().wake_by_ref();
         }
-        let quiet = !self.connection.is_in_flight()
-            && self.connection.io.is_flushed()
-            && !bodies_held
-            && !may_skip;
-        if quiet { self.on_quiet(worker, slot, now) } else { self.on_busy(worker, slot, now) }
+        let has_responded =
+            !self.connection.is_in_flight() && self.connection.io.is_flushed() && !may_skip;
+        if has_responded && !bodies_held {
+            return self.on_quiet(worker, slot, now);
+        }
+        if has_responded {
+            self.connection.bodies.wake_when_unheld(cx.waker());
+        }
+        self.on_busy(worker, slot, now)
     }
 
     /// Ready when hyper is done with the connection, and its output was flushed or can never be.

@@ -180,7 +180,7 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
                 self.connection.io.inflow.begin_poll();
                 continue;
             }
-            return self.wait(worker, slot, now);
+            return self.wait(cx, worker, slot, now);
         }
     }
 
@@ -214,13 +214,14 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
 
     fn wait(
         &mut self,
+        cx: &Context<'_>,
         worker: &WorkerContext<S>,
         slot: &ConnectionSlot,
         now: Moment,
     ) -> Transition<T, S> {
         let partial_until = self.partial.until(&self.connection, now);
         let draining = worker.server().phase() >= Phase::Draining;
-        let upload_until = self.upload_until(worker, slot, now);
+        let upload_until = self.upload_until(cx, worker, slot, now);
         if self.is_busy(now) || upload_until.is_some() {
             slot.set_busy();
             let stays = self.connection.is_in_flight() || upload_until.is_some();

@@ -11,6 +11,7 @@ use std::{
             Ordering::{Acquire, Relaxed, Release},
         },
     },
+    task::Waker,
 };
 
 /// A request whose body may be read after the response has ended.
@@ -37,6 +38,8 @@ pub(crate) struct RequestBodies {
     pub(super) body_bytes_read: AtomicU64,
     /// A request body was dropped before its end was read.
     pub(super) body_unread: AtomicBool,
+    /// The task of a connection that waits until no body is held.
+    waker: Mutex<Option<Waker>>,
     /// The number of times that hyper had to skip such a body in its next poll.
     skips: AtomicU32,
 }
@@ -51,7 +54,23 @@ impl RequestBodies {
             self.body_unread.store(true, Relaxed);
             self.on_skip();
         }
-        self.bodies_held.fetch_sub(1, Release);
+        if self.bodies_held.fetch_sub(1, Release) == 1 {
+            let waker = self.lock_waker().take();
+            waker.into_iter().for_each(Waker::wake);
+        }
+    }
+
+    /// Wakes the task of the connection once no body is held, or at once if that is so.
+    pub(crate) fn wake_when_unheld(&self, waker: &Waker) {
+        *self.lock_waker() = Some(waker.clone());
+        // The last one may have been dropped before.
+        if !self.are_bodies_held() {
+            waker.wake_by_ref();
+        }
+    }
+
+    fn lock_waker(&self) -> MutexGuard<'_, Option<Waker>> {
+        self.waker.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether handlers have read all that has arrived: they wait for more of each body.

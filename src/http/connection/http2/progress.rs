@@ -13,13 +13,14 @@ use crate::http::{
     },
 };
 use crate::{lifecycle::Moment, runtime::Transport};
-use std::{sync::Arc, time::Duration};
+use std::{sync::Arc, task::Context, time::Duration};
 
 impl<T: Transport, S: HttpService> Http2<T, S> {
     /// Returns until when the connection is busy with a request body that a task reads after the
     /// response. `None` without such a body, and once its client was given up.
     pub(super) fn upload_until(
         &mut self,
+        cx: &Context<'_>,
         worker: &WorkerContext<S>,
         slot: &ConnectionSlot,
         now: Moment,
@@ -29,6 +30,7 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
             self.given_up_at = None;
             return None;
         }
+        bodies.wake_when_unheld(cx.waker());
         if !bodies.are_all_awaited() {
             // A task is to go on, and not the client.
             return Some(Moment::NEVER);

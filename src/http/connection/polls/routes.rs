@@ -50,8 +50,9 @@ impl Routes {
         *lock(&self.uploaded)
     }
 
-    /// Reads a body after the response, or waits with it for the release after its first bytes.
-    async fn upload(self, mut body: Body, reads: bool) {
+    /// Reads a body after the response. Waits for the release with all of it, on `/keeps`, or with
+    /// its first bytes, on `/ignores`.
+    async fn upload(self, mut body: Body, path: String) {
         let mut read = 0;
         let uploaded = loop {
             match body.frame().await {
@@ -59,12 +60,15 @@ impl Routes {
                 Some(Err(_)) => break Err(read),
                 None => break Ok(read),
             }
-            if !reads {
+            if path == "/ignores" {
                 let _ = body.frame().now_or_never();
                 self.release.notified().await;
                 break Err(read);
             }
         };
+        if path == "/keeps" {
+            self.release.notified().await;
+        }
         drop(body);
         *lock(&self.uploaded) = Some(uploaded);
     }
@@ -143,10 +147,9 @@ impl hyper::service::Service<Request<Body>> for Routes {
                     request.body().context().set_timeout(Some(Duration::ZERO));
                     pending().await
                 }
-                path @ ("/spawns" | "/ignores") => {
-                    let reads = path == "/spawns";
-                    let body = request.into_body();
-                    body.context().clone().spawn(routes.upload(body, reads));
+                path @ ("/spawns" | "/ignores" | "/keeps") => {
+                    let (path, body) = (path.to_owned(), request.into_body());
+                    body.context().clone().spawn(routes.upload(body, path));
                     whole(b"accepted")
                 }
                 "/cookies" => {

@@ -3,6 +3,7 @@
 use super::{
     HTTP2_SECOND, PREFACE,
     output::{http1, http2},
+    script::End,
     world::{Stage, World},
 };
 use crate::http::server::limits::Limits;
@@ -164,6 +165,35 @@ async fn an_upload_goes_on_beside_bytes_that_wait_for_their_client() {
     world.wait(3).await;
     assert!(world.has_ended(), "nothing moves");
     assert_eq!(world.uploaded(), Some(Err(11)));
+}
+
+// A task had read a body whole after the response, and then dropped it. Its connection was busy for
+// up to a second more, and the drain waited for it (P8).
+#[tokio::test]
+async fn the_drain_goes_on_when_a_late_body_is_dropped() {
+    let mut world = World::new();
+    world.start().await;
+    world.send(b"POST /keeps HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\n\r\nx").await;
+    world.enter(Stage::Draining).await;
+    world.send(b"yz").await;
+    assert_eq!(world.uploaded(), None, "the task has the body");
+    assert_eq!(world.wire().how_it_ended(), End::Open);
+    world.release_handler();
+    world.settle().await;
+    assert_eq!(world.uploaded(), Some(Ok(3)));
+    assert_eq!(world.wire().how_it_ended(), End::Fin);
+}
+
+// The same over HTTP/2, where a body is no longer held once all of it was read.
+#[tokio::test]
+async fn the_drain_goes_on_when_a_late_body_was_read() {
+    const KEEPS: &[u8] = b"\x00\x00\x0d\x01\x04\x00\x00\x00\x01\x83\x86\x04\x06/keeps\x01\x01a\
+        \x00\x00\x01\x00\x00\x00\x00\x00\x01x";
+    let mut world = World::new();
+    world.start().await;
+    world.send(&[PREFACE, KEEPS].concat()).await;
+    world.send(LAST).await;
+    assert!(world.is_idle());
 }
 
 // A client sent the rest of its upload after the response, which had taken one poll. The connection
