@@ -166,15 +166,23 @@ async fn a_late_body_of_an_earlier_request_does_not_change_the_end() {
     }
 }
 
-// A handler or a 400 announced the close while serving. The connection was closed before the client
-// had acknowledged the response. A request that crossed it caused a reset, which may discard the
-// response, and was not counted (P5).
+// A handler or a 400 announced the close while serving, or the 503 or the 500 in place of a
+// handler's response did. The connection was closed before the client had acknowledged the
+// response. A request that crossed it caused a reset, which may discard the response, and was not
+// counted (P5).
 #[tokio::test]
 async fn a_request_that_crosses_the_close_of_a_handler_is_counted() {
     for (request, response) in [
         (&b"GET /closes HTTP/1.1\r\nhost: a\r\n\r\n"[..], "200c"),
         (b"OPTIONS /closes HTTP/1.1\r\nhost: a\r\n\r\n", "200c"),
         (b"GET / HTTP/1.1\r\n\r\n", "400c"),
+        (b"GET /closes-and-fails HTTP/1.1\r\nhost: a\r\n\r\n", "500c"),
+        // Nothing is served after trailers.
+        (
+            b"POST /late HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n\
+              1\r\nx\r\n0\r\na: b\r\n\r\n",
+            "503c",
+        ),
     ] {
         let mut world = World::new();
         world.start().await;

@@ -144,9 +144,12 @@ impl hyper::service::Service<Request<Body>> for Routes {
                     StreamBody::new(poll_fn(|_| panic!("on purpose"))).boxed_unsync()
                 }
                 "/late" => {
-                    request.body().context().set_timeout(Some(Duration::ZERO));
+                    let context = request.body().context().clone();
+                    let _ = request.into_body().collect().await;
+                    context.set_timeout(Some(Duration::ZERO));
                     pending().await
                 }
+                "/closes-and-fails" => Fails.boxed_unsync(),
                 path @ ("/spawns" | "/ignores" | "/keeps") => {
                     let (path, body) = (path.to_owned(), request.into_body());
                     body.context().clone().spawn(routes.upload(body, path));
@@ -171,7 +174,7 @@ impl hyper::service::Service<Request<Body>> for Routes {
 /// The status and the fields of a response.
 fn head(path: &str) -> (StatusCode, &'static [(&'static str, &'static str)]) {
     match path {
-        "/closes" => (StatusCode::OK, &[("connection", "close")]),
+        "/closes" | "/closes-and-fails" => (StatusCode::OK, &[("connection", "close")]),
         "/requires-upgrade" => (
             StatusCode::UPGRADE_REQUIRED,
             &[
@@ -234,6 +237,25 @@ impl http_body::Body for Halves {
 
     fn size_hint(&self) -> SizeHint {
         SizeHint::with_exact(4 * self.left)
+    }
+}
+
+/// A body of a known length that fails at once.
+struct Fails;
+
+impl http_body::Body for Fails {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Poll::Ready(None)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(5)
     }
 }
 
