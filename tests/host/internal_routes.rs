@@ -139,8 +139,8 @@ fn the_long_stream_of_an_internal_route_ends_with_the_drain_of_the_process() {
     assert_eq!(cancelled.load(Relaxed), 0);
 }
 
-/// A handler of an internal route awaited the end of its long stream. The report counted the stream,
-/// although no request to the internal port is in it (P13).
+/// A handler of an internal route awaited the end of its long stream. The report counted the
+/// stream, although no request to the internal port is in it (P13).
 #[test]
 fn a_long_stream_of_an_internal_route_is_not_in_the_report() {
     let waits = Arc::new(AtomicBool::new(false));

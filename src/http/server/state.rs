@@ -339,9 +339,9 @@ impl ServerState {
         self.config.close_races == CloseRaces::Counted
     }
 
-    /// Counts a client timeout. Logs it unless this is the internal server, whose limits are shorter
-    /// than the settings, and whose clients may be strangers. At most one line per second is logged,
-    /// with the number of other timeouts since the last line.
+    /// Counts a client timeout. Logs it, except on the internal server, whose limits are shorter
+    /// than the settings. At most one line per second is logged, with the number of other timeouts
+    /// since the last line.
     pub(crate) fn note_client_timeout(
         &self,
         timeout: ClientTimeout,

@@ -55,9 +55,9 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
     /// given up; `NEVER` if the server does not wait for the client.
     ///
     /// Bytes that cannot be written count against the client, whatever the handlers do. Bytes that
-    /// its windows hold back count if nothing else happens, such as an upload. A PING from the client, and its
-    /// acknowledgement by the server, do not show that the client reads. A stream has its own
-    /// timeout ([`http2_streams`](super::http2_streams)), which expires first.
+    /// its windows hold back count if nothing else happens, such as an upload. A PING from the
+    /// client, and its acknowledgement by the server, do not show that the client reads. A stream
+    /// has its own timeout ([`http2_streams`](super::http2_streams)), which expires first.
     pub(super) fn stalled(&mut self, worker: &WorkerContext<S>, now: Moment) -> (Moment, Moment) {
         let connection = &self.connection;
         let has_buffered =
