@@ -1,6 +1,8 @@
 //! P10, P13: what the handler of an internal route sees of the process, and its spawned work.
 
-use crate::support::{App, app::Workers, now, pause, quick_plan, settings};
+use crate::support::{
+    App, app::Workers, aside, now, pause, quick_plan, settings, until_holds, wire,
+};
 use axum::Router;
 use lameduck::{
     Body, Builder, Hook, Host, RequestContext,
@@ -135,4 +137,29 @@ fn the_long_stream_of_an_internal_route_ends_with_the_drain_of_the_process() {
     let drain = serve(quick_plan().drain(ordinary).streams(Duration::from_secs(3)));
     assert!(drain > ordinary + Duration::from_millis(600), "{drain:?}");
     assert_eq!(cancelled.load(Relaxed), 0);
+}
+
+/// A handler of an internal route awaited the end of its long stream. The report counted the
+/// stream, although no request to the internal port is in it (P13).
+#[test]
+fn a_long_stream_of_an_internal_route_is_not_in_the_report() {
+    let waits = Arc::new(AtomicBool::new(false));
+    let noted = waits.clone();
+    let host = builder(Duration::from_millis(50))
+        .internal_route("/stream", move |request| {
+            let end = context(&request).stream_end();
+            noted.store(true, Relaxed);
+            async {
+                end.await;
+                http::Response::new("ended")
+            }
+        })
+        .serve(Router::new());
+    let app = App::start(host);
+    let internal = app.internal;
+    let stream = aside(move || wire::get(internal, "/stream").body().to_owned());
+    until_holds("it waits", || waits.load(Relaxed));
+    let report = app.end();
+    assert_eq!(stream.join().unwrap(), "ended");
+    assert_eq!((report.code(), report.streams_ended), (0, 0), "{report}");
 }

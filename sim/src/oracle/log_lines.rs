@@ -195,10 +195,6 @@ fn the_report_is_logged(history: &RunHistory<'_>, report: &Report) -> Result<(),
 /// Checks that of the lines that clients can cause at most one a second is logged, and that it says
 /// how many were left out since the last one. Returns their number.
 fn limited_lines_are_counted(history: &RunHistory<'_>, report: &Report) -> Result<usize, String> {
-    // The internal server, which is not in the report, logs the same.
-    if history.has_slow_internal_client() {
-        return Ok(0);
-    }
     let connections = &report.connections;
     let mut judged = 0;
     for (message, events) in [

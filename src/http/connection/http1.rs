@@ -162,9 +162,6 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
         worker: &WorkerContext<S>,
         slot: &ConnectionSlot,
     ) -> Transition<T, S> {
-        // Sample this before polling hyper. A body dropped concurrently is not yet visible to
-        // hyper.
-        let bodies_held = self.connection.bodies.are_bodies_held();
         let skips = self.connection.bodies.skips();
         let was_half_closed = self.connection.io.is_half_closed();
         self.connection.io.before_poll();
@@ -191,17 +188,23 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
         } else {
             self.unflushed.set_slow();
         }
+        // Before the skips: a body that is dropped meanwhile must be seen in one of the two.
+        let bodies_held = self.connection.bodies.are_bodies_held();
         // hyper skips the rest of an abandoned body, or closes, in its next poll. If the connection
         // were taken apart before that, the rest would be read as the next request.
         let may_skip = self.connection.bodies.skips() != skips;
         if may_skip {
             cx.waker().wake_by_ref();
         }
-        let quiet = !self.connection.is_in_flight()
-            && self.connection.io.is_flushed()
-            && !bodies_held
-            && !may_skip;
-        if quiet { self.on_quiet(worker, slot, now) } else { self.on_busy(worker, slot, now) }
+        let has_responded =
+            !self.connection.is_in_flight() && self.connection.io.is_flushed() && !may_skip;
+        if has_responded && !bodies_held {
+            return self.on_quiet(worker, slot, now);
+        }
+        if has_responded {
+            self.connection.bodies.wake_when_unheld(cx.waker());
+        }
+        self.on_busy(worker, slot, now)
     }
 
     /// Ready when hyper is done with the connection, and its output was flushed or can never be.

@@ -180,7 +180,7 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
                 self.connection.io.inflow.begin_poll();
                 continue;
             }
-            return self.wait(worker, slot, now);
+            return self.wait(cx, worker, slot, now);
         }
     }
 
@@ -214,16 +214,18 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
 
     fn wait(
         &mut self,
+        cx: &Context<'_>,
         worker: &WorkerContext<S>,
         slot: &ConnectionSlot,
         now: Moment,
     ) -> Transition<T, S> {
         let partial_until = self.partial.until(&self.connection, now);
         let draining = worker.server().phase() >= Phase::Draining;
-        let upload_until = self.upload_until(worker, slot, now);
+        let upload_until = self.upload_until(cx, worker, slot, now);
         if self.is_busy(now) || upload_until.is_some() {
             slot.set_busy();
-            if self.connection.is_in_flight() && slot.take_makes_room() {
+            let stays = self.connection.is_in_flight() || upload_until.is_some();
+            if stays && slot.take_makes_room() {
                 worker.server().capacity.request_eviction();
             }
             self.idle_since = None;

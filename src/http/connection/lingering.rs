@@ -316,7 +316,7 @@ pub(super) fn close_after_response<T: Transport>(
     is_shut: bool,
 ) -> Option<Lingering<T>> {
     io.read_ahead();
-    let is_own_unread = connection.bodies.is_body_unread() || connection.bodies.are_bodies_held();
+    let is_own_unread = connection.bodies.is_last_unread();
     let is_next_read = !is_blank(read);
     let is_unread = io.peek() == Peek::Data || io.has_buffered();
     let is_our_end = connection.responses.is_our_end();

@@ -135,8 +135,7 @@ impl ConnectionState {
     pub(super) fn on_call(&self) {
         self.called.store(true, Relaxed);
         self.io.received.store(false, Relaxed);
-        // hyper has read past the rest of the previous body by now.
-        self.bodies.body_unread.store(false, Relaxed);
+        self.bodies.on_request();
         self.io.written.store(0, Relaxed);
         self.count_in_flight(1);
         self.handler_started();

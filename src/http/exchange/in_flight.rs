@@ -79,7 +79,7 @@ impl InFlight {
     /// polls hyper again, which skips what has arrived, before it looks at what hyper has done.
     pub(super) fn begin_skip(&self) -> bool {
         let connection = self.connection();
-        let skips = connection.protocol == Protocol::Http1 && connection.bodies.is_body_unread();
+        let skips = connection.protocol == Protocol::Http1 && connection.bodies.is_last_dropped();
         if skips {
             connection.bodies.on_skip();
         }

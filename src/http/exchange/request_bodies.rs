@@ -6,8 +6,12 @@ use std::{
     ptr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
-        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
+        atomic::{
+            AtomicU32, AtomicU64, AtomicUsize,
+            Ordering::{Acquire, Relaxed, Release},
+        },
     },
+    task::Waker,
 };
 
 /// A request whose body may be read after the response has ended.
@@ -32,23 +36,68 @@ pub(crate) struct RequestBodies {
     pub(super) window_open_at: AtomicU64,
     /// HTTP/2: body bytes that handlers have read since then.
     pub(super) body_bytes_read: AtomicU64,
-    /// A request body was dropped before its end was read.
-    pub(super) body_unread: AtomicBool,
+    /// The body of the last request: [`READ`], [`DROPPED`], or the address of the request while the
+    /// body is held and was not read whole. Not used on HTTP/2.
+    last: AtomicUsize,
+    /// The task of a connection that waits until no body is held.
+    waker: Mutex<Option<Waker>>,
     /// The number of times that hyper had to skip such a body in its next poll.
     skips: AtomicU32,
 }
 
+/// Value of `last` for a body that was read whole, or for none.
+const READ: usize = 0;
+
+/// Value of `last` for a body that was dropped before its end was read.
+const DROPPED: usize = 1;
+
 impl RequestBodies {
-    pub(super) fn on_body_held(&self) {
+    /// Records that a request begins. On HTTP/1 hyper has read past the body of the last one.
+    pub(super) fn on_request(&self) {
+        self.last.store(READ, Relaxed);
+    }
+
+    /// Records the body of the request at this address.
+    pub(super) fn on_body_held<T>(&self, request: *const T) {
+        self.last.store(request.addr(), Relaxed);
         self.bodies_held.fetch_add(1, Relaxed);
     }
 
-    pub(super) fn on_body_dropped(&self, unread: bool) {
-        if unread {
-            self.body_unread.store(true, Relaxed);
-            self.on_skip();
+    /// Records that the body of the request at this address was read whole.
+    pub(super) fn on_body_whole<T>(&self, request: *const T) {
+        self.set_last(request, READ);
+    }
+
+    /// Records that the body of the request at this address was dropped before its end was read.
+    pub(super) fn on_body_unread<T>(&self, request: *const T) {
+        self.set_last(request, DROPPED);
+        self.on_skip();
+    }
+
+    /// A task may hold the body of an earlier request, of which nothing is left to be read.
+    fn set_last<T>(&self, request: *const T, body: usize) {
+        let _ = self.last.compare_exchange(request.addr(), body, Relaxed, Relaxed);
+    }
+
+    /// Records that a body is no longer held.
+    pub(super) fn on_body_dropped(&self) {
+        if self.bodies_held.fetch_sub(1, Release) == 1 {
+            let waker = self.lock_waker().take();
+            waker.into_iter().for_each(Waker::wake);
         }
-        self.bodies_held.fetch_sub(1, Relaxed);
+    }
+
+    /// Wakes the task of the connection once no body is held, or at once if that is so.
+    pub(crate) fn wake_when_unheld(&self, waker: &Waker) {
+        *self.lock_waker() = Some(waker.clone());
+        // The last one may have been dropped before.
+        if !self.are_bodies_held() {
+            waker.wake_by_ref();
+        }
+    }
+
+    fn lock_waker(&self) -> MutexGuard<'_, Option<Waker>> {
+        self.waker.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether handlers have read all that has arrived: they wait for more of each body.
@@ -57,7 +106,7 @@ impl RequestBodies {
     }
 
     pub(crate) fn are_bodies_held(&self) -> bool {
-        self.bodies_held.load(Relaxed) > 0
+        self.bodies_held.load(Acquire) > 0
     }
 
     /// Records that hyper must be polled again, to skip the rest of a body.
@@ -95,7 +144,13 @@ impl RequestBodies {
         self.lock_awaited().iter().filter_map(Weak::upgrade).collect()
     }
 
-    pub(crate) fn is_body_unread(&self) -> bool {
-        self.body_unread.load(Relaxed)
+    /// HTTP/1: whether the body of the last request was dropped before its end was read.
+    pub(super) fn is_last_dropped(&self) -> bool {
+        self.last.load(Relaxed) == DROPPED
+    }
+
+    /// HTTP/1: whether the body of the last request was not read whole.
+    pub(crate) fn is_last_unread(&self) -> bool {
+        self.last.load(Relaxed) != READ
     }
 }

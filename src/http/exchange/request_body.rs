@@ -56,7 +56,7 @@ impl Body {
         } else {
             BodyRead::Unread
         };
-        request.connection.bodies.on_body_held();
+        request.connection.bodies.on_body_held(Arc::as_ptr(&request));
         request.expect_body(read);
         let source = Source::Incoming(incoming);
         Self { source, on_drop: DropNotifier { context: RequestContext(request), read } }
@@ -148,9 +148,11 @@ impl DropNotifier {
         if self.read != BodyRead::WithTrailers {
             let was_held = self.is_held();
             self.read = read;
-            self.context.0.set_body(read);
+            let request = &self.context.0;
+            request.set_body(read);
+            request.connection.bodies.on_body_whole(Arc::as_ptr(request));
             if was_held && !self.is_held() {
-                self.context.0.connection.bodies.on_body_dropped(false);
+                request.connection.bodies.on_body_dropped();
             }
         }
     }
@@ -170,10 +172,13 @@ impl DropNotifier {
 impl Drop for DropNotifier {
     fn drop(&mut self) {
         if self.read != BodyRead::Absent {
-            let unread = matches!(self.read, BodyRead::Unread | BodyRead::ChunksUnread);
-            self.context.0.end_body_wait(0);
+            let request = &self.context.0;
+            request.end_body_wait(0);
+            if matches!(self.read, BodyRead::Unread | BodyRead::ChunksUnread) {
+                request.connection.bodies.on_body_unread(Arc::as_ptr(request));
+            }
             if self.is_held() {
-                self.context.0.connection.bodies.on_body_dropped(unread);
+                request.connection.bodies.on_body_dropped();
             }
         }
     }

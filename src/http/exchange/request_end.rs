@@ -121,12 +121,14 @@ impl RequestState {
         self.process().stream_end(self.stream_number.load(Relaxed))
     }
 
-    /// Counts that the shutdown ends this long stream, unless it has ended before.
+    /// Counts that the shutdown ends this long stream, unless it has ended before. Requests of the
+    /// internal server are not in the report.
     pub(super) fn count_stream_end(&self) {
-        if self.is_going_on()
+        if self.server().config.process.is_none()
+            && self.is_going_on()
             && self.flags.fetch_or(Flag::StreamEnded as u8, Relaxed) & Flag::StreamEnded as u8 == 0
         {
-            self.process().metrics.streams_ended.add_one();
+            self.server().metrics.streams_ended.add_one();
         }
     }
 

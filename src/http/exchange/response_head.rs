@@ -26,6 +26,7 @@ pub(super) fn add_standard_headers<B>(
     let announces = in_flight.connection().on_response_head();
     let is_last = announces || in_flight.request().is_body_end_unclear();
     if is_last && !in_flight.request().switches_protocol(response.status()) {
+        in_flight.connection().responses.set_closes();
         announce_close(response, version);
     }
 }

@@ -329,9 +329,6 @@ impl<S: HttpService> FastPath<S> {
                 return ControlFlow::Break(self.hand_over(cx, io, gathered, leftover));
             }
         };
-        if after == KeepAlive::No && request.keep_alive == KeepAlive::Yes {
-            self.connection().responses.set_closes();
-        }
         let rest = after_empty_lines(&read[request.len..]);
         let caps = self.connection().server().caps();
         if after == KeepAlive::Yes && !rest.is_empty() && !gathered.is_full(caps) {
@@ -385,6 +382,10 @@ impl<S: HttpService> FastPath<S> {
     ) -> Result<KeepAlive, Box<Response<ResponseBody<S::ResponseBody>>>> {
         let all = match self.gather_head(&mut response, request, gathered) {
             Some((length, after)) => {
+                // Also if an error response replaces this one.
+                if after == KeepAlive::No && request.keep_alive == KeepAlive::Yes {
+                    self.connection().responses.set_closes();
+                }
                 self.gather_body(cx, response, length, gathered).map(|()| after)
             }
             None => Err(Box::new(response)),

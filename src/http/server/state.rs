@@ -339,8 +339,9 @@ impl ServerState {
         self.config.close_races == CloseRaces::Counted
     }
 
-    /// Counts a client timeout, and logs it. At most one line per second is logged, with the number
-    /// of other timeouts since the last line.
+    /// Counts a client timeout. Logs it, except on the internal server, whose limits are shorter
+    /// than the settings. At most one line per second is logged, with the number of other timeouts
+    /// since the last line.
     pub(crate) fn note_client_timeout(
         &self,
         timeout: ClientTimeout,
@@ -350,6 +351,9 @@ impl ServerState {
         match timeout {
             ClientTimeout::Send => self.metrics.send_timeouts.add_one(),
             ClientTimeout::Body => self.metrics.body_timeouts.add_one(),
+        }
+        if self.config.process.is_some() {
+            return;
         }
         let Some(suppressed) = self.client_timeouts_logged.admit(self.clock.now()) else { return };
         let limit_ms = millis(timeout.limit_in(self.phase(), &self.config.limits));

@@ -2,7 +2,7 @@
 
 use crate::support::{
     App, Client, Service, aside, builder,
-    frames::{END_HEADERS, END_STREAM, HEADERS, Http2, frame},
+    frames::{END_HEADERS, END_STREAM, HEADERS, Http2, RST_STREAM, SETTINGS, frame},
     now, soon, wire,
 };
 use axum::Router;
@@ -189,4 +189,21 @@ fn probes_respond_while_a_user_route_holds_every_connection() {
         .collect();
     probes_are_responded_to("a route that does not respond", app.internal);
     assert_eq!(app.end().code(), 0);
+}
+
+#[test]
+fn a_client_of_the_internal_port_that_times_out_is_not_logged() {
+    // P13: a client of the internal port received nothing. Its line sent the operator to a metric
+    // that stayed 0, and to a setting that had not expired. It also hid those of clients of the
+    // service, of which one line a second is logged.
+    let service = Service::start(&["--send-timeout", "1s"]);
+    for (address, path) in [(service.internal, "/status"), (service.main, "/")] {
+        let mut client = Http2::connect(address);
+        // No window for the responses.
+        client.send(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]);
+        let stream = client.get(path);
+        client.wait_for("the end", |frame| frame.stream == stream && frame.kind == RST_STREAM);
+    }
+    let line = service.wait_for_line("client timed out");
+    assert_eq!((&line["path"], &line["suppressed"]), (&"/".into(), &0.into()), "{line}");
 }

@@ -13,13 +13,14 @@ use crate::http::{
     },
 };
 use crate::{lifecycle::Moment, runtime::Transport};
-use std::{sync::Arc, time::Duration};
+use std::{sync::Arc, task::Context, time::Duration};
 
 impl<T: Transport, S: HttpService> Http2<T, S> {
     /// Returns until when the connection is busy with a request body that a task reads after the
     /// response. `None` without such a body, and once its client was given up.
     pub(super) fn upload_until(
         &mut self,
+        cx: &Context<'_>,
         worker: &WorkerContext<S>,
         slot: &ConnectionSlot,
         now: Moment,
@@ -29,6 +30,7 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
             self.given_up_at = None;
             return None;
         }
+        bodies.wake_when_unheld(cx.waker());
         if !bodies.are_all_awaited() {
             // A task is to go on, and not the client.
             return Some(Moment::NEVER);
@@ -53,9 +55,9 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
     /// given up; `NEVER` if the server does not wait for the client.
     ///
     /// Bytes that cannot be written count against the client, whatever the handlers do. Bytes that
-    /// its windows hold back count if nothing else happens. A PING from the client, and its
-    /// acknowledgement by the server, do not show that the client reads. A stream has its own
-    /// timeout ([`http2_streams`](super::http2_streams)), which expires first.
+    /// its windows hold back count if nothing else happens, such as an upload. A PING from the
+    /// client, and its acknowledgement by the server, do not show that the client reads. A stream
+    /// has its own timeout ([`http2_streams`](super::http2_streams)), which expires first.
     pub(super) fn stalled(&mut self, worker: &WorkerContext<S>, now: Moment) -> (Moment, Moment) {
         let connection = &self.connection;
         let has_buffered =
@@ -64,13 +66,15 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
             self.stall_timer.reset();
             return (now, Moment::NEVER);
         }
-        let (written, grace) = if connection.io.is_flushed() {
-            (0, STREAM_RESETS_FIRST)
-        } else {
+        let (other, grace) = if !connection.io.is_flushed() {
             (connection.io.written(), Duration::ZERO)
+        } else if connection.bodies.are_bodies_held() {
+            (connection.io.inflow.data(), STREAM_RESETS_FIRST)
+        } else {
+            (0, STREAM_RESETS_FIRST)
         };
         let sample = ProgressSample {
-            moved: [connection.responses.delivered(), written],
+            moved: [connection.responses.delivered(), other],
             unacknowledged: connection.io.unacknowledged_of_all(),
         };
         let since = self.stall_timer.last_progress(sample, now);

@@ -133,15 +133,56 @@ async fn a_request_that_crosses_an_announced_close_is_counted() {
     }
 }
 
-// A handler or a 400 announced the close while serving. The connection was closed before the client
-// had acknowledged the response. A request that crossed it caused a reset, which may discard the
-// response, and was not counted (P5).
+// A task still held the body of an earlier request, or dropped it while the last one ran. What came
+// after the last response was taken for a part of that body: a request that crossed the close was
+// not counted, and the close took a second (P5b, P8).
+#[tokio::test]
+async fn a_late_body_of_an_earlier_request_does_not_change_the_end() {
+    for is_dropped in [false, true] {
+        let mut world = World::new();
+        world.start().await;
+        world.send(b"POST /ignores HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\n\r\nx").await;
+        world.send(b"yz").await;
+        world.enter(Stage::Draining).await;
+        world.wire().stop_receiving(usize::MAX);
+        if is_dropped {
+            world.send(b"OPTIONS /waits HTTP/1.1\r\nhost: a\r\n\r\n").await;
+            // The task is the first that waits.
+            world.release_handler();
+            world.settle().await;
+            assert_eq!(world.uploaded(), Some(Err(1)));
+            world.release_handler();
+            world.settle().await;
+        } else {
+            world.send(b"OPTIONS / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+        }
+        assert_eq!(http1(&world.wire().written), "200 200c");
+        assert!(world.wire().shut && !world.has_ended());
+        world.send(GET).await;
+        assert_eq!(world.connections().close_races, 1, "dropped: {is_dropped}");
+        world.wire().make_room(usize::MAX);
+        world.pass(Duration::from_millis(100)).await;
+        assert!(world.has_ended(), "dropped: {is_dropped}");
+    }
+}
+
+// A handler or a 400 announced the close while serving, or the 503 or the 500 in place of a
+// handler's response did. The connection was closed before the client had acknowledged the
+// response. A request that crossed it caused a reset, which may discard the response, and was not
+// counted (P5).
 #[tokio::test]
 async fn a_request_that_crosses_the_close_of_a_handler_is_counted() {
     for (request, response) in [
         (&b"GET /closes HTTP/1.1\r\nhost: a\r\n\r\n"[..], "200c"),
         (b"OPTIONS /closes HTTP/1.1\r\nhost: a\r\n\r\n", "200c"),
         (b"GET / HTTP/1.1\r\n\r\n", "400c"),
+        (b"GET /closes-and-fails HTTP/1.1\r\nhost: a\r\n\r\n", "500c"),
+        // Nothing is served after trailers.
+        (
+            b"POST /late HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n\
+              1\r\nx\r\n0\r\na: b\r\n\r\n",
+            "503c",
+        ),
     ] {
         let mut world = World::new();
         world.start().await;

@@ -1,7 +1,13 @@
 //! Connections that make room for others, and which may.
 
-use super::{GET, HTTP2_FIRST, HTTP2_SECOND, HTTP2_WAITS, PREFACE, script::End, world::World};
-use crate::http::server::idle_policy::Awaited;
+use super::{
+    GET, HTTP2_FIRST, HTTP2_SECOND, HTTP2_WAITS, PREFACE,
+    script::End,
+    uploads::{PART, UPLOAD},
+    world::World,
+};
+use crate::http::server::{idle_policy::Awaited, limits::Limits};
+use std::time::Duration;
 
 // A connection was chosen to make room in the instant in which its next request arrived. It was
 // closed right after that response, without an announcement: the client's next request was lost
@@ -76,6 +82,24 @@ async fn a_stream_that_crosses_the_goaway_of_an_eviction_has_another_make_room()
     assert!(!world.is_another_to_make_room());
     world.send(WAITS_ON_3).await;
     assert_eq!(world.requests().started, 2);
+    assert!(world.is_another_to_make_room());
+    assert!(!world.has_ended());
+}
+
+// An upload went on after the GOAWAY of a connection that made room. The connection stayed, and no
+// other made room in its place (P15).
+#[tokio::test]
+async fn an_upload_that_crosses_the_goaway_of_an_eviction_has_another_make_room() {
+    let limits = Limits::default().body_timeout(Duration::from_secs(3));
+    let mut world = World::with_limits(limits);
+    world.start().await;
+    world.send(&[PREFACE, UPLOAD].concat()).await;
+    world.wait(5).await;
+    assert!(world.is_idle(), "its upload has stopped");
+    world.evict();
+    world.settle().await;
+    assert!(!world.is_another_to_make_room());
+    world.send(PART).await;
     assert!(world.is_another_to_make_room());
     assert!(!world.has_ended());
 }

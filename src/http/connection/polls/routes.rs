@@ -50,8 +50,9 @@ impl Routes {
         *lock(&self.uploaded)
     }
 
-    /// Reads a body after the response, or waits with it for the release after its first bytes.
-    async fn upload(self, mut body: Body, reads: bool) {
+    /// Reads a body after the response. Waits for the release with all of it, on `/keeps`, or with
+    /// its first bytes, on `/ignores`.
+    async fn upload(self, mut body: Body, path: String) {
         let mut read = 0;
         let uploaded = loop {
             match body.frame().await {
@@ -59,12 +60,15 @@ impl Routes {
                 Some(Err(_)) => break Err(read),
                 None => break Ok(read),
             }
-            if !reads {
+            if path == "/ignores" {
                 let _ = body.frame().now_or_never();
                 self.release.notified().await;
                 break Err(read);
             }
         };
+        if path == "/keeps" {
+            self.release.notified().await;
+        }
         drop(body);
         *lock(&self.uploaded) = Some(uploaded);
     }
@@ -140,13 +144,15 @@ impl hyper::service::Service<Request<Body>> for Routes {
                     StreamBody::new(poll_fn(|_| panic!("on purpose"))).boxed_unsync()
                 }
                 "/late" => {
-                    request.body().context().set_timeout(Some(Duration::ZERO));
+                    let context = request.body().context().clone();
+                    let _ = request.into_body().collect().await;
+                    context.set_timeout(Some(Duration::ZERO));
                     pending().await
                 }
-                path @ ("/spawns" | "/ignores") => {
-                    let reads = path == "/spawns";
-                    let body = request.into_body();
-                    body.context().clone().spawn(routes.upload(body, reads));
+                "/closes-and-fails" => Fails.boxed_unsync(),
+                path @ ("/spawns" | "/ignores" | "/keeps") => {
+                    let (path, body) = (path.to_owned(), request.into_body());
+                    body.context().clone().spawn(routes.upload(body, path));
                     whole(b"accepted")
                 }
                 "/cookies" => {
@@ -168,7 +174,7 @@ impl hyper::service::Service<Request<Body>> for Routes {
 /// The status and the fields of a response.
 fn head(path: &str) -> (StatusCode, &'static [(&'static str, &'static str)]) {
     match path {
-        "/closes" => (StatusCode::OK, &[("connection", "close")]),
+        "/closes" | "/closes-and-fails" => (StatusCode::OK, &[("connection", "close")]),
         "/requires-upgrade" => (
             StatusCode::UPGRADE_REQUIRED,
             &[
@@ -231,6 +237,25 @@ impl http_body::Body for Halves {
 
     fn size_hint(&self) -> SizeHint {
         SizeHint::with_exact(4 * self.left)
+    }
+}
+
+/// A body of a known length that fails at once.
+struct Fails;
+
+impl http_body::Body for Fails {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Poll::Ready(None)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(5)
     }
 }
 

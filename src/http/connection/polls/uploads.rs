@@ -1,17 +1,19 @@
 //! Request bodies that a task of the app reads after the response.
 
 use super::{
-    PREFACE,
-    output::http2,
+    HTTP2_SECOND, PREFACE,
+    output::{http1, http2},
+    script::End,
     world::{Stage, World},
 };
 use crate::http::server::limits::Limits;
 use std::time::Duration;
 
 /// A POST of `/spawns` on stream 1, with the begin of its body.
-const UPLOAD: &[u8] = b"\x00\x00\x0e\x01\x04\x00\x00\x00\x01\x83\x86\x04\x07/spawns\x01\x01a\
+pub(super) const UPLOAD: &[u8] =
+    b"\x00\x00\x0e\x01\x04\x00\x00\x00\x01\x83\x86\x04\x07/spawns\x01\x01a\
     \x00\x00\x01\x00\x00\x00\x00\x00\x01x";
-const PART: &[u8] = b"\x00\x00\x01\x00\x00\x00\x00\x00\x01x";
+pub(super) const PART: &[u8] = b"\x00\x00\x01\x00\x00\x00\x00\x00\x01x";
 const LAST: &[u8] = b"\x00\x00\x01\x00\x01\x00\x00\x00\x01x";
 /// The payload is that of hyper's PING after a GOAWAY.
 const PONG: &[u8] = b"\x00\x00\x08\x06\x01\x00\x00\x00\x00\x0b\x7b\xa2\xf0\x8b\x9b\xfe\x54";
@@ -140,4 +142,75 @@ async fn each_of_two_late_bodies_has_its_own_wait() {
     world.wait(6).await;
     assert_eq!(world.connections().body_timeouts, 1);
     assert!(world.has_ended());
+}
+
+// The last bytes of another stream waited for a window that the client did not open. An upload on
+// the connection was cut a send timeout later, although its data arrived all the time (P5).
+#[tokio::test]
+async fn an_upload_goes_on_beside_bytes_that_wait_for_their_client() {
+    const WINDOWS_OF_1: &[u8] = b"\x00\x00\x06\x04\x00\x00\x00\x00\x00\x00\x04\x00\x00\x00\x01";
+    const WINDOW_UPDATE: &[u8] = b"\x00\x00\x04\x08\x00\x00\x00\x00\x01\x00\x00\x00\x20";
+    let limits = Limits::default().send_timeout(Duration::from_secs(2));
+    let mut world = World::with_limits(limits);
+    world.start().await;
+    world.send(&[PREFACE, WINDOWS_OF_1, UPLOAD, WINDOW_UPDATE].concat()).await;
+    world.send(HTTP2_SECOND).await;
+    assert_eq!((world.requests().started, world.requests().finished), (2, 1));
+    for _ in 0..10 {
+        world.send(PART).await;
+        world.wait(1).await;
+        assert!(!world.has_ended());
+    }
+    assert_eq!(world.uploaded(), None);
+    world.wait(3).await;
+    assert!(world.has_ended(), "nothing moves");
+    assert_eq!(world.uploaded(), Some(Err(11)));
+}
+
+// A task had read a body whole after the response, and then dropped it. Its connection was busy for
+// up to a second more, and the drain waited for it (P8).
+#[tokio::test]
+async fn the_drain_goes_on_when_a_late_body_is_dropped() {
+    let mut world = World::new();
+    world.start().await;
+    world.send(b"POST /keeps HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\n\r\nx").await;
+    world.enter(Stage::Draining).await;
+    world.send(b"yz").await;
+    assert_eq!(world.uploaded(), None, "the task has the body");
+    assert_eq!(world.wire().how_it_ended(), End::Open);
+    world.release_handler();
+    world.settle().await;
+    assert_eq!(world.uploaded(), Some(Ok(3)));
+    assert_eq!(world.wire().how_it_ended(), End::Fin);
+}
+
+// The same over HTTP/2, where a body is no longer held once all of it was read.
+#[tokio::test]
+async fn the_drain_goes_on_when_a_late_body_was_read() {
+    const KEEPS: &[u8] = b"\x00\x00\x0d\x01\x04\x00\x00\x00\x01\x83\x86\x04\x06/keeps\x01\x01a\
+        \x00\x00\x01\x00\x00\x00\x00\x00\x01x";
+    let mut world = World::new();
+    world.start().await;
+    world.send(&[PREFACE, KEEPS].concat()).await;
+    world.send(LAST).await;
+    assert!(world.is_idle());
+}
+
+// A client sent the rest of its upload after the response, which had taken one poll. The connection
+// counted as idle after that poll. So the rest was taken for the begin of a head, and the client
+// got a 408 and the end of its connection (P5).
+#[tokio::test]
+async fn an_upload_whose_response_takes_one_poll_is_read_to_its_end() {
+    for stage in [Stage::Serving, Stage::Draining] {
+        let mut world = World::new();
+        world.wire().send(b"POST /spawns HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\n\r\nx");
+        world.enter(stage).await;
+        world.start().await;
+        assert_eq!(world.requests().finished, 1);
+        assert!(!world.is_idle());
+        world.send(b"yz").await;
+        assert_eq!(world.uploaded(), Some(Ok(3)), "{stage:?}");
+        world.wait(15).await;
+        assert!(!http1(&world.wire().written).contains("408"));
+    }
 }
