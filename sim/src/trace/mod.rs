@@ -158,11 +158,14 @@ impl Trace {
         inner.note_payload(direction, bytes);
     }
 
-    /// The same for traffic that is labelled by numbers, such as a packet with its addresses and
-    /// flags.
-    pub(crate) fn packet(&self, label: &[u64], direction: Direction, bytes: &[u8]) {
+    /// The same for traffic of the time `at` that is labelled by numbers, such as a packet with its
+    /// addresses and flags.
+    pub(crate) fn packet(&self, at: Duration, label: &[u64], direction: Direction, bytes: &[u8]) {
         let mut inner = self.lock();
-        let Some(at) = inner.stamp() else { return };
+        if inner.now.is_none() {
+            return;
+        }
+        inner.last = at;
         inner.hash.feed_number(micros(at));
         label.iter().for_each(|number| inner.hash.feed_number(*number));
         inner.note_payload(direction, bytes);
