@@ -37,6 +37,11 @@ impl CheckScript {
         self.timeout_ms.map_or(TIMEOUT, Duration::from_millis)
     }
 
+    /// Whether a run passes, counted from 0.
+    const fn passes(&self, run: u64) -> bool {
+        run < self.fails_from || run - self.fails_from >= self.fails
+    }
+
     pub(crate) fn check(&self, actor: &Actor) -> ReadinessCheck {
         let (script, actor) = (self.clone(), actor.clone());
         let runs = std::sync::Arc::new(std::sync::atomic::AtomicU64::new(0));
@@ -51,16 +56,21 @@ impl CheckScript {
                 if script.hangs_from.is_some_and(|from| run >= from) {
                     let fields = [("check", script.name.into())];
                     actor.trace.record(&actor.name, "check hangs", &fields);
+                    actor.trace.state_changed().notify_one();
                     std::future::pending::<()>().await;
                     return Ok(());
                 }
                 client::pause(Duration::from_millis(script.takes_ms)).await;
-                let passes = run < script.fails_from || run - script.fails_from >= script.fails;
+                let passes = script.passes(run);
+                let is_new = run == 0 || passes != script.passes(run - 1);
                 let fields = [
                     ("check", script.name.into()),
                     ("passes", if passes { "yes" } else { "no" }.into()),
                 ];
                 actor.trace.record(&actor.name, "checked", &fields);
+                if is_new {
+                    actor.trace.state_changed().notify_one();
+                }
                 if passes { Ok(()) } else { Err(io::Error::other("as its script says")) }
             }
         })

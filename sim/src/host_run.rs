@@ -285,15 +285,15 @@ fn record_report(name: &str, trace: &Trace, report: &Report) {
 /// fifth round by `HEAD`. Every fourth round also probes whether the process has started, and every
 /// eighth reads the status page. Every eighth and that after a phase change read the metrics.
 ///
-/// After a phase change the probes are `pauses.0` apart; while nothing changes, the pause grows to
-/// at most `pauses.1`. After the exit they are two seconds apart. Each response is recorded: its
+/// After a change of the phase or of a check the probes are `pause` apart; while nothing changes,
+/// the pause grows to two seconds, and after the exit it grows on. Each response is recorded: its
 /// status and the hash of its body, or `none` with the failure. `asked_us` is the time of the
 /// request, so a response is at most that old.
 pub async fn probe<H: HostNetwork>(
     host: H,
     process: String,
     trace: Trace,
-    pauses: (Duration, Duration),
+    pause: Duration,
     exited: CancellationToken,
 ) {
     let untraced_client =
@@ -301,7 +301,7 @@ pub async fn probe<H: HostNetwork>(
     let reader = untraced_client.clone().with_bodies(true);
     let mut lines = PROBED.map(|names| (names, None));
     let (mut status_page, mut metrics_page) = (None, None);
-    let changed = trace.phase_changed();
+    let changed = trace.state_changed();
     let (mut round, mut quiet) = (0_u32, 0_u32);
     let route = Route::new(host, process, INTERNAL_PORT);
     loop {
@@ -344,9 +344,9 @@ pub async fn probe<H: HostNetwork>(
         }
         round = round.wrapping_add(1);
         let pause = if exited.is_cancelled() {
-            PAUSE_AFTER_EXIT
+            PAUSE_MAX.saturating_mul(1 << quiet.min(6))
         } else {
-            pauses.0.saturating_mul(1 << (quiet / 3).min(6)).min(pauses.1)
+            pause.saturating_mul(1 << (quiet / 3).min(6)).min(PAUSE_MAX.max(pause))
         };
         tokio::select! {
             biased;
@@ -382,8 +382,9 @@ async fn probe_once<H: HostNetwork>(
     }
 }
 
-/// Pause between the probes of a process that has exited, and does not respond again.
-const PAUSE_AFTER_EXIT: Duration = Duration::from_secs(2);
+/// Longest pause between the probes while nothing changes, and the first one after the exit. A
+/// process that has exited does not respond again.
+const PAUSE_MAX: Duration = Duration::from_secs(2);
 
 /// Rounds of probes between two reads of the status page, and between two of the metrics.
 const STATUS_ROUNDS: u32 = 8;

@@ -137,6 +137,7 @@ pub(super) struct Body {
     /// The first bytes, at most as many as the client keeps.
     kept: Vec<u8>,
     keeps: usize,
+    is_measured: bool,
     events: EventCount,
 }
 
@@ -164,13 +165,14 @@ impl Body {
             hash: Fnv64::new(),
             kept: Vec::new(),
             keeps: 0,
+            is_measured: true,
             events: EventCount::default(),
         }
     }
 
-    /// Keeps the first `keeps` bytes.
-    pub(super) fn keeping(self, keeps: usize) -> Self {
-        Self { keeps, ..self }
+    /// Keeps the first `keeps` bytes. Has a hash and a number of events only if `is_measured`.
+    pub(super) fn keeping(self, keeps: usize, is_measured: bool) -> Self {
+        Self { keeps, is_measured, ..self }
     }
 
     pub(super) fn into_kept(self) -> Vec<u8> {
@@ -241,9 +243,11 @@ impl Body {
 
     fn take_data(&mut self, buffer: &mut BytesMut, most: u64) -> u64 {
         let taken = usize::try_from(most).unwrap_or(usize::MAX).min(buffer.len());
-        self.hash.feed(&buffer[..taken]);
-        if self.keeps > 0 {
-            self.events.read(&buffer[..taken]);
+        if self.is_measured {
+            self.hash.feed(&buffer[..taken]);
+            if self.keeps > 0 {
+                self.events.read(&buffer[..taken]);
+            }
         }
         let room = self.keeps.saturating_sub(self.kept.len());
         self.kept.extend_from_slice(&buffer[..taken.min(room)]);

@@ -62,6 +62,12 @@ impl ClientId {
         if self.keeps_bodies { KEPT_MAX } else { 0 }
     }
 
+    /// Whether the hash of a body and the number of its events are used: not if it is kept only to
+    /// be read, and is not recorded.
+    pub(super) fn measures_bodies(&self) -> bool {
+        !self.keeps_bodies || self.trace.takes_records()
+    }
+
     /// Whether the client waits for the end of a connection whose last response it has, instead of
     /// closing it: every second one, by its name.
     pub(super) fn awaits_last_ends(&self) -> bool {
@@ -82,8 +88,10 @@ impl ClientId {
     /// Records the body of a response, if this client keeps bodies.
     pub(super) fn received(&self, request: u64, body: &[u8]) {
         if self.keeps_bodies {
-            let body = String::from_utf8_lossy(body).into_owned();
-            self.tell("body", &[("request", request.into()), ("body", body.into())]);
+            self.tell_with("body", || {
+                let body = String::from_utf8_lossy(body).into_owned();
+                [("request", request.into()), ("body", body.into())]
+            });
         }
     }
 

@@ -154,6 +154,7 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Http1Client<Io> {
         let (read, mut write) = tokio::io::split(io);
         let mut reader = Reader::new(read, buffer, client_id.keeps());
         reader.pace = pacing.download;
+        reader.is_measured = client_id.measures_bodies();
 
         let sending = async {
             if send(&mut write, ask, pacing).await.is_ok() {
@@ -184,7 +185,7 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Http1Client<Io> {
                 client_id.events(request, body.events());
                 let kept = body.into_kept();
                 client_id.received(request, &kept);
-                *last = Previous { location, body: String::from_utf8_lossy(&kept).into_owned() };
+                *last = Previous { location, body: text(kept) };
                 Ok(done)
             }
             Some(Err(how)) => Err(RequestFailure::new(how, reader.seen)),
@@ -309,6 +310,12 @@ fn lock(asked: &Mutex<Vec<u64>>) -> MutexGuard<'_, Vec<u64>> {
     asked.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Reads bytes as text. Most are valid, which is checked faster than invalid ones are replaced.
+fn text(bytes: Vec<u8>) -> String {
+    String::from_utf8(bytes)
+        .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
+}
+
 async fn send(
     io: &mut (impl AsyncWrite + Unpin),
     ask: &RequestSpec,
@@ -348,6 +355,8 @@ pub(super) struct Reader<'a, R> {
     pub(super) pace: Pace,
     /// Number of bytes of each body that are kept.
     keeps: usize,
+    /// Whether bodies are hashed, and their events counted.
+    is_measured: bool,
     kept: Vec<u8>,
     location: Option<String>,
 }
@@ -355,7 +364,16 @@ pub(super) struct Reader<'a, R> {
 impl<'a, R: AsyncRead + Unpin> Reader<'a, R> {
     /// Creates a reader that reads at once and keeps the first `keeps` bytes of each body.
     pub(super) const fn new(io: R, buffer: &'a mut BytesMut, keeps: usize) -> Self {
-        Self { io, buffer, seen: 0, pace: Pace::AtOnce, keeps, kept: Vec::new(), location: None }
+        Self {
+            io,
+            buffer,
+            seen: 0,
+            pace: Pace::AtOnce,
+            keeps,
+            is_measured: true,
+            kept: Vec::new(),
+            location: None,
+        }
     }
 
     pub(super) async fn answer(
@@ -398,7 +416,7 @@ impl<'a, R: AsyncRead + Unpin> Reader<'a, R> {
     }
 
     async fn body(&mut self, head: &Head) -> Result<Body, How> {
-        let mut body = Body::new(head).keeping(self.keeps);
+        let mut body = Body::new(head).keeping(self.keeps, self.is_measured);
         loop {
             match body.take(self.buffer) {
                 Ok(true) => return Ok(body),

@@ -2,7 +2,7 @@
 
 use super::{Exercise, Judgement, RunHistory};
 use lameduck::{Report, lifecycle::Phase};
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 /// No counter shows more than the report, and once all requests have ended, none shows less.
 pub(super) fn scrapes_agree(history: &RunHistory<'_>) -> Judgement {
@@ -11,9 +11,10 @@ pub(super) fn scrapes_agree(history: &RunHistory<'_>) -> Judgement {
     let mut judged = 0;
     for record in history.events("metrics page") {
         let asked = record.number("asked_us").map(Duration::from_micros).unwrap_or_default();
-        let page = record.text("counters").unwrap_or_default();
+        let page = shown(record.text("counters").unwrap_or_default());
+        let value = |name: &str| page.get(name).copied().unwrap_or(0);
         for (name, reported) in counters(report) {
-            let shown = value(page, name);
+            let shown = value(name);
             if shown > reported || (asked > settled && shown < reported) {
                 return Err(format!(
                     "{name} was {shown} at {asked:?}, and the report has {reported}"
@@ -21,7 +22,7 @@ pub(super) fn scrapes_agree(history: &RunHistory<'_>) -> Judgement {
             }
         }
         let least = requests_before(history, asked);
-        let started = value(page, "lameduck_requests_started_total");
+        let started = value("lameduck_requests_started_total");
         if started < least {
             return Err(format!("{started} requests were started at {asked:?}, but {least} ran"));
         }
@@ -37,10 +38,10 @@ fn requests_before(history: &RunHistory<'_>, at: Duration) -> u64 {
     before.count() as u64
 }
 
-/// Returns the value of a counter; zeros are left out of the record.
-fn value(page: &str, name: &str) -> u64 {
-    let value = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-    value.map_or(0, |value| value.parse().unwrap_or(u64::MAX))
+/// Returns the counters of a record, in which zeros are left out.
+fn shown(counters: &str) -> BTreeMap<&str, u64> {
+    let counters = counters.lines().filter_map(|line| line.rsplit_once(' '));
+    counters.map(|(name, value)| (name, value.parse().unwrap_or(u64::MAX))).collect()
 }
 
 /// Returns the counters of the page, with the numbers of the report.

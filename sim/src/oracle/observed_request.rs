@@ -2,6 +2,7 @@
 
 use crate::{
     app::SLOW_CANCELLED,
+    scenario::Client,
     trace::{Fnv64, Record},
 };
 use std::{collections::BTreeMap, time::Duration};
@@ -24,6 +25,8 @@ pub struct ObservedRequest {
     pub earlier: u64,
     /// Path and query.
     pub target: String,
+    /// Which of its client's kinds of requests it is.
+    pub kind: usize,
     /// Whether the method is `HEAD`.
     pub is_head: bool,
     /// When the client began to send the request.
@@ -177,7 +180,10 @@ pub enum RequestResult {
     Failed(String),
 }
 
-pub(super) fn requests(records: &[Record]) -> Vec<ObservedRequest> {
+/// Reads the requests of these clients.
+pub(super) fn requests(records: &[Record], clients: &[Client]) -> Vec<ObservedRequest> {
+    let targets = |client: &Client| client.kinds().map(|kind| kind.ask().target).collect();
+    let targets: Vec<Vec<String>> = clients.iter().map(targets).collect();
     let mut requests: BTreeMap<(usize, u64), ObservedRequest> = BTreeMap::new();
     for record in records {
         let by = if matches!(record.event, RESPONDS | ENDS_CALL) {
@@ -190,11 +196,14 @@ pub(super) fn requests(records: &[Record]) -> Vec<ObservedRequest> {
         };
         let Some(request) = record.number("request") else { continue };
         if record.event == "asks" {
+            let target = record.text("target").unwrap_or_default();
+            let mut kinds = targets.get(client).into_iter().flatten();
             let observed = ObservedRequest {
                 client,
                 connection: record.number("connection").unwrap_or(0),
                 earlier: record.number("earlier").unwrap_or(0),
-                target: record.text("target").unwrap_or_default().to_owned(),
+                target: target.to_owned(),
+                kind: kinds.position(|of| of == target).unwrap_or(0),
                 is_head: record.text("method") == Some("HEAD"),
                 observed: record.at,
                 sent: None,

@@ -22,7 +22,7 @@ pub(super) fn a_deadline_per_request(history: &RunHistory<'_>) -> Judgement {
     let mut judged = 0;
     for observed in &history.requests {
         let Some(client) = history.client(observed) else { continue };
-        let work = match client.request_kind_of(&observed.target) {
+        let work = match client.request_kind_of(observed.kind) {
             RequestKind::Slow(ms) | RequestKind::Stuck(ms, StuckResponse::Nothing) => {
                 Duration::from_millis(*ms)
             }

@@ -400,7 +400,7 @@ fn is_not_lost(history: &RunHistory<'_>, observed: &ObservedRequest) -> Result<(
     }
     // The host sees that the body continues before it sends the head.
     if matches!(
-        client.request_kind_of(&observed.target),
+        client.request_kind_of(observed.kind),
         RequestKind::Rare(
             RareRequest::Padded(_, true)
                 | RareRequest::Fails
@@ -412,7 +412,7 @@ fn is_not_lost(history: &RunHistory<'_>, observed: &ObservedRequest) -> Result<(
     }
     // If the response is aborted at the moment when its head is ready, the head is lost as well.
     let halved = matches!(
-        client.request_kind_of(&observed.target),
+        client.request_kind_of(observed.kind),
         RequestKind::Stuck(_, StuckResponse::Length | StuckResponse::Chunked)
             | RequestKind::Stream(_)
             | RequestKind::Events
@@ -430,7 +430,7 @@ fn is_not_lost(history: &RunHistory<'_>, observed: &ObservedRequest) -> Result<(
     let prompt = client.traffic.is_prompt(PATIENCE_MS) || follows_whole_ones(history, observed);
     // The host does not wait for the rest of a body that the handler does not read. The client gets
     // the response while it still uploads.
-    let unread = matches!(client.request_kind_of(&observed.target), RequestKind::Unread(_));
+    let unread = matches!(client.request_kind_of(observed.kind), RequestKind::Unread(_));
     let prompt = prompt || (unread && client.traffic.upload_pause().is_some());
     if !lost || observed.head.is_some() || !prompt || !history.flushes() {
         return Ok(());

@@ -60,7 +60,7 @@ impl<'a> RunHistory<'a> {
         if !outcome.tolerance.is_zero() {
             take_times_of_the_report(&mut phases, outcome);
         }
-        let requests = requests(&records);
+        let requests = requests(&records, &scenario.clients);
         let mut places: BTreeMap<&'static str, Vec<usize>> = BTreeMap::new();
         let mut of_handlers = BTreeMap::new();
         for (place, record) in records.iter().enumerate() {
@@ -369,7 +369,7 @@ impl<'a> RunHistory<'a> {
     /// Returns the kind of a request.
     #[must_use]
     pub fn request_kind(&self, observed: &ObservedRequest) -> Option<&RequestKind> {
-        self.client(observed).map(|client| client.request_kind_of(&observed.target))
+        self.client(observed).map(|client| client.request_kind_of(observed.kind))
     }
 
     /// Whether there is time to flush a response before the remaining requests are aborted.

@@ -118,10 +118,10 @@ impl Client {
         self
     }
 
-    /// Returns the request that has this target.
+    /// Returns one of the kinds of its requests, counted from 0.
     #[must_use]
-    pub fn request_kind_of(&self, target: &str) -> &RequestKind {
-        self.kinds().find(|kind| kind.ask().target == target).unwrap_or(&self.request_kind)
+    pub fn request_kind_of(&self, kind: usize) -> &RequestKind {
+        self.kinds().nth(kind).unwrap_or(&self.request_kind)
     }
 
     /// Whether its connections have to begin with a PROXY header.

@@ -36,9 +36,6 @@ pub const PROBER: &str = "prober";
 /// How long a client waits for anything.
 pub(super) const MAX_WAIT: Duration = Duration::from_secs(60);
 
-/// Longest pause between the probes while nothing changes.
-const PROBE_PAUSE_MAX: Duration = Duration::from_secs(2);
-
 /// Number of void runs after which a scenario in real time is given up.
 const VOID_RUNS_MAX: u64 = 5;
 
@@ -218,13 +215,10 @@ where
         let job = use_host(client.clone(), n, client_id, port, scenario.tls);
         world.spawn(CLIENTS, attendance, job);
     }
-    let every = Duration::from_millis(scenario.probe_every_ms);
+    let pause = Duration::from_millis(scenario.probe_every_ms);
     world.spawn(PROBER, Background, {
         let trace = trace.clone();
-        // With checks, a probe's result may change at any time. Otherwise it changes only with the
-        // phase.
-        let pause_max = if scenario.checks.is_empty() { PROBE_PAUSE_MAX.max(every) } else { every };
-        move |host| host_run::probe(host, SERVER.to_owned(), trace, (every, pause_max), exited)
+        move |host| host_run::probe(host, SERVER.to_owned(), trace, pause, exited)
     });
     for fault in &scenario.faults {
         if let Fault::Hold { at_ms, for_ms } = fault

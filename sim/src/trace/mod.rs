@@ -55,7 +55,7 @@ struct Inner {
     hash: Fnv64,
     wire_bytes: u64,
     is_payload_hidden: bool,
-    phase_changed: Arc<Notify>,
+    state_changed: Arc<Notify>,
     stalled: Duration,
     has_threads: bool,
 }
@@ -73,7 +73,7 @@ impl Trace {
                 hash: Fnv64::new(),
                 wire_bytes: 0,
                 is_payload_hidden: false,
-                phase_changed: Arc::default(),
+                state_changed: Arc::default(),
                 stalled: Duration::ZERO,
                 has_threads: false,
             })),
@@ -105,13 +105,14 @@ impl Trace {
         record.feed(&mut inner.hash);
         inner.records.push(record);
         if event == "phase" {
-            inner.phase_changed.notify_one();
+            inner.state_changed.notify_one();
         }
     }
 
-    /// Returns the `Notify` that is triggered when a phase is recorded. It wakes one waiting task.
-    pub(crate) fn phase_changed(&self) -> Arc<Notify> {
-        Arc::clone(&self.lock().phase_changed)
+    /// Returns the `Notify` that is triggered when a phase is recorded, or a check changes or
+    /// hangs. It wakes one waiting task.
+    pub(crate) fn state_changed(&self) -> Arc<Notify> {
+        Arc::clone(&self.lock().state_changed)
     }
 
     /// Returns the time since the start of the world. Returns `None` before the start and after the
@@ -158,11 +159,14 @@ impl Trace {
         inner.note_payload(direction, bytes);
     }
 
-    /// The same for traffic that is labelled by numbers, such as a packet with its addresses and
-    /// flags.
-    pub(crate) fn packet(&self, label: &[u64], direction: Direction, bytes: &[u8]) {
+    /// The same for traffic of the time `at` that is labelled by numbers, such as a packet with its
+    /// addresses and flags.
+    pub(crate) fn packet(&self, at: Duration, label: &[u64], direction: Direction, bytes: &[u8]) {
         let mut inner = self.lock();
-        let Some(at) = inner.stamp() else { return };
+        if inner.now.is_none() {
+            return;
+        }
+        inner.last = at;
         inner.hash.feed_number(micros(at));
         label.iter().for_each(|number| inner.hash.feed_number(*number));
         inner.note_payload(direction, bytes);

@@ -211,6 +211,8 @@ pub(super) struct Pump {
     guard: Arc<EnterGuard>,
     fabric: Arc<Fabric>,
     trace: Trace,
+    /// When the world began.
+    epoch: Instant,
     seed: Seed,
     latency_min_ms: u64,
     latency_max_ms: u64,
@@ -225,7 +227,7 @@ impl Pump {
     pub(super) fn new(
         guard: Arc<EnterGuard>,
         fabric: Arc<Fabric>,
-        trace: Trace,
+        (trace, epoch): (Trace, Instant),
         seed: Seed,
         latency: (Duration, Duration),
     ) -> Self {
@@ -233,6 +235,7 @@ impl Pump {
             guard,
             fabric,
             trace,
+            epoch,
             seed,
             latency_min_ms: millis(latency.0),
             latency_max_ms: millis(latency.1.max(latency.0)),
@@ -315,7 +318,7 @@ impl Pump {
                 }
             }
         }
-        self.note(Direction::Received, &flight.packet);
+        self.note(now, Direction::Received, &flight.packet);
         if let Some((local, peer)) = self.fabric.closed_end_of(&flight.packet) {
             return self.fabric.reset(local, peer);
         }
@@ -333,7 +336,7 @@ impl Pump {
         packets.append(&mut self.fabric.lock().outbox);
         self.guard.egress_all(&mut packets);
         for packet in packets.drain(..) {
-            self.note(Direction::Sent, &packet);
+            self.note(now, Direction::Sent, &packet);
             let latest = self.latest.entry((packet.src, packet.dst)).or_insert(now);
             let span = self.latency_max_ms - self.latency_min_ms + 1;
             let latency = self.latency_min_ms + self.seed.nth(self.draws) % span;
@@ -350,7 +353,7 @@ impl Pump {
         self.sent += 1;
     }
 
-    fn note(&self, direction: Direction, packet: &Packet) {
+    fn note(&self, now: Instant, direction: Direction, packet: &Packet) {
         if let Transport::Tcp(segment) = &packet.payload {
             let flags =
                 [segment.flags.syn, segment.flags.ack, segment.flags.fin, segment.flags.rst];
@@ -358,6 +361,7 @@ impl Pump {
             let ports =
                 u64::from(segment.src_port) << 32 | u64::from(segment.dst_port) << 16 | bits;
             self.trace.packet(
+                now - self.epoch,
                 &[number(packet.src), number(packet.dst), ports],
                 direction,
                 &segment.payload,

@@ -116,13 +116,6 @@ impl World for TurmoilNetWorld {
         let readiness_delay = Arc::new(ReadinessDelay::new(self.config.seed));
         let fabric = Arc::new(Fabric::new(&guard, Arc::clone(&readiness_delay)));
         let _ending = FabricGuard(Arc::clone(&fabric));
-        let pump = Pump::new(
-            Arc::clone(&guard),
-            Arc::clone(&fabric),
-            self.trace.clone(),
-            self.config.seed,
-            (self.config.latency_min, self.config.latency_max),
-        );
         let syn_filter = self.config.syn_filter;
         let host = |name: &str| {
             let (id, ip, ports) = &hosts[name];
@@ -136,6 +129,13 @@ impl World for TurmoilNetWorld {
         let result = local.block_on(&runtime, async {
             let epoch = running::settle_time().await;
             self.trace.begin(Box::new(move || Some(epoch.elapsed())));
+            let pump = Pump::new(
+                Arc::clone(&guard),
+                Arc::clone(&fabric),
+                (self.trace.clone(), epoch),
+                self.config.seed,
+                (self.config.latency_min, self.config.latency_max),
+            );
             let mut background = JoinSet::new();
             background.spawn_local(pump.run());
             background.spawn_local(readiness_delay.run());
