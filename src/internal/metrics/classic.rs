@@ -35,6 +35,9 @@ pub(super) fn translate(page: &str) -> String {
 /// Returns a sample without its exemplar, which follows ` # `. This format has none, and a reader
 /// refuses the whole page for one.
 fn without_exemplar(sample: &str) -> &str {
+    if !sample.contains('#') {
+        return sample;
+    }
     let (mut is_quoted, mut is_escaped) = (false, false);
     for (at, char) in sample.char_indices() {
         match char {
