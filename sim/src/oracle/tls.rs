@@ -3,10 +3,11 @@
 
 use super::{Exercise, Judgement, RunHistory};
 use crate::{scenario::Fault, trace::Record};
+use lameduck::lifecycle::Phase;
 use std::time::Duration;
 
 /// In a shorter drain an idle connection may be cut before its end was written.
-const SHORT_DRAIN_MS: u64 = 20;
+const SHORT_DRAIN: Duration = Duration::from_millis(20);
 
 /// Checks the end of each connection that a client of TLS has read: after a response that was cut
 /// there is no close_notify, after an idle connection there is one.
@@ -27,7 +28,7 @@ pub(super) fn ends_show_cuts(history: &RunHistory<'_>) -> Judgement {
         }
         // A close_notify that leaves byte by byte may meet the cut. Without a query for what the
         // client has acknowledged, the host does not wait for it for long.
-        let is_short = history.scenario.plan.drain < SHORT_DRAIN_MS;
+        let is_short = history.span(Phase::Draining).is_none_or(|drain| drain < SHORT_DRAIN);
         let hurried = history.has_partial_io() && (is_short || !history.resets());
         // The process may have ended when its client had the last part of the handshake, and it had
         // none of the client's.
