@@ -28,8 +28,10 @@
 //! [`HttpService`](lameduck::HttpService) can replace this app: see
 //! [`Actor`].
 
+mod closes;
 mod empty;
 mod grpc;
+mod lengths;
 mod upgrades;
 mod waits;
 
@@ -40,7 +42,7 @@ use crate::{
     trace::Trace,
 };
 use bytes::Bytes;
-use http::{Request, Response, StatusCode, header};
+use http::{Method, Request, Response, StatusCode, header};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
 pub use lameduck::drill::{SLOW_CANCELLED, SLOW_DONE, STUCK_HALVES};
@@ -181,7 +183,7 @@ async fn respond(
     let response = match request.uri().path() {
         "/slow" => slow(service, request, &query, &guard).await,
         "/fast" => drill::text(StatusCode::OK, "fast\n"),
-        "/breaks" => breaks(),
+        "/breaks" => lengths::breaks(),
         "/fails" => {
             drop(request.into_body().collect().await);
             drill::text(StatusCode::OK, "1234")
@@ -197,13 +199,14 @@ async fn respond(
             Ok(body) => drill::text(StatusCode::OK, body.to_bytes()),
             Err(_) => drill::text(StatusCode::BAD_REQUEST, "the body did not come\n"),
         },
-        "/mismatch" => mismatch(&query),
+        "/mismatch" => lengths::mismatch(&query),
         "/bytes" => {
             let bytes = parameter(&query, "n").and_then(|n| n.parse().ok()).unwrap_or(0);
             drill::text(StatusCode::OK, content::body(bytes))
         }
         "/empty" => empty::empty(&query, &guard).await,
         "/late" => late(request, &query, &guard).await,
+        "/closes" => closes::closes(&query, &guard).await,
         "/events" => {
             if let Some(ms) = number(&query, "work") {
                 leave_work(&request, ms, Cooperation::Ignores, &guard);
@@ -222,7 +225,7 @@ async fn respond(
             }
             ignores(request, &query, &guard).await
         }
-        "/padded" => padded(&query),
+        "/padded" => lengths::padded(&query),
         "/work" => work(&request, &query, &guard),
         "/upgrade" if parameter(&query, "taken") == Some("no") => upgrades::switching(),
         "/upgrade" => upgrades::upgrade(request, &query, &guard),
@@ -238,7 +241,11 @@ async fn respond(
     })
 }
 
-async fn call(service: &drill::Service, request: Request<Body>) -> DrillResponse {
+/// Calls a route of the drill, which serves `GET` only, also for a `HEAD`.
+async fn call(service: &drill::Service, mut request: Request<Body>) -> DrillResponse {
+    if request.method() == Method::HEAD {
+        *request.method_mut() = Method::GET;
+    }
     match hyper::service::Service::call(service, request).await {
         Ok(response) => response,
         Err(never) => match never {},
@@ -302,36 +309,6 @@ fn watch_later(context: &RequestContext, actor: Actor, handler: u64, after: u64)
         context.cancelled().await;
         actor.trace.record(&actor.name, "context cancelled", &[("handler", handler.into())]);
     }));
-}
-
-/// Sends a head and a chunk, then panics.
-fn breaks() -> DrillResponse {
-    let chunk = (Duration::ZERO, Bytes::from_static(b"as far as this\n"));
-    Paced::response([chunk, (CHUNK_INTERVAL, Bytes::new())], None)
-}
-
-/// Sends four bytes, whatever the head says.
-fn mismatch(query: &str) -> DrillResponse {
-    let mut response = if parameter(query, "late") == Some("yes") {
-        let half = Bytes::from_static(b"12");
-        Paced::response([(Duration::ZERO, half.clone()), (CHUNK_INTERVAL, half)], None)
-    } else {
-        drill::text(StatusCode::OK, "1234")
-    };
-    let says = parameter(query, "says").and_then(|says| says.parse::<u64>().ok()).unwrap_or(0);
-    response.headers_mut().insert(header::CONTENT_LENGTH, says.into());
-    response
-}
-
-/// Sends four bytes, then empty frames, then one byte more if the query has `extra=yes`.
-fn padded(query: &str) -> DrillResponse {
-    let frames = number(query, "frames").unwrap_or(0);
-    let empty = (0..frames).map(|_| Bytes::new());
-    let extra = (parameter(query, "extra") == Some("yes")).then(|| Bytes::from_static(b"5"));
-    let all = std::iter::once(Bytes::from_static(b"1234")).chain(empty).chain(extra);
-    let mut response = Paced::response(all.map(|bytes| (Duration::ZERO, bytes)), None);
-    response.headers_mut().insert(header::CONTENT_LENGTH, 4.into());
-    response
 }
 
 /// Sets the timeout of its request, and then ignores everything.

@@ -195,7 +195,9 @@ fn compared<'a>(scenario: &'a Scenario, actor: &str) -> Option<&'a Client> {
     scenario.clients.get(number).filter(|client| {
         let depends = matches!(
             client.traffic,
-            Traffic::InternalStrangers { .. } | Traffic::Http2Resets { .. }
+            Traffic::InternalStrangers { .. }
+                | Traffic::Http2Resets { .. }
+                | Traffic::Http2GoesOn { .. }
         );
         !depends && client.header.as_ref().is_none_or(|header| header.pieces == 1)
     })

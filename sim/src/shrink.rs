@@ -164,6 +164,7 @@ fn simpler_request(request_kind: &RequestKind) -> RequestKind {
         | RequestKind::Panic
         | RequestKind::Breaks
         | RequestKind::Head
+        | RequestKind::HeadOf(_)
         | RequestKind::Bytes(_)
         | RequestKind::Events
         | RequestKind::Work(..)
@@ -223,6 +224,7 @@ fn numbers(scenario: &mut Scenario) -> Vec<&mut u64> {
     }
     for client in &mut scenario.clients {
         all.push(&mut client.at_ms);
+        all.extend(client.noise_ms.as_mut());
         match &mut client.request_kind {
             RequestKind::Slow(ms)
             | RequestKind::Stuck(ms, _)
@@ -237,6 +239,7 @@ fn numbers(scenario: &mut Scenario) -> Vec<&mut u64> {
             | RequestKind::Panic
             | RequestKind::Breaks
             | RequestKind::Head
+            | RequestKind::HeadOf(_)
             | RequestKind::Events
             | RequestKind::User(_)
             | RequestKind::Odd(_)
@@ -248,6 +251,7 @@ fn numbers(scenario: &mut Scenario) -> Vec<&mut u64> {
             | Traffic::PerRequest { requests, every_ms }
             | Traffic::Pipelined { requests, every_ms }
             | Traffic::Http2 { requests, every_ms }
+            | Traffic::Http2GoesOn { requests, every_ms, .. }
             | Traffic::Session { times: requests, every_ms } => all.extend([requests, every_ms]),
             Traffic::Http2Leaves { requests, after_ms } => all.extend([requests, after_ms]),
             Traffic::Http2HalfFrame { requests, after_ms, every_ms, .. } => {

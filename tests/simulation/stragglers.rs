@@ -3,7 +3,7 @@
 use crate::stage::{code, entered, only, play, tally};
 use lameduck_sim::{
     network::{TurmoilNetWorld, TurmoilWorld, World},
-    scenario::{Client, Pacing, RequestKind, Scenario, Traffic},
+    scenario::{Client, Fault, Pacing, RequestKind, Scenario, Traffic},
 };
 
 #[test]
@@ -116,4 +116,20 @@ fn a_slow_reader_gets_all_of_its_answer_within_the_drain() {
     let outcome = play::<TurmoilNetWorld>(&scenario);
     assert_eq!((code(&outcome), tally(&outcome).finished), (0, 1), "{}", outcome.trace.text());
     assert_eq!(only(&outcome, "client-0", "completed").number("body_bytes"), Some(60_000));
+}
+
+#[test]
+fn a_503_long_after_a_goaway_is_sent_whole_to_a_client_that_returns_no_pong() {
+    // P5: A client of HTTP/2 that withheld the PONG of its GOAWAY, and whose request timed out more
+    // than two seconds later, got a part of the 503, if the kernel did not take all of it at once:
+    // its request had its outcome, and the connection was ended before it was flushed. Found by
+    // exploration with seed 2674.
+    let goes_on = Traffic::Http2GoesOn { requests: 1, every_ms: 0, pong_ms: None };
+    let mut scenario = Scenario::new("a request that times out long after its GOAWAY")
+        .client(Client::new(500, RequestKind::Slow(60_000), goes_on));
+    scenario.plan.drain = 10_000;
+    scenario.faults = vec![Fault::PartialIo { bytes: 20 }];
+    let outcome = play::<TurmoilNetWorld>(&scenario);
+    let completed = only(&outcome, "client-0", "completed");
+    assert_eq!(completed.number("status"), Some(503), "{}", outcome.trace.text());
 }

@@ -21,6 +21,7 @@ pub struct ClientId {
     requests: Arc<AtomicU64>,
     connections: Arc<AtomicU64>,
     keeps_bodies: bool,
+    noise: Option<Duration>,
 }
 
 /// Number of bytes of a response body that are kept.
@@ -47,6 +48,7 @@ impl ClientId {
             requests: Arc::new(AtomicU64::new(0)),
             connections: Arc::new(AtomicU64::new(0)),
             keeps_bodies: false,
+            noise: None,
         }
     }
 
@@ -55,6 +57,18 @@ impl ClientId {
     pub(crate) fn with_bodies(mut self, keeps_bodies: bool) -> Self {
         self.keeps_bodies = keeps_bodies;
         self
+    }
+
+    /// Sets the pause between things that it sends beside its requests, and that ask for nothing.
+    #[must_use]
+    pub(crate) const fn with_noise(mut self, every: Option<Duration>) -> Self {
+        self.noise = every;
+        self
+    }
+
+    /// Returns that pause.
+    pub(super) const fn noise(&self) -> Option<Duration> {
+        self.noise
     }
 
     /// Returns how many bytes of a response body are kept.
@@ -187,6 +201,7 @@ impl ClientId {
         fields.extend(of.map(|of| ("of", of.into())));
         fields.extend(head.date.map(|date| ("date", date.into())));
         fields.extend(head.wrong_length().map(|length| ("wrong_length", length.into())));
+        fields.extend(head.length.map(|length| ("length", length.into())));
         self.tell("head", &fields);
     }
 

@@ -43,6 +43,12 @@ pub enum AfterRequest {
     Fin,
 }
 
+/// What a client of HTTP/1 sends between requests (RFC 9112 §2.2).
+pub(super) const EMPTY_LINE: &[u8] = b"\r\n";
+
+/// How often a client sends something beside its requests, on one connection and in one pause.
+pub(super) const NOISE_MAX: u32 = 60;
+
 /// How long a client waits for the end of a connection after its last response.
 const LAST_END_WAIT: Duration = Duration::from_secs(3);
 
@@ -303,6 +309,28 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Http1Client<Io> {
             Ok(_) => IdleEnd::Unasked,
             Err(_) => IdleEnd::Reset,
         }
+    }
+}
+
+impl<Io: AsyncRead + AsyncWrite + Unpin> Http1Client<Io> {
+    /// Waits as [`idle_end`](Self::idle_end) does, and sends an empty line after each pause of
+    /// `every`, if there is one.
+    ///
+    /// # Cancel safety
+    /// A part of the last line may be lost.
+    pub(super) async fn idle_end_among_noise(&mut self, every: Option<Duration>) -> IdleEnd {
+        let Some(every) = every else { return self.idle_end().await };
+        for _ in 0..NOISE_MAX {
+            tokio::select! {
+                biased;
+                end = self.idle_end() => return end,
+                () = super::pause(every) => {}
+            }
+            if self.io.write_all(EMPTY_LINE).await.is_err() || self.io.flush().await.is_err() {
+                break;
+            }
+        }
+        self.idle_end().await
     }
 }
 

@@ -19,7 +19,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 /// Type of a GOAWAY frame (RFC 9113 §6.8).
-const GOAWAY: u8 = 7;
+pub(super) const GOAWAY: u8 = 7;
 
 /// Type of a SETTINGS frame, and its flag of an acknowledgement (RFC 9113 §6.5).
 const SETTINGS: u8 = 4;

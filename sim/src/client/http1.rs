@@ -175,7 +175,7 @@ where
     if let Some(mut http1_client) = kept {
         let end = tokio::select! {
             biased;
-            end = http1_client.idle_end() => end,
+            end = http1_client.idle_end_among_noise(client_id.noise()) => end,
             () = &mut pausing => return Some(http1_client),
         };
         client_id.tell(

@@ -1,32 +1,24 @@
 //! HTTP/2 clients: concurrent requests on one connection, at given times.
-#![expect(clippy::disallowed_methods, reason = "a client's pauses are in the world's time")]
 
 use super::{
     ClientId, Connect, GRPC_STATUS, Head, How, RequestFailure, RequestSpec, ResponseSummary,
     goaway::{FramePart, GoawayRecorder, Settled},
+    goes_on::HiddenGoaway,
     grpc::Reply,
     http1,
     hyper_runtime::{Tracked, WorldTimer},
-    odd_frames::OddFrames,
+    odd_frames::{OddFrames, Pongs},
 };
 use crate::{task_count::counted, trace::Fnv64};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
 use hyper::{
-    body::{Body, Frame, Incoming},
+    body::{Frame, Incoming},
     client::conn::http2::{Builder, SendRequest},
     rt::Executor,
 };
 use hyper_util::rt::TokioIo;
-use std::{
-    convert::Infallible,
-    error::Error,
-    future::Future,
-    io,
-    pin::Pin,
-    task::{Context, Poll, ready},
-    time::Duration,
-};
+use std::{convert::Infallible, error::Error, io, time::Duration};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -197,60 +189,6 @@ pub async fn half_framed<C: Connect>(
     tasks.end().await;
 }
 
-/// Sends one request whose body comes in pieces of `bytes`, each after a pause.
-pub async fn uploading<C: Connect>(
-    client_id: &ClientId,
-    connect: &C,
-    ask: &RequestSpec,
-    bytes: usize,
-    every: Duration,
-) {
-    let tasks = Tracked::default();
-    let Ok(link) = ClientConnection::open(client_id, connect, &tasks, None).await else {
-        return;
-    };
-    let pause = Box::pin(tokio::time::sleep(every));
-    let body = Pieces { left: ask.body.clone(), bytes, every, pause }.boxed_unsync();
-    let request = client_id.asks(ask, link.connection, 0);
-    let mut sender = link.sender.clone();
-    let named = in_http2_with(&ask.named(&client_id.name_of(request)), body);
-    let asked = async { answer_to(client_id, request, &mut sender, named?, Duration::ZERO).await };
-    let end = tokio::select! {
-        biased;
-        end = asked => end,
-        () = super::pause(client_id.max_wait()) => Err(RequestFailure::new(How::TimedOut, 0)),
-    };
-    client_id.ended(request, &end);
-    drop(link);
-    tasks.end().await;
-}
-
-/// A body in pieces, with a pause before each.
-struct Pieces {
-    left: Bytes,
-    bytes: usize,
-    every: Duration,
-    pause: Pin<Box<tokio::time::Sleep>>,
-}
-
-impl Body for Pieces {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        if self.left.is_empty() {
-            return Poll::Ready(None);
-        }
-        ready!(self.pause.as_mut().poll(cx));
-        self.pause = Box::pin(tokio::time::sleep(self.every));
-        let bytes = self.bytes.min(self.left.len());
-        Poll::Ready(Some(Ok(Frame::data(self.left.split_to(bytes)))))
-    }
-}
-
 /// The most that a server may send of an unread response: the initial window of RFC 9113 §6.9.2.
 pub(crate) const UNREAD_WINDOW: u32 = 65_535;
 
@@ -283,7 +221,7 @@ impl ClientConnection {
 
     /// Keeps the connection open, as a client that could send more requests does, until it ends or
     /// the longest wait of the client does.
-    async fn stay(&self, client_id: &ClientId) {
+    pub(super) async fn stay(&self, client_id: &ClientId) {
         tokio::select! {
             biased;
             () = self.closed() => {}
@@ -297,16 +235,35 @@ impl ClientConnection {
         executor: &Tracked,
         window: Option<u32>,
     ) -> Result<Self, RequestFailure> {
+        let pongs = if client_id.withholds_pongs() { Pongs::Never } else { Pongs::AtOnce };
+        Self::open_with(client_id, connect, executor, window, (pongs, false)).await
+    }
+
+    /// Opens a connection whose client takes no notice of a graceful GOAWAY.
+    pub(super) async fn open_deaf<C: Connect>(
+        client_id: &ClientId,
+        connect: &C,
+        executor: &Tracked,
+        pongs: Pongs,
+    ) -> Result<Self, RequestFailure> {
+        Self::open_with(client_id, connect, executor, None, (pongs, true)).await
+    }
+
+    async fn open_with<C: Connect>(
+        client_id: &ClientId,
+        connect: &C,
+        executor: &Tracked,
+        window: Option<u32>,
+        (pongs, is_deaf): (Pongs, bool),
+    ) -> Result<Self, RequestFailure> {
         let io = http1::connect(client_id, connect).await?;
         let connection = client_id.connected();
         let settled = Settled::default();
         let io =
             GoawayRecorder::new(io, C::is_broken, client_id.clone(), connection, settled.clone());
-        let io = TokioIo::new(OddFrames::new(
-            io,
-            client_id.divides_header_blocks(),
-            client_id.withholds_pongs(),
-        ));
+        let io = HiddenGoaway::new(io, is_deaf);
+        let divides = client_id.divides_header_blocks();
+        let io = TokioIo::new(OddFrames::new(io, divides, pongs, client_id.noise()));
         let mut builder = Builder::new(executor.clone());
         builder.timer(WorldTimer);
         if window.is_some() {
@@ -440,7 +397,7 @@ pub(super) fn in_http2(ask: &RequestSpec) -> Result<http::Request<RequestBody>, 
     in_http2_with(ask, Full::new(ask.body.clone()).boxed_unsync())
 }
 
-fn in_http2_with(
+pub(super) fn in_http2_with(
     ask: &RequestSpec,
     body: RequestBody,
 ) -> Result<http::Request<RequestBody>, RequestFailure> {

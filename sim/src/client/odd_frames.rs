@@ -1,13 +1,20 @@
 //! What hyper's client of HTTP/2 does not do: header blocks in several frames (RFC 9113 §4.3),
-//! which it sends only if they are longer than a frame may be, and PINGs without a response (§6.7).
+//! which it sends only if they are longer than a frame may be, PINGs without a response or with a
+//! late one (§6.7), and PINGs of its own that say nothing.
+#![expect(clippy::disallowed_methods, reason = "a client's pauses are in the world's time")]
 
-use super::{goaway::HEADER_BYTES, silent::PREFACE_BYTES};
+use super::{exchange::NOISE_MAX, goaway::HEADER_BYTES, silent::PREFACE_BYTES};
 use std::{
+    future::Future,
     io,
     pin::Pin,
     task::{Context, Poll, ready},
+    time::Duration,
 };
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::{Sleep, sleep},
+};
 
 const HEADERS: u8 = 1;
 const CONTINUATION: u8 = 9;
@@ -18,24 +25,92 @@ const ACK: u8 = 1;
 /// Number of frames of a block.
 const PARTS: usize = 3;
 
+/// A PING of the client (RFC 9113 §6.7), whose content no library uses.
+pub(super) const PING_FRAME: [u8; HEADER_BYTES + 8] =
+    [0, 0, 8, PING, 0, 0, 0, 0, 0, b'n', b'o', b't', b'h', b'i', b'n', b'g', b'.'];
+
+/// When a client responds to a PING.
+#[derive(Debug)]
+pub(super) enum Pongs {
+    AtOnce,
+    Never,
+    /// After this time. The response to the last PING waits until then.
+    After(Duration, Option<(Vec<u8>, Pin<Box<Sleep>>)>),
+}
+
+impl Pongs {
+    pub(super) const fn after(span: Duration) -> Self {
+        Self::After(span, None)
+    }
+}
+
+/// PINGs that a client sends: the pause between them, the next one, and how many are left.
+#[derive(Debug)]
+struct Noise {
+    every: Duration,
+    next: Pin<Box<Sleep>>,
+    left: u32,
+}
+
 /// Passes all bytes through, but may divide each header block that it writes into several frames,
-/// and withhold the response to each PING.
+/// delay or withhold the response to each PING, and send PINGs.
 #[derive(Debug)]
 pub(super) struct OddFrames<Io> {
     io: Io,
     /// Whether header blocks are divided.
     divides: bool,
-    withholds_pongs: bool,
+    pongs: Pongs,
+    noise: Option<Noise>,
     /// Bytes until the next frame begins.
     left: usize,
-    /// Frames that were made of a block, and are not written yet.
+    /// Frames that were made here, and are not written yet.
     unwritten: Vec<u8>,
 }
 
 impl<Io> OddFrames<Io> {
-    /// `divides`: whether header blocks are divided.
-    pub(super) const fn new(io: Io, divides: bool, withholds_pongs: bool) -> Self {
-        Self { io, divides, withholds_pongs, left: PREFACE_BYTES, unwritten: Vec::new() }
+    /// `divides`: whether header blocks are divided. `noise`: the pause between PINGs, if any are
+    /// sent.
+    pub(super) fn new(io: Io, divides: bool, pongs: Pongs, noise: Option<Duration>) -> Self {
+        let noise = noise.map(|every| {
+            let next = Box::pin(sleep(every));
+            Noise { every, next, left: NOISE_MAX }
+        });
+        Self { io, divides, pongs, noise, left: PREFACE_BYTES, unwritten: Vec::new() }
+    }
+
+    const fn changes(&self) -> bool {
+        self.divides || self.noise.is_some() || !matches!(self.pongs, Pongs::AtOnce)
+    }
+
+    /// Withholds a response to a PING. Returns false if it is to be written now.
+    fn withholds(&mut self, pong: &[u8]) -> bool {
+        match &mut self.pongs {
+            Pongs::AtOnce => false,
+            Pongs::Never => true,
+            Pongs::After(span, kept) => {
+                *kept = Some((pong.to_vec(), Box::pin(sleep(*span))));
+                true
+            }
+        }
+    }
+
+    /// Adds the frames whose time has come, if a frame may begin now.
+    fn poll_due(&mut self, cx: &mut Context<'_>) {
+        if self.left > 0 {
+            return;
+        }
+        if let Pongs::After(_, kept) = &mut self.pongs
+            && kept.as_mut().is_some_and(|(_, due)| due.as_mut().poll(cx).is_ready())
+            && let Some((pong, _)) = kept.take()
+        {
+            self.unwritten.extend(pong);
+        }
+        let Some(noise) = &mut self.noise else { return };
+        while noise.left > 0 && noise.next.as_mut().poll(cx).is_ready() {
+            self.unwritten.extend(PING_FRAME);
+            noise.left -= 1;
+            noise.next = Box::pin(sleep(noise.every));
+        }
     }
 }
 
@@ -60,11 +135,13 @@ impl<Io: AsyncWrite + Unpin> AsyncWrite for OddFrames<Io> {
     ) -> Poll<io::Result<usize>> {
         let this = &mut *self;
         ready!(this.poll_unwritten(cx))?;
-        let changes = this.divides || this.withholds_pongs;
+        let changes = this.changes();
         if changes && this.left == 0 {
             // h2 writes whole frame headers, and whole PINGs.
             let payload = payload_bytes(bytes);
-            if this.withholds_pongs && matches!(bytes, [_, _, _, PING, ACK, ..]) {
+            if matches!(bytes, [_, _, _, PING, ACK, ..])
+                && this.withholds(&bytes[..bytes.len().min(HEADER_BYTES + payload)])
+            {
                 return Poll::Ready(Ok(HEADER_BYTES + payload));
             }
             if this.divides
@@ -93,13 +170,21 @@ impl<Io: AsyncWrite + Unpin> AsyncWrite for OddFrames<Io> {
     }
 }
 
-impl<Io: AsyncRead + Unpin> AsyncRead for OddFrames<Io> {
+impl<Io: AsyncRead + AsyncWrite + Unpin> AsyncRead for OddFrames<Io> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_read(cx, buffer)
+        let this = &mut *self;
+        this.poll_due(cx);
+        if !this.unwritten.is_empty() {
+            // A failed write shows in the read, too.
+            if let Poll::Ready(Ok(())) = this.poll_unwritten(cx) {
+                let _ = Pin::new(&mut this.io).poll_flush(cx);
+            }
+        }
+        Pin::new(&mut this.io).poll_read(cx, buffer)
     }
 }
 

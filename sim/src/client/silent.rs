@@ -1,6 +1,12 @@
 //! Clients that send nothing, or what a script says.
 
-use super::{ClientId, Connect, http1, tls::client_hello};
+use super::{
+    ClientId, Connect,
+    exchange::{EMPTY_LINE, NOISE_MAX},
+    http1,
+    odd_frames::PING_FRAME,
+    tls::client_hello,
+};
 use bytes::Bytes;
 use std::time::Duration;
 use tokio::{
@@ -8,9 +14,10 @@ use tokio::{
     task::JoinSet,
 };
 
-/// Connects, sends nothing, and waits at most `max_wait` for the server to end the connection.
+/// Connects, sends nothing but empty lines, if the client sends any, and waits at most `max_wait`
+/// for the server to end the connection.
 pub async fn byte_less<C: Connect>(client_id: &ClientId, connect: &C, max_wait: Duration) {
-    raw(client_id, connect, &[Step::ReadToEnd { at_most: max_wait }]).await;
+    among_noise(client_id, connect, &[], EMPTY_LINE, max_wait).await;
 }
 
 /// The HTTP/2 preface and empty SETTINGS (RFC 9113 §3.4), the least that starts HTTP/2.
@@ -19,11 +26,28 @@ const HTTP2_HELLO: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\
 /// Length of the preface without the SETTINGS.
 pub(super) const PREFACE_BYTES: usize = 24;
 
-/// Starts HTTP/2 and sends nothing more, no PING ACK either. Waits at most `max_wait` for the
-/// server to end the connection.
+/// Starts HTTP/2 and sends nothing more but PINGs, if the client sends any, no PING ACK either.
+/// Waits at most `max_wait` for the server to end the connection.
 pub async fn silent_http2<C: Connect>(client_id: &ClientId, connect: &C, max_wait: Duration) {
-    let hello = Bytes::from_static(HTTP2_HELLO);
-    raw(client_id, connect, &[Step::Send(hello), Step::ReadToEnd { at_most: max_wait }]).await;
+    among_noise(client_id, connect, HTTP2_HELLO, &PING_FRAME, max_wait).await;
+}
+
+/// Connects, sends `hello`, and then `noise` after each pause between things that ask for nothing.
+async fn among_noise<C: Connect>(
+    client_id: &ClientId,
+    connect: &C,
+    hello: &'static [u8],
+    noise: &'static [u8],
+    max_wait: Duration,
+) {
+    let mut steps = vec![Step::Send(Bytes::from_static(hello))];
+    if let Some(every) = client_id.noise() {
+        let noise = Step::Send(Bytes::from_static(noise));
+        let both = [Step::ReadToEnd { at_most: every }, noise];
+        steps.extend((0..NOISE_MAX).flat_map(|_| both.clone()));
+    }
+    steps.push(Step::ReadToEnd { at_most: max_wait });
+    raw(client_id, connect, &steps).await;
 }
 
 /// Starts HTTP/2 in pieces of `bytes`, each but the first after a pause, and sends nothing more.
@@ -147,7 +171,7 @@ pub enum Step {
     },
 }
 
-/// Connects and runs the script, up to the first error. Returns all bytes read. Records `ended`
+/// Connects and runs the script, up to the first error or the end of the connection. Returns all bytes read. Records `ended`
 /// with `how` = `fin`, `reset`, `timed-out`, or `dropped` if the client closed the connection
 /// first.
 pub async fn raw<C: Connect>(client_id: &ClientId, connect: &C, script: &[Step]) -> Vec<u8> {
@@ -171,6 +195,9 @@ pub async fn raw<C: Connect>(client_id: &ClientId, connect: &C, script: &[Step])
                     () = super::pause(*at_most) => None,
                 };
                 how = if read.is_none() { "timed-out" } else { "fin" };
+                if read.as_ref().is_some_and(Result::is_ok) {
+                    break;
+                }
                 read.unwrap_or(Ok(0)).map(|_| ())
             }
         };

@@ -128,6 +128,7 @@ fn client(dice: &mut Dice, scenario: &Scenario, edges: &Edges, kinds: &[Kind]) -
         | Traffic::KeepAlive { .. }
         | Traffic::PerRequest { .. }
         | Traffic::Http2 { .. }
+        | Traffic::Http2GoesOn { .. }
         | Traffic::Pipelined { .. }
         | Traffic::Session { .. }
         | Traffic::Late { .. }

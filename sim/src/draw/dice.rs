@@ -116,6 +116,21 @@ impl Dice {
         Self { seed: Seed(Seed(seed).nth(0x5e_90e2)), thrown: 0 }
     }
 
+    /// Creates independent dice for requests with the method `HEAD`.
+    pub(super) const fn of_head_requests(seed: u64) -> Self {
+        Self { seed: Seed(Seed(seed).nth(0x04ea_d4e9)), thrown: 0 }
+    }
+
+    /// Creates independent dice for responses that announce their close.
+    pub(super) const fn of_handler_closes(seed: u64) -> Self {
+        Self { seed: Seed(Seed(seed).nth(0x00c1_05e5)), thrown: 0 }
+    }
+
+    /// Creates independent dice for what clients send beside their requests.
+    pub(super) const fn of_noise(seed: u64) -> Self {
+        Self { seed: Seed(Seed(seed).nth(0x0_0153)), thrown: 0 }
+    }
+
     /// Creates independent dice for the faults of downstreams.
     pub(crate) const fn of_downstreams(seed: u64) -> Self {
         Self { seed: Seed(Seed(seed).nth(0xd0_57_ea)), thrown: 0 }

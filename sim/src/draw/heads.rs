@@ -170,7 +170,8 @@ fn many_fields(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
         } else {
             Traffic::KeepAlive { requests, every_ms, retries: false }
         };
-        let mut client = Client::new(at_ms, RequestKind::Fast, traffic);
+        let kind = if dice.one_in(4) { RequestKind::Head } else { RequestKind::Fast };
+        let mut client = Client::new(at_ms, kind, traffic);
         client.fields = Some(fields);
         scenario.clients.push(client);
     }

@@ -53,6 +53,7 @@ pub(super) fn draw(dice: &mut Dice, scenario: &mut Scenario, edges: &Edges) {
             | RareRequest::Late { .. }
             | RareRequest::Empty { .. }
             | RareRequest::Fails
+            | RareRequest::Closes { .. }
             | RareRequest::HasNoLength
             | RareRequest::Padded(..) => http1_client(dice, scenario, edges, kind),
         };

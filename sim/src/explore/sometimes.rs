@@ -9,7 +9,10 @@ mod caps;
 mod coincidences;
 mod control;
 mod coverage;
+mod handler_closes;
+mod head_requests;
 mod headers;
+mod noise;
 mod serving;
 mod waiting;
 mod workers;
@@ -73,6 +76,9 @@ pub fn sometimes() -> &'static [Sometimes] {
         caps::caps(&mut all);
         workers::workers(&mut all);
         control::control(&mut all);
+        head_requests::head_requests(&mut all);
+        handler_closes::handler_closes(&mut all);
+        noise::noise(&mut all);
         surface(&mut all);
         all
     })

@@ -162,6 +162,7 @@ fn of_client(client: &Client) -> String {
         Traffic::ByteLess => "connects and sends nothing".to_owned(),
         Traffic::HalfHead => format!("sends half of the head of {request}"),
         Traffic::Http2Leaves { .. }
+        | Traffic::Http2GoesOn { .. }
         | Traffic::Http2Windowless { .. }
         | Traffic::Http2Resets { .. }
         | Traffic::Http2HalfFrame { .. }

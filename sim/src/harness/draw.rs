@@ -64,6 +64,7 @@ const fn in_sequence(traffic: Traffic) -> Traffic {
         | Traffic::Abandons { .. }) => silent,
         Traffic::Once(_)
         | Traffic::Http2Leaves { .. }
+        | Traffic::Http2GoesOn { .. }
         | Traffic::Http2Windowless { .. }
         | Traffic::Http2Resets { .. }
         | Traffic::Http2HalfFrame { .. }

@@ -324,6 +324,7 @@ impl<'a> Delay<'a> {
                     | RequestKind::User(_)
             ) || matches!(kind, RequestKind::Odd(odd) if odd.closes())
         };
+        let kind = kind.map(RequestKind::as_get);
         let is_its_kind = kind.is_none_or(|kind| closes(kind) || cut && is_upload(kind));
         let half_closed = |client: &Client| client.traffic == Traffic::Once(Pacing::HalfClosed);
         is_its_kind || self.history.client(observed).is_some_and(half_closed)

@@ -27,8 +27,7 @@ const NOTICES: Duration = Duration::from_millis(5);
 /// The same once the client has shut its side.
 const HALF_CLOSED_CHECK_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Checks that a silent connection is not closed before its grace ends, and that a partial head is
-/// not refused before its time limit.
+/// Checks that silent connections have their grace, and partial heads their time limit.
 pub(super) fn silent_connections_have_their_grace(history: &RunHistory<'_>) -> Result<(), String> {
     if !history.resets() {
         return Ok(());
@@ -68,6 +67,7 @@ pub(super) fn silent_connections_have_their_grace(history: &RunHistory<'_>) -> R
             | Traffic::KeepAlive { .. }
             | Traffic::PerRequest { .. }
             | Traffic::Http2 { .. }
+            | Traffic::Http2GoesOn { .. }
             | Traffic::Pipelined { .. }
             | Traffic::Session { .. }
             | Traffic::Late { .. }

@@ -2,7 +2,7 @@
 
 use super::{ObservedRequest, RequestResult, RunHistory};
 use crate::{
-    scenario::{Client, RequestKind, SendsOn, SentOn, Traffic},
+    scenario::{Client, RareRequest, RequestKind, SendsOn, SentOn, Traffic},
     trace::Record,
 };
 use lameduck::{ConnectionStats, Report, lifecycle::Phase};
@@ -255,7 +255,15 @@ fn requests_after_the_last(history: &RunHistory<'_>) -> u64 {
         let is_plain = |client: &Client| {
             let n = usize::try_from(observed.earlier).unwrap_or(usize::MAX);
             let kind = client.kinds().cycle().nth(n);
-            matches!(kind, Some(RequestKind::Fast | RequestKind::Slow(_) | RequestKind::Head))
+            matches!(
+                kind,
+                Some(
+                    RequestKind::Fast
+                        | RequestKind::Slow(_)
+                        | RequestKind::Head
+                        | RequestKind::Rare(RareRequest::Closes { .. })
+                )
+            )
         };
         let is_in_time = |at: Duration| until.is_none_or(|until| at < until);
         history.client(observed).is_some_and(|client| pipelines(client) && is_plain(client))
@@ -267,8 +275,10 @@ fn requests_after_the_last(history: &RunHistory<'_>) -> u64 {
         let is_in_one_write = history
             .client(closes)
             .is_some_and(|client| matches!(client.traffic, Traffic::Pipelined { every_ms: 0, .. }));
-        // One that was sent later may arrive after the acknowledgement.
-        let crosses = |sent| is_in_one_write || sent + history.tolerance() < received;
+        // One that was sent later may arrive after the acknowledgement, and does so where the host
+        // sees none.
+        let crosses =
+            |sent| is_in_one_write || history.resets() && sent + history.tolerance() < received;
         history.requests.iter().any(|observed| {
             (observed.client, observed.connection) == (closes.client, closes.connection)
                 && observed.earlier > closes.earlier

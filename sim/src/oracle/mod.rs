@@ -19,9 +19,12 @@ mod client_times;
 mod closes;
 mod exit_code;
 mod failure_lines;
+mod gauges;
 mod half_close;
+mod handler_closes;
 mod handler_times;
 mod handshakes;
+mod head_requests;
 mod headers;
 mod heads;
 mod hooks;
@@ -32,6 +35,7 @@ mod observed_request;
 mod open_connections;
 mod outcomes;
 mod outstanding;
+mod pong_waits;
 mod probes;
 mod reloads;
 mod request_deadline;
@@ -153,6 +157,16 @@ pub const ORACLES: &[Oracle] = &[
     Oracle { promise: "P16", words: "separate", judge: probes::probes_have_a_response },
     Oracle { promise: "P5d", words: "an end over TLS shows a cut", judge: tls::ends_show_cuts },
     Oracle {
+        promise: "P5b",
+        words: "a response that announces the close is the last, and is not lost",
+        judge: handler_closes::handlers_may_close,
+    },
+    Oracle {
+        promise: "P5d",
+        words: "a response to HEAD has no content, and the length of one to GET",
+        judge: head_requests::heads_have_no_content,
+    },
+    Oracle {
         promise: "P5d",
         words: "the status of a gRPC call is the one of its end",
         judge: calls::statuses_are_true,
@@ -197,6 +211,11 @@ pub const ORACLES: &[Oracle] = &[
         promise: "P13",
         words: "the metrics count what the report counts",
         judge: metrics::scrapes_agree,
+    },
+    Oracle {
+        promise: "P13",
+        words: "the gauges of the metrics show the state of one moment",
+        judge: gauges::gauges_are_true,
     },
     Oracle {
         promise: "P13",

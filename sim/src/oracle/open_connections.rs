@@ -13,6 +13,9 @@ use std::time::Duration;
 /// connections: the time in which a close with unread bytes goes on to read, and its checks.
 const CLOSES_BY: Duration = Duration::from_secs(3);
 
+/// Precision of the world's time.
+const ROUNDING: Duration = Duration::from_millis(1);
+
 /// Time for the accept of a connection.
 const ACCEPTS: Duration = Duration::from_millis(50);
 
@@ -41,6 +44,18 @@ pub(super) fn open_ones_are_counted(history: &RunHistory<'_>) -> Result<(), Stri
         }
     }
     Ok(())
+}
+
+/// Returns the least and the largest number of connections that may be open at a time of the world,
+/// if the network lets a client know.
+pub(super) fn bounds(history: &RunHistory<'_>, at: Duration) -> Option<(u64, u64)> {
+    if !history.delivers() || !history.resets() || history.may_wait_for_room() {
+        return None;
+    }
+    let is_over = history.began(Phase::Cancelling).is_some_and(|cancelling| at >= cancelling);
+    let near = history.rounding() + ROUNDING;
+    let least = if is_over { 0 } else { served_later(history, at + near) };
+    Some((least, opened(history, at.saturating_sub(near), at + near)))
 }
 
 /// Returns the number of connections that were accepted before `at`, and on which a response began

@@ -41,6 +41,7 @@ pub(super) fn a_deadline_per_request(history: &RunHistory<'_>) -> Judgement {
             | RequestKind::Within(..)
             | RequestKind::Unlimited(_)
             | RequestKind::Head
+            | RequestKind::HeadOf(_)
             | RequestKind::Bytes(_)
             | RequestKind::User(_)
             | RequestKind::Odd(_)

@@ -135,10 +135,17 @@ fn counts_match_the_handlers(
     }
     let panicked = history
         .server("handler begins")
-        .filter(|record| record.text("target") == Some("/panic"))
+        .filter(|record| {
+            record.text("target").and_then(|target| target.split('?').next()) == Some("/panic")
+        })
         .count() as u64;
     let mut kinds = history.scenario.clients.iter().flat_map(Client::kinds);
-    let broke = kinds.any(|kind| *kind == RequestKind::Breaks);
+    // That of a response to HEAD may be polled or not.
+    let breaks = |kind: &RequestKind| {
+        let is_head = matches!(kind, RequestKind::HeadOf(_));
+        *kind == RequestKind::Breaks || is_head && has_failing_body(kind)
+    };
+    let broke = kinds.any(breaks);
     // Whether one that panics when it is dropped counts is not promised.
     let broke = broke
         || history.server("handler begins").any(|record| {
@@ -344,6 +351,7 @@ fn looks_complete_only_if_complete(
             | RequestKind::Panic
             | RequestKind::Events
             | RequestKind::Work(..)
+            | RequestKind::HeadOf(_)
             | RequestKind::User(_)
             | RequestKind::Odd(_)
             | RequestKind::Mismatch(_)
@@ -418,6 +426,7 @@ fn is_not_lost(history: &RunHistory<'_>, observed: &ObservedRequest) -> Result<(
             | RequestKind::Events
             | RequestKind::Breaks
             | RequestKind::Mismatch(_)
+            | RequestKind::HeadOf(_)
             | RequestKind::Rare(_)
             | RequestKind::Bytes(LARGER_THAN_A_FLUSH..)
     );

@@ -4,7 +4,7 @@
 //! the page is not judged.
 
 use super::{Exercise, Judgement, RunHistory, blocked, probes};
-use crate::trace::Record;
+use crate::{checks::CheckScript, trace::Record};
 use lameduck::lifecycle::{Phase, StopReason, WATCHDOG_SLACK};
 use std::{collections::BTreeMap, time::Duration};
 
@@ -19,7 +19,7 @@ pub(super) fn pages_are_true(history: &RunHistory<'_>) -> Judgement {
         return Ok(Exercise::No);
     }
     for record in history.events("status page") {
-        let page = Page { history, record, begin: history.host(*begin) };
+        let page = Page { history, record, begin: history.host(*begin), shows_workers: true };
         page.judge().map_err(|why| format!("a status page was not true: {why}: {record}"))?;
         judged += 1;
     }
@@ -27,11 +27,13 @@ pub(super) fn pages_are_true(history: &RunHistory<'_>) -> Judgement {
 }
 
 /// A status page, and what is needed to judge it.
-struct Page<'a> {
-    history: &'a RunHistory<'a>,
-    record: &'a Record,
+pub(super) struct Page<'a> {
+    pub(super) history: &'a RunHistory<'a>,
+    pub(super) record: &'a Record,
     /// When the host began, by its clock.
-    begin: Duration,
+    pub(super) begin: Duration,
+    /// Whether the page shows that a worker is blocked.
+    pub(super) shows_workers: bool,
 }
 
 impl Page<'_> {
@@ -43,6 +45,11 @@ impl Page<'_> {
             return Err("its time is not between the request and the response".to_owned());
         }
         self.phases_are_true()?;
+        self.judge_state()
+    }
+
+    /// Judges what the metrics show, too.
+    pub(super) fn judge_state(&self) -> Result<(), String> {
         self.the_bound_is_true()?;
         self.the_hook_is_true()?;
         self.probes_follow()?;
@@ -219,17 +226,37 @@ impl Page<'_> {
             !blocked::is_noticed(self.history, from, to)
         };
         // From the drain on no worker is checked, and none is shown for long.
-        if (is_judged || is_wedged) && !is_true {
+        if self.shows_workers && (is_judged || is_wedged) && !is_true {
             return Err("a blocked worker is not shown, or one that runs".to_owned());
         }
         for (script, said) in self.history.scenario.checks.iter().zip(checks) {
             let passes = said == format!("{} yes", script.name);
-            let due = probes::check_passes(self.history, script, from, to);
-            if is_judged && due.is_some_and(|due| due != passes) {
+            let due = if is_judged {
+                probes::check_passes(self.history, script, from, to)
+            } else {
+                self.passed_at_the_drain(script)
+            };
+            if due.is_some_and(|due| due != passes) {
                 return Err(format!("the check {} is wrong", script.name));
             }
         }
         Ok(())
+    }
+
+    /// Whether a check had passed when the drain began, in which none runs; `None` if that is
+    /// unknown, or if the drain has not surely begun.
+    fn passed_at_the_drain(&self, script: &CheckScript) -> Option<bool> {
+        let serving = self.history.began(Phase::Serving)?;
+        let drain = self.history.left_lame_duck().filter(|at| *at > serving)?;
+        let (from, to) = (drain.saturating_sub(self.slack()), drain + self.slack());
+        let runs_on = self
+            .history
+            .server("checked")
+            .any(|record| record.at >= from && record.text("check") == Some(script.name.as_str()));
+        if runs_on || self.is_before(drain) != Some(true) {
+            return None;
+        }
+        probes::check_passes(self.history, script, from, to)
     }
 
     /// No connection is opening if none has a handshake or a header.
@@ -315,15 +342,8 @@ impl Page<'_> {
         ends: &'static str,
         which: impl Fn(&Record) -> bool,
     ) -> Option<Duration> {
-        let began = |record: &&Record| which(record) && self.is_before(record.at) == Some(true);
-        let begun = self.history.server(begins).filter(began);
-        let mut running: BTreeMap<_, _> =
-            begun.map(|record| (name_of(record), record.at)).collect();
-        let may_have_ended = |record: &&Record| self.is_before(record.at) != Some(false);
-        for ended in self.history.server(ends).filter(may_have_ended) {
-            running.remove(&name_of(ended));
-        }
-        running.into_values().min()
+        let running = running_at(self.history, begins, ends, |at| self.is_before(at));
+        running.into_iter().filter(|record| which(record)).map(|record| record.at).min()
     }
 
     /// The number of tasks that may run at the time of the page.
@@ -348,6 +368,22 @@ impl Page<'_> {
         let begun = self.history.server(begins).filter(began).count() as u64;
         begun.saturating_sub(self.history.server(ends).filter(may_have_ended).count() as u64)
     }
+}
+
+/// Returns the beginnings of what surely runs at a moment. `is_before`: whether a time of the world
+/// was before it, `None` if it was near.
+pub(super) fn running_at<'a>(
+    history: &'a RunHistory<'_>,
+    begins: &'static str,
+    ends: &'static str,
+    is_before: impl Fn(Duration) -> Option<bool>,
+) -> Vec<&'a Record> {
+    let begun = history.server(begins).filter(|record| is_before(record.at) == Some(true));
+    let mut running: BTreeMap<_, _> = begun.map(|record| (name_of(record), record)).collect();
+    for ended in history.server(ends).filter(|record| is_before(record.at) != Some(false)) {
+        running.remove(&name_of(ended));
+    }
+    running.into_values().collect()
 }
 
 /// The name of a task, or the number of a handler.

@@ -1,11 +1,7 @@
 //! The oracle for P6: no straggler holds the exit.
 
-use super::{Exercise, Judgement, ObservedRequest, RequestResult, RunHistory, client_times};
-use crate::{
-    client::withholds_pongs,
-    scenario::{Client, HeaderFault, RequestKind, SendsOn, SentOn, Traffic, client_name},
-    trace::Record,
-};
+use super::{Exercise, Judgement, RequestResult, RunHistory, client_times, pong_waits};
+use crate::scenario::{Client, HeaderFault, RequestKind, SendsOn, SentOn, Traffic, client_name};
 use lameduck::lifecycle::Phase;
 use std::time::Duration;
 
@@ -24,9 +20,6 @@ const UNREAD: Duration = Duration::from_millis(5_000 + 1_000 + 1_000 + 20);
 const UNREAD_MS: u64 = 30_000;
 /// Time for what partial reads and writes delay.
 const PARTIAL_IO: Duration = Duration::from_millis(30);
-/// The longest time for the PONG after a GOAWAY, and the longest time between two sweeps.
-const PONG_WAIT: Duration = Duration::from_secs(1);
-const SWEEP: Duration = Duration::from_millis(250 + 10);
 /// Tolerance of a timer.
 pub(super) const MOMENT: Duration = Duration::from_millis(2);
 
@@ -48,7 +41,7 @@ pub(super) fn no_straggler_holds_the_exit(history: &RunHistory<'_>) -> Judgement
     client_times::silent_connections_are_closed(history)?;
     client_times::half_heads_are_refused(history)?;
     idle_connections_are_closed_at_once(history, draining)?;
-    pongs_are_awaited_for_a_second(history)?;
+    pong_waits::pongs_are_awaited_for_a_second(history)?;
     let since = draining.saturating_sub(history.under_way() * 2);
     let busy = history
         .requests
@@ -119,45 +112,6 @@ fn idle_connections_are_closed_at_once(
     Ok(())
 }
 
-/// Checks that a connection of HTTP/2 whose client withholds its PONG ends a second after its
-/// GOAWAY, or with its last stream if that is later.
-fn pongs_are_awaited_for_a_second(history: &RunHistory<'_>) -> Result<(), String> {
-    let exit = history.exit().map_or(Duration::MAX, |(at, _)| at);
-    if !history.delivers() || history.has_partial_io() {
-        return Ok(());
-    }
-    for goaway in history.events("goaway").filter(|goaway| withholds_pongs(&goaway.actor)) {
-        let of_it = |record: &&Record| {
-            record.actor == goaway.actor
-                && record.number("connection") == goaway.number("connection")
-        };
-        let streams = || {
-            let own = |observed: &&ObservedRequest| client_name(observed.client) == *goaway.actor;
-            let requests = history.requests.iter().filter(own);
-            requests.filter(|observed| Some(observed.connection) == goaway.number("connection"))
-        };
-        let Some(ended) = history.events("ended").find(of_it).map(|record| record.at) else {
-            continue;
-        };
-        let mut ends = streams().map(|observed| observed.end.as_ref().map(|(at, _)| *at));
-        let Some(last) = ends.try_fold(Duration::ZERO, |last, end| Some(last.max(end?))) else {
-            continue;
-        };
-        let due = last.max(goaway.at + history.world(PONG_WAIT))
-            + history.world(SWEEP)
-            + history.under_way() * 2
-            + history.tolerance();
-        if streams().next().is_some() && due < exit && ended > due {
-            return Err(format!(
-                "{} withheld the PONG of its GOAWAY at {:?}, had its last response at {last:?}, and \
-                 was closed at {ended:?}, after {due:?}",
-                goaway.actor, goaway.at
-            ));
-        }
-    }
-    Ok(())
-}
-
 /// Checks that, if no client ever completes a request, the drain lasts no longer than the slowest
 /// kind of client may take.
 fn silent_clients_are_bounded(history: &RunHistory<'_>, span: Duration) -> Result<(), String> {
@@ -177,6 +131,7 @@ fn silent_clients_are_bounded(history: &RunHistory<'_>, span: Duration) -> Resul
         | Traffic::KeepAlive { .. }
         | Traffic::PerRequest { .. }
         | Traffic::Http2 { .. }
+        | Traffic::Http2GoesOn { .. }
         | Traffic::Http2Leaves { .. }
         | Traffic::Pipelined { .. }
         | Traffic::Session { .. }

@@ -6,16 +6,19 @@ use super::{
 };
 use crate::client::{
     ClientId, Connect, ExchangePacing, First, FramePart, Http1Client, RequestSpec, Retry, Stall,
-    Step, abandoned, byte_less, connection_per_request, given_up, half_framed, head_in_pieces,
-    keep_alive, multiplexed, one_request, one_unread, pause, pipelined, raw, read_slowly,
-    resetting, sends_on, session, silent_first, silent_http2, slow_hello, slow_http2, stalled,
-    stalled_http2, strangers, upgraded, uploading, windowless, windowless_request,
+    Step, abandoned, byte_less, connection_per_request, given_up, goes_on, half_framed,
+    head_in_pieces, keep_alive, multiplexed, one_request, one_unread, pause, pipelined, raw,
+    read_slowly, resetting, sends_on, session, silent_first, silent_http2, slow_hello, slow_http2,
+    stalled, stalled_http2, strangers, upgraded, uploading, windowless, windowless_request,
 };
 use serde::{Deserialize, Serialize};
 use std::{iter, time::Duration};
 
-/// Whether the body of the response to a request fails.
-pub(crate) const fn has_failing_body(request_kind: &RequestKind) -> bool {
+/// Whether the body of the response to a request fails, if it is polled.
+pub(crate) fn has_failing_body(request_kind: &RequestKind) -> bool {
+    if let RequestKind::HeadOf(kind) = request_kind {
+        return has_failing_body(kind);
+    }
     matches!(
         request_kind,
         RequestKind::Breaks
@@ -55,6 +58,10 @@ pub struct Client {
     /// Header fields that it adds to each request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fields: Option<ExtraFields>,
+    /// Pause between things that it sends beside its requests, and that ask for nothing: empty lines
+    /// between requests of HTTP/1, PINGs on HTTP/2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub noise_ms: Option<u64>,
 }
 
 impl Client {
@@ -75,6 +82,7 @@ impl Client {
             waits_for_settings: false,
             header: None,
             fields: None,
+            noise_ms: None,
         }
     }
 
@@ -175,6 +183,10 @@ impl Client {
                 let first =
                     if self.waits_for_settings { First::AfterSettings } else { First::AtOnce };
                 multiplexed(client_id, route, many(requests, every_ms), first).await;
+            }
+            Traffic::Http2GoesOn { requests, every_ms, pong_ms } => {
+                let pong = pong_ms.map(Duration::from_millis);
+                goes_on(client_id, route, many(requests, every_ms), pong).await;
             }
             Traffic::Http2Leaves { requests, after_ms } => {
                 let asks: Vec<RequestSpec> = many(requests, 0).map(|(_, ask)| ask).collect();

@@ -28,7 +28,7 @@ pub(crate) use header::{UNANNOUNCED, is_announced};
 pub use odd::OddRequest;
 pub use pieces::{ExtraFields, HeadInPieces};
 pub(crate) use previous::Previous;
-pub use rare::RareRequest;
+pub use rare::{CloseOption, RareRequest};
 pub(crate) use request::Reads;
 pub use request::Request;
 pub use request_kind::{Cooperation, RequestKind, StuckResponse, WrongLength};

@@ -54,6 +54,12 @@ pub enum OddRequest {
     ManyFields,
     /// `OPTIONS *`, which no route serves.
     Asterisk,
+    /// A `HEAD` with two equal `Host` fields.
+    HeadTwoHosts,
+    /// A `HEAD` with `Connection: close`.
+    HeadClose,
+    /// A `HEAD` of HTTP/1.0, without `Host`.
+    HeadHttp10,
     /// A `POST` with a body of this many bytes, and a second `Content-Length` that is shorter.
     TwoLengths(usize),
     /// A `POST` with a body of this many bytes, whose `Content-Length` has a sign.
@@ -71,6 +77,9 @@ pub(super) fn looks_like_requests(bytes: usize) -> String {
 impl OddRequest {
     /// Those whose length is ambiguous (RFC 9112 §6.3).
     pub const LENGTHS: [Self; 2] = [Self::TwoLengths(100), Self::SignedLength(100)];
+
+    /// Those with the method `HEAD`.
+    pub const HEADS: [Self; 3] = [Self::HeadTwoHosts, Self::HeadClose, Self::HeadHttp10];
 
     /// One of each other kind.
     pub const ALL: [Self; 22] = [
@@ -125,6 +134,9 @@ impl OddRequest {
             Self::Upgrade => "upgrade",
             Self::ManyFields => "many-fields",
             Self::Asterisk => "asterisk",
+            Self::HeadTwoHosts => "head-two-hosts",
+            Self::HeadClose => "head-close",
+            Self::HeadHttp10 => "head-http-1.0",
             Self::TwoLengths(_) => "two-lengths",
             Self::SignedLength(_) => "signed-length",
         }
@@ -133,7 +145,14 @@ impl OddRequest {
     /// Whether the host must refuse the request with a 400 (RFC 9112 §3.2).
     #[must_use]
     pub const fn is_refused(self) -> bool {
-        matches!(self, Self::NoHost | Self::TwoHosts | Self::InvalidHost | Self::InvalidHostBody(_))
+        matches!(
+            self,
+            Self::NoHost
+                | Self::TwoHosts
+                | Self::HeadTwoHosts
+                | Self::InvalidHost
+                | Self::InvalidHostBody(_)
+        )
     }
 
     /// Whether the host must refuse the request with a 400, and cannot count it as one.
@@ -144,13 +163,18 @@ impl OddRequest {
     /// Whether the connection ends with the response in any phase.
     #[must_use]
     pub const fn closes(self) -> bool {
-        matches!(self, Self::ChunkedLength(_) | Self::UpgradeBody(_) | Self::Http10)
-            || self.asks_to_close()
+        matches!(
+            self,
+            Self::ChunkedLength(_) | Self::UpgradeBody(_) | Self::Http10 | Self::HeadHttp10
+        ) || self.asks_to_close()
     }
 
     /// Whether the client asks for the end of the connection.
     pub(crate) const fn asks_to_close(self) -> bool {
-        matches!(self, Self::Close | Self::CloseInCapitals | Self::CloseAmongOptions)
+        matches!(
+            self,
+            Self::Close | Self::CloseInCapitals | Self::CloseAmongOptions | Self::HeadClose
+        )
     }
 
     /// Whether the response must announce the end of the connection in any phase.
@@ -192,9 +216,16 @@ impl OddRequest {
             (404, None)
         } else if let Some(bytes) = self.echoed() {
             (200, Some(bytes as u64))
+        } else if self.is_head() {
+            (200, Some(0))
         } else {
             (200, Some(5))
         }
+    }
+
+    /// Whether the method is `HEAD`.
+    const fn is_head(self) -> bool {
+        matches!(self, Self::HeadTwoHosts | Self::HeadClose | Self::HeadHttp10)
     }
 
     /// Returns the request to send.
@@ -247,6 +278,13 @@ impl OddRequest {
             Self::CloseInCapitals => head("Connection: Close\r\n"),
             Self::CloseAmongOptions => head("Connection: x-nothing, close\r\n"),
             Self::Http10 => format!("GET {fast} HTTP/1.0\r\n\r\n"),
+            Self::HeadTwoHosts => {
+                format!("HEAD {fast} HTTP/1.1\r\nHost: localhost\r\nHost: localhost\r\n\r\n")
+            }
+            Self::HeadClose => {
+                format!("HEAD {fast} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            }
+            Self::HeadHttp10 => format!("HEAD {fast} HTTP/1.0\r\n\r\n"),
             Self::Http10KeepAlive => {
                 format!("GET {fast} HTTP/1.0\r\nHost: localhost\r\nConnection: keep-alive\r\n\r\n")
             }
@@ -275,6 +313,8 @@ impl OddRequest {
         let target = if self == Self::Asterisk { "*".to_owned() } else { echo };
         let method = if self == Self::Asterisk {
             Method::OPTIONS
+        } else if self.is_head() {
+            Method::HEAD
         } else if matches!(
             self,
             Self::EmptyLine(1..)

@@ -66,6 +66,17 @@ pub enum RareRequest {
         /// Whether the method is `HEAD`.
         head: bool,
     },
+    /// A response that announces the close of its connection, as its handler says.
+    Closes {
+        /// How the handler says it.
+        says: CloseOption,
+        /// How long the handler ignores everything.
+        ms: u64,
+        /// Bytes of the response body.
+        bytes: usize,
+        /// Whether the length of the response is unknown, so that hyper sends it.
+        chunked: bool,
+    },
     /// A body of four bytes with its length, which panics at its first poll.
     Fails,
     /// A request with `Expect: 100-continue` and a body of this many bytes. The handler reads it,
@@ -82,6 +93,47 @@ pub enum RareRequest {
     StreamWork(u64),
     /// A gRPC call. Only on HTTP/2.
     Call(Call),
+}
+
+/// How a handler says that its response is the last on the connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum CloseOption {
+    /// `Connection: close`.
+    Close,
+    /// `Connection: Close`.
+    InCapitals,
+    /// `close` between options that mean nothing.
+    AmongOptions,
+    /// `close` in a second field `Connection`.
+    InASecondField,
+}
+
+impl CloseOption {
+    /// Each of them.
+    pub const ALL: [Self; 4] =
+        [Self::Close, Self::InCapitals, Self::AmongOptions, Self::InASecondField];
+
+    /// Returns the name of it in a target.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Close => "close",
+            Self::InCapitals => "capitals",
+            Self::AmongOptions => "among",
+            Self::InASecondField => "second",
+        }
+    }
+
+    /// Returns the fields `Connection` that a name stands for.
+    #[must_use]
+    pub fn fields(name: &str) -> &'static [&'static str] {
+        match name {
+            "capitals" => &["Close"],
+            "among" => &["x-one,close ,x-two"],
+            "second" => &["x-one", "close"],
+            _ => &["close"],
+        }
+    }
 }
 
 fn or_none(ms: Option<u64>) -> String {
@@ -126,6 +178,11 @@ impl RareRequest {
                 let ask =
                     RequestSpec::get(format!("/empty?status={status}&content={content}&ms={ms}"));
                 if head { RequestSpec { method: Method::HEAD, ..ask } } else { ask }
+            }
+            Self::Closes { says, ms, bytes, chunked } => {
+                let chunked = if chunked { "&chunked=1" } else { "" };
+                let says = says.name();
+                RequestSpec::get(format!("/closes?says={says}&ms={ms}&n={bytes}{chunked}"))
             }
             Self::Fails => RequestSpec::get("/fails"),
             Self::FailsAfter(body) => {

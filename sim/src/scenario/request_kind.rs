@@ -26,6 +26,8 @@ pub enum RequestKind {
     Breaks,
     /// A `HEAD` request with a response at once.
     Head,
+    /// A `HEAD` request to the route of another kind, without a body.
+    HeadOf(Box<Self>),
     /// A response of this many bytes at once.
     Bytes(usize),
     /// A response after the given milliseconds, without a deadline.
@@ -108,6 +110,12 @@ impl RequestKind {
         if let Self::User(request) = self { Some(request) } else { None }
     }
 
+    /// Returns the kind whose route a `HEAD` request asks; for any other, itself.
+    #[must_use]
+    pub fn as_get(&self) -> &Self {
+        if let Self::HeadOf(kind) = self { kind } else { self }
+    }
+
     /// Returns the request to send.
     #[must_use]
     pub fn ask(&self) -> RequestSpec {
@@ -134,6 +142,7 @@ impl RequestKind {
             Self::Head => {
                 RequestSpec { method: http::Method::HEAD, ..RequestSpec::get("/fast?head") }
             }
+            Self::HeadOf(kind) => RequestSpec { method: http::Method::HEAD, ..kind.ask() },
             Self::Bytes(bytes) => RequestSpec::get(format!("/bytes?n={bytes}")),
             Self::Unlimited(ms) => RequestSpec::get(format!("/slow?ms={ms}&within=none")),
             Self::Events => RequestSpec::get("/events"),

@@ -204,6 +204,7 @@ where
     for (n, client) in scenario.clients.iter().enumerate() {
         let client_id = ClientId::new(client_name(n), trace.clone())
             .with_max_wait(MAX_WAIT)
+            .with_noise(client.noise_ms.map(Duration::from_millis))
             .with_bodies(matches!(app, ServedApp::User(_)));
         let port = if client.expects_header() {
             PROXIED_PORT

@@ -85,66 +85,14 @@ pub(crate) fn times(scenario: &mut Scenario) -> Vec<Time<'_>> {
 
 fn times_of_client<'a>(client: &'a mut Client, times: &mut Vec<Time<'a>>) {
     let repeats = client.traffic.requests().max(1);
-    let Client { at_ms, request_kind, traffic, then, waits_for_settings: _, header, fields: _ } =
-        client;
+    let Client { at_ms, request_kind, traffic, then, header, noise_ms, .. } = client;
     times.push(Time::once((TimeOf::Begin, at_ms)));
     let mut all = Vec::new();
     let pause = header.as_mut().map(|header| &mut header.pause_ms).filter(|ms| **ms > 0);
     all.extend(pause.map(|ms| (TimeOf::Pause, ms)));
+    all.extend(noise_ms.as_mut().map(|ms| (TimeOf::Pause, ms)));
     for request_kind in iter::once(request_kind).chain(then) {
-        match request_kind {
-            RequestKind::Slow(ms)
-            | RequestKind::Stuck(ms, _)
-            | RequestKind::Work(ms, _)
-            | RequestKind::Unlimited(ms) => all.push((TimeOf::Work, ms)),
-            RequestKind::Within(ms, within) => {
-                all.extend([(TimeOf::Work, ms), (TimeOf::Timeout, within)]);
-            }
-            RequestKind::Rare(RareRequest::LateTimeout { after, within }) => {
-                all.push((TimeOf::Work, after));
-                all.extend(within.as_mut().map(|ms| (TimeOf::Timeout, ms)));
-            }
-            RequestKind::Rare(RareRequest::WatchedLate { after, ms }) => {
-                all.extend([(TimeOf::Work, after), (TimeOf::Work, ms)]);
-            }
-            RequestKind::Rare(RareRequest::RouteTimeout(within)) => {
-                all.extend(within.as_mut().map(|ms| (TimeOf::Timeout, ms)));
-            }
-            RequestKind::Rare(RareRequest::Call(call)) => {
-                all.push((TimeOf::Work, &mut call.ms));
-                all.extend(call.timeout_ms.as_mut().map(|ms| (TimeOf::Timeout, ms)));
-            }
-            RequestKind::Rare(
-                RareRequest::DropPanics(ms)
-                | RareRequest::StreamWork(ms)
-                | RareRequest::Late { ms, .. }
-                | RareRequest::Empty { ms, .. }
-                | RareRequest::Watched(ms),
-            ) => all.push((TimeOf::Work, ms)),
-            RequestKind::Rare(
-                RareRequest::EndAtCancel
-                | RareRequest::ShortStream(_)
-                | RareRequest::LongStream
-                | RareRequest::Padded(..)
-                | RareRequest::Fails
-                | RareRequest::FailsAfter(_)
-                | RareRequest::HasNoLength
-                | RareRequest::NotTaken,
-            ) => {}
-            // Its length would change, too.
-            RequestKind::Stream(_)
-            | RequestKind::Fast
-            | RequestKind::Echo(_)
-            | RequestKind::Unread(_)
-            | RequestKind::Bytes(_)
-            | RequestKind::Panic
-            | RequestKind::Breaks
-            | RequestKind::Head
-            | RequestKind::Events
-            | RequestKind::User(_)
-            | RequestKind::Odd(_)
-            | RequestKind::Mismatch(_) => {}
-        }
+        times_of_kind(request_kind, &mut all);
     }
     match traffic {
         Traffic::Stalls { for_ms, idle_ms, .. } => {
@@ -181,6 +129,7 @@ fn times_of_client<'a>(client: &'a mut Client, times: &mut Vec<Time<'a>>) {
         Traffic::KeepAlive { every_ms: ms, .. }
         | Traffic::PerRequest { every_ms: ms, .. }
         | Traffic::Http2 { every_ms: ms, .. }
+        | Traffic::Http2GoesOn { every_ms: ms, .. }
         | Traffic::Http2Leaves { after_ms: ms, .. }
         | Traffic::Http2Upload { every_ms: ms, .. }
         | Traffic::Http2Slowly { every_ms: ms, .. }
@@ -203,4 +152,62 @@ fn times_of_client<'a>(client: &'a mut Client, times: &mut Vec<Time<'a>>) {
         | Traffic::SilentHttp2 => {}
     }
     times.extend(all.into_iter().map(|(of, ms)| Time { of, ms, repeats }));
+}
+
+fn times_of_kind<'a>(request_kind: &'a mut RequestKind, all: &mut Vec<(TimeOf, &'a mut u64)>) {
+    match request_kind {
+        RequestKind::Slow(ms)
+        | RequestKind::Stuck(ms, _)
+        | RequestKind::Work(ms, _)
+        | RequestKind::Unlimited(ms) => all.push((TimeOf::Work, ms)),
+        RequestKind::Within(ms, within) => {
+            all.extend([(TimeOf::Work, ms), (TimeOf::Timeout, within)]);
+        }
+        RequestKind::Rare(RareRequest::LateTimeout { after, within }) => {
+            all.push((TimeOf::Work, after));
+            all.extend(within.as_mut().map(|ms| (TimeOf::Timeout, ms)));
+        }
+        RequestKind::Rare(RareRequest::WatchedLate { after, ms }) => {
+            all.extend([(TimeOf::Work, after), (TimeOf::Work, ms)]);
+        }
+        RequestKind::Rare(RareRequest::RouteTimeout(within)) => {
+            all.extend(within.as_mut().map(|ms| (TimeOf::Timeout, ms)));
+        }
+        RequestKind::Rare(RareRequest::Call(call)) => {
+            all.push((TimeOf::Work, &mut call.ms));
+            all.extend(call.timeout_ms.as_mut().map(|ms| (TimeOf::Timeout, ms)));
+        }
+        RequestKind::Rare(
+            RareRequest::DropPanics(ms)
+            | RareRequest::StreamWork(ms)
+            | RareRequest::Late { ms, .. }
+            | RareRequest::Empty { ms, .. }
+            | RareRequest::Closes { ms, .. }
+            | RareRequest::Watched(ms),
+        ) => all.push((TimeOf::Work, ms)),
+        RequestKind::Rare(
+            RareRequest::EndAtCancel
+            | RareRequest::ShortStream(_)
+            | RareRequest::LongStream
+            | RareRequest::Padded(..)
+            | RareRequest::Fails
+            | RareRequest::FailsAfter(_)
+            | RareRequest::HasNoLength
+            | RareRequest::NotTaken,
+        ) => {}
+        RequestKind::HeadOf(kind) => times_of_kind(kind, all),
+        // Its length would change, too.
+        RequestKind::Stream(_)
+        | RequestKind::Fast
+        | RequestKind::Echo(_)
+        | RequestKind::Unread(_)
+        | RequestKind::Bytes(_)
+        | RequestKind::Panic
+        | RequestKind::Breaks
+        | RequestKind::Head
+        | RequestKind::Events
+        | RequestKind::User(_)
+        | RequestKind::Odd(_)
+        | RequestKind::Mismatch(_) => {}
+    }
 }

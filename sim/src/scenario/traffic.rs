@@ -33,6 +33,16 @@ pub enum Traffic {
         /// Pause between requests.
         every_ms: u64,
     },
+    /// Requests on one HTTP/2 connection, without waiting for responses, also after its GOAWAY. The
+    /// client responds late to the PING that follows a GOAWAY, or never.
+    Http2GoesOn {
+        /// Number of requests.
+        requests: u64,
+        /// Pause between requests.
+        every_ms: u64,
+        /// When it responds to a PING, if it does.
+        pong_ms: Option<u64>,
+    },
     /// All requests at once on one HTTP/2 connection. The client reads only the response heads and
     /// drops the responses after a while.
     Http2Leaves {
@@ -288,6 +298,7 @@ impl Traffic {
         matches!(
             self,
             Self::Http2 { .. }
+                | Self::Http2GoesOn { .. }
                 | Self::Http2Leaves { .. }
                 | Self::Http2Windowless { .. }
                 | Self::Http2Resets { .. }
@@ -316,6 +327,7 @@ impl Traffic {
             Self::KeepAlive { requests, .. }
             | Self::PerRequest { requests, .. }
             | Self::Http2 { requests, .. }
+            | Self::Http2GoesOn { requests, .. }
             | Self::Pipelined { requests, .. }
             | Self::Late { requests, .. }
             | Self::Session { times: requests, .. } => requests,

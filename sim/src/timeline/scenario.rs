@@ -218,6 +218,7 @@ const fn name(traffic: &Traffic) -> &'static str {
         Traffic::KeepAlive { .. } => "keep-alive",
         Traffic::PerRequest { .. } => "per request",
         Traffic::Http2 { .. } => "HTTP/2",
+        Traffic::Http2GoesOn { .. } => "HTTP/2, goes on",
         Traffic::Http2Leaves { .. } => "HTTP/2, unread",
         Traffic::Http2Windowless { .. } => "HTTP/2, no window",
         Traffic::Http2Resets { .. } => "HTTP/2, resets",

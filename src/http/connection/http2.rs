@@ -61,6 +61,8 @@ pub(super) struct Http2<T: Transport, S: HttpService> {
     /// GOAWAY.
     responded: bool,
     goaway: Goaway,
+    /// Whether a part of a response may be among the unflushed bytes; known after the GOAWAY.
+    owes_response: bool,
     since: Moment,
     /// When the last stream ended, or the connection began, and the bytes written; `None` if busy.
     idle_since: Option<(Moment, u64)>,
@@ -117,6 +119,7 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
             jitter: worker.server().config.seed.nth(number),
             responded: false,
             goaway: Goaway::NotYet,
+            owes_response: false,
             since,
             idle_since: None,
             seen_request: SeenRequest::No,
@@ -153,6 +156,10 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
                 self.unflushed.settle_flushed(|| now);
             } else {
                 self.unflushed.set_slow();
+            }
+            if self.goaway != Goaway::NotYet {
+                let is_unflushed = self.owes_response && !self.connection.io.is_flushed();
+                self.owes_response = is_unflushed || self.has_response();
             }
             self.unflushed.settle_discarded();
             if self.connection.io.inflow.take_reads_held() {
@@ -427,7 +434,8 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
     fn is_busy(&self, now: Moment) -> bool {
         let had_time = |at| now >= at + PONG_WAIT + HEAD_GRACE;
         let is_overdue = matches!(self.goaway, Goaway::Sent { at } if had_time(at));
-        self.has_response() || !is_overdue && !self.connection.io.is_flushed()
+        let waits_for_flush = self.owes_response || !is_overdue;
+        self.has_response() || waits_for_flush && !self.connection.io.is_flushed()
     }
 
     fn take_io(&self) -> Option<T> {

@@ -23,6 +23,9 @@ pub(super) fn odd_requests(dice: &mut Dice, scenario: &mut Scenario, edges: &Edg
             | OddRequest::CloseInCapitals
             | OddRequest::CloseAmongOptions
             | OddRequest::Http10
+            | OddRequest::HeadTwoHosts
+            | OddRequest::HeadClose
+            | OddRequest::HeadHttp10
             | OddRequest::Http10KeepAlive
             | OddRequest::ConnectionOptions
             | OddRequest::TwoConnections

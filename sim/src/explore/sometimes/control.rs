@@ -52,6 +52,26 @@ pub(super) fn control(all: &mut Vec<Sometimes>) {
         let mut pages = coverage.history.events("status page");
         pages.any(|page| page.number("must_exit_within_ms").is_some())
     });
+    for (what, part) in [
+        ("a check in the drain", r#"lameduck_check_passing{check="check-0"} 1"#),
+        ("a request without a head in the drain", r#"lameduck_waiting_for{kind="request"}"#),
+        ("a response in progress in the drain", r#"lameduck_waiting_for{kind="stream"}"#),
+        ("tracked work in the drain", r#"lameduck_waiting_for{kind="work"}"#),
+        ("a background task in the drain", "lameduck_background_task_running"),
+        ("a connection of HTTP/2 in the drain", r#"lameduck_connections{state="http2"}"#),
+    ] {
+        all.push(Sometimes::new(format!("metrics: {what}"), move |coverage| {
+            let draining = r#"lameduck_phase{phase="draining"} 1"#;
+            let mut pages = coverage.history.events("metrics page");
+            pages.any(|page| {
+                let gauges = page.text("gauges").unwrap_or_default();
+                gauges.contains(draining) && gauges.contains(part)
+            })
+        }));
+    }
+    let mut state = |what: &str, test: fn(&Coverage<'_>) -> bool| {
+        all.push(Sometimes::new(what, test));
+    };
     state("page: an upgraded connection", |coverage| {
         coverage.history.events("status page").any(|page| page.number("upgraded") > Some(0))
     });

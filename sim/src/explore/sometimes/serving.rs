@@ -307,6 +307,7 @@ fn odd_requests(all: &mut Vec<Sometimes>) {
         },
     ));
     let lengths = OddRequest::LENGTHS.into_iter().chain([OddRequest::EmptyLine(10)]);
+    let lengths = lengths.chain(OddRequest::HEADS);
     for odd in OddRequest::ALL.into_iter().chain(lengths) {
         all.push(Sometimes::new(format!("odd request: {}", odd.name()), move |coverage| {
             coverage.answered(|observed| {

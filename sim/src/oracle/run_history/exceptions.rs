@@ -97,7 +97,10 @@ impl RunHistory<'_> {
             let lasts = |request_kind: &RequestKind| {
                 matches!(
                     request_kind,
-                    RequestKind::Work(..) | RequestKind::Events | RequestKind::Rare(_)
+                    RequestKind::Work(..)
+                        | RequestKind::Events
+                        | RequestKind::HeadOf(_)
+                        | RequestKind::Rare(_)
                 )
             };
             client.kinds().any(lasts) || matches!(client.traffic, Traffic::Upgraded { .. })
