@@ -158,10 +158,11 @@ impl Relay {
 pub fn end(server: &mut Server, target: &Target, load: &Load) -> Result<Ended, String> {
     server.stop(&target.stop)?;
     let exit = server.exit_until(Instant::now() + target.grace)?;
-    if exit.is_some() {
-        server.process.kill();
-    } else {
+    // After the exit of all there are only close races: the kill cuts nothing.
+    if server.process.has_running() {
         load.cut(|| server.process.kill());
+    } else {
+        server.process.kill();
     }
     server.process.await_output();
     Ok(Ended { exit: exit.map(|(exit, _)| exit), output: server.process.output() })

@@ -7,11 +7,21 @@ use std::process::{Command, Stdio};
 /// with 3. Returns the exit code, the output and the error. The check examines the first process,
 /// and the load begins with the second. Each knows its number from `START`.
 fn under_load(starts: u32, fault: &str, arguments: &[&str]) -> (Option<i32>, String, String) {
-    let name = format!("lameduck-starts-{}-{starts}-{fault}", std::process::id());
+    under_load_by("exec \"$@\"", starts, fault, arguments)
+}
+
+/// The same, with the server started by this end of a shell script.
+fn under_load_by(
+    shell: &str,
+    starts: u32,
+    fault: &str,
+    arguments: &[&str],
+) -> (Option<i32>, String, String) {
+    let name = format!("lameduck-starts-{}-{starts}-{fault}-{}", std::process::id(), shell.len());
     let file = std::env::temp_dir().join(name.replace([' ', '/'], "-"));
     let script = format!(
         "echo >> \"$0\"; export START=$(wc -l < \"$0\")
-        [ $START -le {starts} ] || exit 3; exec \"$@\""
+        [ $START -le {starts} ] || exit 3; {shell}"
     );
     let check = Command::new(env!("CARGO_BIN_EXE_lameduck-check"))
         .args(arguments)
@@ -84,6 +94,17 @@ fn a_request_that_hangs_until_the_kill_is_lost() {
     assert_eq!(code, Some(1), "{counts}{error}");
     assert!(counts.contains(" 0 close races") && !counts.contains(" 0 lost, "), "{counts}");
     assert!(counts.contains("; 1 exits were not clean\nno exit in time"), "{counts}");
+}
+
+// The same server had lost nothing behind a shell that exited before it.
+#[test]
+fn a_request_that_a_child_hangs_on_until_the_kill_is_lost() {
+    let shell = "trap 'kill $!; sleep 0.5; exit 0' TERM; \"$@\" & wait";
+    let arguments = ["soak", "--restarts=1", "--clients=4", "--every=100ms"];
+    let (code, counts, error) = under_load_by(shell, 9, "hangs at the stop", &arguments);
+    assert_eq!(code, Some(1), "{counts}{error}");
+    assert!(counts.contains(" 0 close races") && !counts.contains(" 0 lost, "), "{counts}");
+    assert!(counts.contains("; 0 exits were not clean"), "{counts}");
 }
 
 // A server that had crashed at its stop was nowhere in the report: its successor had not started.
