@@ -1,6 +1,8 @@
 //! The process under test, in a process group that is killed whatever happens.
 
-use rustix::process::{Pid, Signal, WaitOptions, kill_process, kill_process_group, waitpgid};
+use rustix::process::{
+    Pid, Signal, WaitOptions, kill_process, kill_process_group, test_kill_process_group, waitpgid,
+};
 use std::{
     collections::{BTreeSet, VecDeque},
     fmt,
@@ -262,6 +264,16 @@ impl Process {
             }
             thread::sleep(Duration::from_millis(1));
         }
+    }
+
+    /// Returns whether a process of the group runs: the first one, or a descendant after its exit.
+    pub fn has_running(&mut self) -> bool {
+        if self.exit().is_none() {
+            return true;
+        }
+        // Adopted ones that have ended are zombies of the group until they are waited for.
+        while matches!(waitpgid(self.group, WaitOptions::NOHANG), Ok(Some(_))) {}
+        test_kill_process_group(self.group).is_ok()
     }
 
     /// Kills the whole group.

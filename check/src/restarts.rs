@@ -95,7 +95,7 @@ impl Relay {
             HandOver::Restart | HandOver::ReusePort => (None, Plan::new(&target)?),
         };
         let mut relay = Self { target, hand_over, plan, held, servers: Vec::new() };
-        relay.servers.push(relay.next()?);
+        relay.start_next()?;
         Ok(relay)
     }
 
@@ -123,20 +123,20 @@ impl Relay {
 
     fn replace(&mut self, load: &Load, ended: &mut Option<Ended>) -> Result<(), String> {
         if self.hand_over == HandOver::ReusePort {
-            self.servers.push(self.next()?);
+            self.start_next()?;
         }
         let old = self.servers.first_mut().ok_or("no process is running")?;
         *ended = Some(end(old, &self.target, load)?);
         self.servers.remove(0);
         if self.servers.is_empty() {
             // Without a successor, connections would wait in the queue of the held socket.
-            let next = self.next().inspect_err(|_| self.held = None)?;
-            self.servers.push(next);
+            self.start_next().inspect_err(|_| self.held = None)?;
         }
         Ok(())
     }
 
-    fn next(&self) -> Result<Server, String> {
+    /// Starts the next process, and waits until it is ready. One that is not stays: it may serve.
+    fn start_next(&mut self) -> Result<(), String> {
         // The old process may still have the second port.
         let plan = Plan::at(self.plan.address())?;
         let mut command = plan.command(&self.target);
@@ -144,7 +144,10 @@ impl Relay {
             let socket = held.try_clone().map_err(|error| error.to_string())?;
             command = with_socket(&command, socket.into());
         }
-        Server::start_by(&self.target, &plan, command, Output::Kept)
+        let mut next = Server::spawn(&self.target, &plan, command, Output::Kept)?;
+        let is_ready = next.await_ready(&self.target);
+        self.servers.push(next);
+        is_ready
     }
 }
 
@@ -155,10 +158,11 @@ impl Relay {
 pub fn end(server: &mut Server, target: &Target, load: &Load) -> Result<Ended, String> {
     server.stop(&target.stop)?;
     let exit = server.exit_until(Instant::now() + target.grace)?;
-    if exit.is_some() {
-        server.process.kill();
-    } else {
+    // After the exit of all there are only close races: the kill cuts nothing.
+    if server.process.has_running() {
         load.cut(|| server.process.kill());
+    } else {
+        server.process.kill();
     }
     server.process.await_output();
     Ok(Ended { exit: exit.map(|(exit, _)| exit), output: server.process.output() })

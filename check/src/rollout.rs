@@ -109,7 +109,7 @@ pub async fn roll(plan: &Rollout, progress: impl FnMut(Step)) -> Result<Outcome,
     let mut servers = Vec::new();
     for _ in 0..SERVERS {
         let ports = Plan::new(&plan.target)?;
-        servers.push((start(&plan.target, &ports).await?, ports));
+        start(&plan.target, ports, &mut servers).await?;
     }
     let backends: Vec<Backend> =
         servers.iter().map(|(server, _)| backend(server, &plan.target)).collect();
@@ -169,7 +169,7 @@ impl Outcome {
                 self.stories.push(describe(&ended));
             }
             servers.pop();
-            servers.push((start(&plan.target, &ports).await?, ports));
+            start(&plan.target, ports, servers).await?;
             sleep(plan.kind.settling()).await;
             self.restarts += 1;
             load.expect_no_fault()?;
@@ -205,13 +205,21 @@ fn requests(target: &Target) -> Vec<RequestSpec> {
     requests
 }
 
-async fn start(target: &Target, ports: &Plan) -> Result<Server, String> {
-    let (target, ports) = (target.clone(), ports.clone());
-    blocking(move || {
-        let command = ports.command(&target);
-        Server::start_by(&target, &ports, command, Output::Kept)
-    })
-    .await
+/// Starts a server, and waits until it is ready. One that is not stays: it may serve.
+async fn start(
+    target: &Target,
+    ports: Plan,
+    servers: &mut Vec<(Server, Plan)>,
+) -> Result<(), String> {
+    let target = target.clone();
+    let starting = move || {
+        let mut server = Server::spawn(&target, &ports, ports.command(&target), Output::Kept)?;
+        let is_ready = server.await_ready(&target);
+        Ok((server, ports, is_ready))
+    };
+    let (server, ports, is_ready) = blocking(starting).await?;
+    servers.push((server, ports));
+    is_ready
 }
 
 /// Waits until a request through the balancer succeeds.

@@ -154,7 +154,11 @@ impl Server {
         })
     }
 
-    fn await_ready(&mut self, target: &Target) -> Result<(), String> {
+    /// Waits until it is ready.
+    ///
+    /// # Errors
+    /// If it exits, or is not ready in time. It may serve then.
+    pub fn await_ready(&mut self, target: &Target) -> Result<(), String> {
         let end = Instant::now() + target.start_max;
         let url = self
             .ready

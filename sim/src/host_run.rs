@@ -283,7 +283,8 @@ fn record_report(name: &str, trace: &Trace, report: &Report) {
 
 /// Probes readiness, liveness and serving on the internal server of `process`, for ever, in every
 /// fifth round by `HEAD`. Every fourth round also probes whether the process has started, and every
-/// eighth reads the status page. Every eighth and that after a phase change read the metrics.
+/// eighth reads the status page. Every eighth reads the metrics, as does the one after a change of
+/// the phase or of a check.
 ///
 /// After a change of the phase or of a check the probes are `pause` apart; while nothing changes,
 /// the pause grows to two seconds, and after the exit it grows on. Each response is recorded: its

@@ -71,6 +71,13 @@ impl Server {
         self.fault == fault
     }
 
+    /// Returns whether this start of the server comes after the last one that becomes ready.
+    fn is_never_ready(&self) -> bool {
+        let number = |text: &str| text.parse::<u32>().unwrap();
+        let ready = self.fault.strip_prefix("not ready after ").map_or(u32::MAX, number);
+        std::env::var("START").is_ok_and(|start| number(&start) > ready)
+    }
+
     pub(crate) fn is_stopping(&self) -> bool {
         self.stop.load(SeqCst)
     }
@@ -191,7 +198,9 @@ fn bind(port: u16, server: &Server) -> TcpListener {
     loop {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).unwrap();
         socket.set_reuse_address(!server.has("port/rebind")).unwrap();
-        socket.set_reuse_port(server.has("shared port")).unwrap();
+        socket
+            .set_reuse_port(server.has("shared port") || server.has("not ready after 2"))
+            .unwrap();
         let address = SocketAddr::from(([127, 0, 0, 1], port));
         match socket.bind(&address.into()).and_then(|()| socket.listen(128)) {
             Ok(()) => {
@@ -309,6 +318,7 @@ fn forget_signals(server: &Server) {
 
 fn serve_probes(listener: TcpListener, server: &Arc<Server>) {
     let (mut was_probed, mut hanging) = (false, Vec::new());
+    let is_unready = server.is_never_ready();
     loop {
         while server.fault.starts_with("ready/") && !server.wait(&listener, Wait::Serving) {
             let is_gone = server.has("ready/responds") && server.is_stopping()
@@ -340,7 +350,7 @@ fn serve_probes(listener: TcpListener, server: &Arc<Server>) {
             server.enter(Activity::Handler);
             thread::sleep(1500 * MS);
         }
-        let is_ready = !server.is_stopping() || server.since_stop() < late;
+        let is_ready = (!server.is_stopping() || server.since_stop() < late) && !is_unready;
         let is_alive = is_live && !server.has("slow head first, not alive");
         let status = if is_alive || is_ready { "200 OK" } else { "503 Service Unavailable" };
         if server.has("signal/at-ready") && !std::mem::replace(&mut was_probed, true) {
