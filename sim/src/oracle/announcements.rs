@@ -433,7 +433,9 @@ impl<'a> Delay<'a> {
         let is_large = |request_kind: &RequestKind| {
             let (RequestKind::Bytes(bytes)
             | RequestKind::Echo(bytes)
-            | RequestKind::Rare(RareRequest::Late { bytes, .. })) = request_kind
+            | RequestKind::Rare(
+                RareRequest::Late { bytes, .. } | RareRequest::Closes { bytes, .. },
+            )) = request_kind
             else {
                 return false;
             };
@@ -485,7 +487,10 @@ fn follows_a_long_response(history: &RunHistory<'_>, observed: &ObservedRequest)
         matches!(
             kind,
             RequestKind::Bytes(SENT_AT_ONCE..)
-                | RequestKind::Rare(RareRequest::Late { bytes: SENT_AT_ONCE.., .. })
+                | RequestKind::Rare(
+                    RareRequest::Late { bytes: SENT_AT_ONCE.., .. }
+                        | RareRequest::Closes { bytes: SENT_AT_ONCE.., .. }
+                )
         )
     };
     history.client(observed).is_some_and(|client| {

@@ -186,7 +186,7 @@ fn says_why(observed: &ObservedRequest) -> Result<(), String> {
 /// Checks that a response whose head was sent is not cut before the cancel wait.
 fn is_not_cut_early(history: &RunHistory<'_>, observed: &ObservedRequest) -> Result<(), String> {
     let Some((at, RequestResult::Failed(how))) = &observed.end else { return Ok(()) };
-    if history.failed_in_its_body(observed) {
+    if history.failed_in_its_body(observed) || history.may_be_lost_at_its_close(observed) {
         return Ok(());
     }
     // A body that fails aborts its whole connection. On HTTP/1 the responses before it are complete
@@ -403,7 +403,7 @@ fn follows_whole_ones(history: &RunHistory<'_>, observed: &ObservedRequest) -> b
 fn is_not_lost(history: &RunHistory<'_>, observed: &ObservedRequest) -> Result<(), String> {
     let Some((at, RequestResult::Failed(how))) = &observed.end else { return Ok(()) };
     let Some(client) = history.client(observed) else { return Ok(()) };
-    if history.failed_in_its_body(observed) {
+    if history.failed_in_its_body(observed) || history.may_be_lost_at_its_close(observed) {
         return Ok(());
     }
     // The host sees that the body continues before it sends the head.

@@ -2,7 +2,7 @@
 
 use super::{ObservedRequest, RunHistory, SKEW_ROUNDING};
 use crate::{
-    scenario::{Client, RequestKind, StopBy, Traffic},
+    scenario::{Client, RareRequest, RequestKind, StopBy, Traffic},
     trace::Record,
 };
 use lameduck::lifecycle::{HookVerdict, Phase};
@@ -22,6 +22,14 @@ impl RunHistory<'_> {
         let end = observed.end.as_ref().map_or(Duration::MAX, |(at, _)| *at);
         let mut failures = self.users_body_failures();
         failures.any(|log| log.text("path") == path && (observed.observed..=end).contains(&log.at))
+    }
+
+    /// Whether a response may be lost as its handler closes the connection: in a network without
+    /// acknowledgements the host does not see whether it has arrived.
+    #[must_use]
+    pub fn may_be_lost_at_its_close(&self, observed: &ObservedRequest) -> bool {
+        let closes = |kind| matches!(kind, &RequestKind::Rare(RareRequest::Closes { .. }));
+        !self.resets() && self.request_kind(observed).is_some_and(closes)
     }
 
     /// Whether this line of the host's log, about an aborted request, follows from a response body
