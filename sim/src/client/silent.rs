@@ -171,9 +171,9 @@ pub enum Step {
     },
 }
 
-/// Connects and runs the script, up to the first error or the end of the connection. Returns all bytes read. Records `ended`
-/// with `how` = `fin`, `reset`, `timed-out`, or `dropped` if the client closed the connection
-/// first.
+/// Connects and runs the script, up to the first error or the end of the connection. Returns all
+/// bytes read. Records `ended` with `how` = `fin`, `reset`, `timed-out`, or `dropped` if the client
+/// closed the connection first.
 pub async fn raw<C: Connect>(client_id: &ClientId, connect: &C, script: &[Step]) -> Vec<u8> {
     let Ok(io) = http1::connect(client_id, connect).await else { return Vec::new() };
     let connection = client_id.connected();

@@ -1,5 +1,5 @@
-//! Draws requests with the method `HEAD` to handlers of every kind, over both protocols. It uses its
-//! own dice, so that the rest of the scenario does not depend on it.
+//! Draws requests with the method `HEAD` to handlers of every kind, over both protocols. It uses
+//! its own dice, so that the rest of the scenario does not depend on it.
 
 use super::{Dice, Edges, serving::http1_client};
 use crate::scenario::{

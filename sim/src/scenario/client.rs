@@ -58,8 +58,8 @@ pub struct Client {
     /// Header fields that it adds to each request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fields: Option<ExtraFields>,
-    /// Pause between things that it sends beside its requests, and that ask for nothing: empty lines
-    /// between requests of HTTP/1, PINGs on HTTP/2.
+    /// Pause between things that it sends beside its requests, and that ask for nothing: empty
+    /// lines between requests of HTTP/1, PINGs on HTTP/2.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub noise_ms: Option<u64>,
 }

@@ -8,7 +8,8 @@ use crate::{
 use lameduck::lifecycle::Phase;
 use std::time::Duration;
 
-/// Whether a response to such a request, which came before the cancellation or after it, is the one.
+/// Whether a response to such a request, which came before the cancellation or after it, is the
+/// one.
 type Is = fn(&RequestKind, status: u64, is_early: bool) -> bool;
 
 const STATES: [(&str, Is); 6] = [
