@@ -447,3 +447,27 @@ fn a_stream_that_ended_before_the_stop_is_not_counted() {
     assert_eq!((report.requests.gone, report.requests.finished), (1, 1), "{report}");
     assert_eq!((report.code(), report.streams_ended), (0, 0), "{report}");
 }
+
+// No test noticed a host that ends such a download with the drain, in the middle of the bytes that
+// its head has promised.
+#[test]
+fn a_body_with_a_length_is_sent_whole_whatever_its_class() {
+    let download = || async {
+        let pieces = stream::unfold(10, |left: u32| async move {
+            pause(50).await;
+            (left > 0).then(|| (Ok::<_, Infallible>("tick\n"), left - 1))
+        });
+        let length = [(header::CONTENT_LENGTH, "50")];
+        (length, Extension(StreamShutdown::EndAtDraining), Body::from_stream(pieces))
+    };
+    let plan = quick_plan().drain(Duration::from_secs(20));
+    let router = Router::new().route("/", get(download));
+    let app = App::start(Host::builder(settings().plan(plan)).serve(router));
+    let mut client = Client::connect(app.main);
+    client.send_get("/");
+    client.head().unwrap();
+    app.stop();
+    assert_eq!(client.exactly(50).unwrap(), "tick\n".repeat(10).as_bytes());
+    let report = app.report();
+    assert_eq!((report.code(), report.requests.finished), (0, 1), "{report:?}");
+}
