@@ -1,6 +1,6 @@
 //! What hyper's client of HTTP/2 does not do: header blocks in several frames (RFC 9113 §4.3),
 //! which it sends only if they are longer than a frame may be, PINGs without a response or with a
-//! late one (§6.7), and PINGs of its own that say nothing.
+//! late one (§6.7), and PINGs of its own.
 #![expect(clippy::disallowed_methods, reason = "a client's pauses are in the world's time")]
 
 use super::{exchange::NOISE_MAX, goaway::HEADER_BYTES, silent::PREFACE_BYTES};

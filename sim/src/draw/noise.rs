@@ -1,6 +1,6 @@
 //! Draws what clients send beside their requests: empty lines, PINGs, and further streams after a
-//! GOAWAY. No timer of the host may begin anew for any of it. It uses its own dice, so that the
-//! rest of the scenario does not depend on it.
+//! GOAWAY. None of this may restart a timer of the host. It uses its own dice, so that the rest
+//! of the scenario does not depend on it.
 
 use super::{
     Dice, Edges,

@@ -16,7 +16,7 @@ const TIMED_OUT: &str = "request timed out: no response within its deadline of "
 /// What a record has as the length of a response whose length is unknown.
 const UNKNOWN: u64 = u64::MAX;
 
-/// Checks each response to `HEAD`, whoever made it.
+/// Checks each response to `HEAD`, those of the host included.
 pub(super) fn heads_have_no_content(history: &RunHistory<'_>) -> Judgement {
     if history.uses_another_app() {
         return Ok(Exercise::No);

@@ -171,8 +171,8 @@ impl IoState {
         self.shutting_down.store(true, Relaxed);
     }
 
-    /// Whether hyper has ended the connection. On HTTP/1 only while the transport still has bytes
-    /// of its own to send before the FIN.
+    /// Whether hyper has ended the connection. On HTTP/1 this is set only if the transport still
+    /// has bytes to send before the FIN.
     pub(crate) fn is_shutting_down(&self) -> bool {
         self.shutting_down.load(Relaxed)
     }

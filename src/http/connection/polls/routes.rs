@@ -240,7 +240,7 @@ impl http_body::Body for Halves {
     }
 }
 
-/// A body of a known length that fails at once.
+/// A body that states a length, and ends without a byte.
 struct Fails;
 
 impl http_body::Body for Fails {
