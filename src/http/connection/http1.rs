@@ -7,7 +7,9 @@
 //! [`announcement`](crate::http::server::announcement)), and idleness is detected here.
 
 use super::{
-    lingering::{Lingering, close_after_response, close_at_once, head_timeout_response},
+    lingering::{
+        Lingering, close_after_response, close_at_once, close_with, head_timeout_response,
+    },
     stall_timer::{ProgressSample, StallTimer},
     transition::Transition,
     worker_context::WorkerContext,
@@ -381,7 +383,7 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
             return Transition::Close;
         };
         if let Some(cause) = self.connection.responses.abort_cause() {
-            return self.end_aborted(worker, io, cause);
+            return self.end_aborted(worker, io, &read, cause);
         }
         let is_shut = !self.connection.io.is_shutting_down();
         close_after_response(io, &read, &self.connection, is_shut)
@@ -395,17 +397,19 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
         &self,
         worker: &WorkerContext<S>,
         mut io: T,
+        read: &Bytes,
         cause: AbortCause,
     ) -> Transition<T, S> {
         if self.connection.io.is_broken() {
             io.reset_on_drop();
             return Transition::Reset;
         }
-        Transition::linger(if self.connection.io.is_response_begun() {
-            Lingering::before_reset(io)
-        } else {
-            let response = ErrorResponse::from(cause).last_response(worker.server());
-            Lingering::after_response(io, response).settling(self.unflushed.clone())
+        if self.connection.io.is_response_begun() {
+            return Transition::linger(Lingering::before_reset(io));
+        }
+        let response = ErrorResponse::from(cause).last_response(worker.server());
+        close_with(io, response, read, &self.connection).map_or(Transition::Close, |closing| {
+            Transition::linger(closing.settling(self.unflushed.clone()))
         })
     }
 

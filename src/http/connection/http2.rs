@@ -61,7 +61,7 @@ pub(super) struct Http2<T: Transport, S: HttpService> {
     /// GOAWAY.
     responded: bool,
     goaway: Goaway,
-    /// Whether a part of a response may be among the unflushed bytes; known after the GOAWAY.
+    /// Whether a part of a response may be among the unflushed bytes.
     owes_response: bool,
     since: Moment,
     /// When the last stream ended, or the connection began, and the bytes written; `None` if busy.
@@ -157,9 +157,12 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
             } else {
                 self.unflushed.set_slow();
             }
-            if self.goaway != Goaway::NotYet {
-                let is_unflushed = self.owes_response && !self.connection.io.is_flushed();
-                self.owes_response = is_unflushed || self.has_response();
+            let is_unflushed = self.owes_response && !self.connection.io.is_flushed();
+            self.owes_response = is_unflushed || self.has_response();
+            if self.connection.take_called() {
+                self.seen_request = SeenRequest::Yes;
+                // A refused request is never in flight. Its response comes in a later poll.
+                self.owes_response = true;
             }
             self.unflushed.settle_discarded();
             if self.connection.io.inflow.take_reads_held() {
@@ -167,9 +170,6 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
                 if !self.connection.must_hold_reads() {
                     continue;
                 }
-            }
-            if self.connection.take_called() {
-                self.seen_request = SeenRequest::Yes;
             }
             if now >= self.goaway_moment(worker) {
                 self.start_goaway(now);

@@ -306,8 +306,8 @@ impl<T: Transport> Lingering<T> {
     }
 }
 
-/// Decides how to close a connection whose last response was written and whose sending side is
-/// shut, unless the kernel had no place for its end (`is_shut`). `None`: it may be closed at once.
+/// Decides how to close a connection whose last response was written. Its sending side is shut,
+/// unless the kernel had no place for its end (`is_shut`). `None`: it may be closed at once.
 /// `read`: bytes that were read after the last request.
 pub(super) fn close_after_response<T: Transport>(
     mut io: T,
@@ -343,6 +343,19 @@ pub(super) fn close_after_response<T: Transport>(
     }
     io.end_cleanly();
     None
+}
+
+/// Closes a connection with the host's error response in place of an aborted one. Nothing of that
+/// was written.
+pub(super) fn close_with<T: Transport>(
+    io: T,
+    final_response: Bytes,
+    read: &Bytes,
+    connection: &ConnectionState,
+) -> Option<Lingering<T>> {
+    connection.responses.set_closes();
+    let closing = close_after_response(io, read, connection, false)?;
+    Some(Lingering { final_response, ..closing })
 }
 
 /// Closes a transport without a wait. Bytes that have arrived are read first: unread ones would
