@@ -151,15 +151,24 @@ impl Relay {
     }
 }
 
+/// Longest wait for the exit of a server whose stop cannot be requested.
+const CRASH_MAX: Duration = Duration::from_millis(100);
+
 /// Requests the stop of a server under this load, and waits for its exit.
 ///
 /// # Errors
 /// If the stop cannot be requested, or the stop command fails. The server may still serve then.
 pub fn end(server: &mut Server, target: &Target, load: &Load) -> Result<Ended, String> {
-    server.stop(&target.stop)?;
-    let exit = server.exit_until(Instant::now() + target.grace)?;
+    let exit = match server.stop(&target.stop) {
+        Ok(()) => server.exit_until(Instant::now() + target.grace)?,
+        // It may have exited by itself.
+        Err(error) => Some(server.exit_until(Instant::now() + CRASH_MAX)?.ok_or(error)?),
+    };
     // After the exit of all there are only close races: the kill cuts nothing.
     if server.process.has_running() {
+        if exit.is_some() {
+            load.wire.await_arrivals();
+        }
         load.cut(|| server.process.kill());
     } else {
         server.process.kill();

@@ -14,6 +14,7 @@ use std::{
         atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
     },
     task::{Context, Poll, ready},
+    thread,
     time::Duration,
 };
 use tokio::{
@@ -86,6 +87,13 @@ impl Wire {
             );
         });
         Ok(Box::new(near))
+    }
+
+    /// Waits until the clients have received what the server has sent until now, and have seen which
+    /// connections it has closed. Blocks the thread.
+    pub fn await_arrivals(&self) {
+        const READS: Duration = Duration::from_millis(100);
+        thread::sleep(*self.latency.end() + READS);
     }
 
     /// Spreads the latencies evenly by the golden ratio, so that a few connections already cover

@@ -107,6 +107,29 @@ fn a_request_that_a_child_hangs_on_until_the_kill_is_lost() {
     assert!(counts.contains("; 0 exits were not clean"), "{counts}");
 }
 
+// A request that crossed the close of its connection was lost, and no close race, if the server had
+// left a process behind: the kill of that came before the client had seen the close.
+#[test]
+fn a_request_that_crosses_a_close_is_no_victim_of_a_later_kill() {
+    let shell =
+        "\"$@\" & server=$!; sleep 60 & trap 'kill -9 $server; wait $server; exit 0' TERM; wait";
+    let arguments = ["soak", "--restarts=1", "--clients=4", "--every=100ms", "--latency=50ms"];
+    let (_, counts, error) = under_load_by(shell, 9, "none", &arguments);
+    assert!(counts.starts_with("1 restarts: "), "{counts}{error}");
+    assert!(!counts.contains(" 0 close races"), "{counts}{error}");
+}
+
+// A server that had crashed before its stop was nowhere in the report either, if the stop was a
+// request: nothing accepted it.
+#[test]
+fn an_exit_before_the_stop_is_reported() {
+    let shell = "\"$@\" & sleep 2; kill -9 $!; exit 7";
+    let stop = "--stop=http:POST:http://127.0.0.1:{port2}/stop";
+    let arguments = ["soak", "--restarts=1", "--clients=4", "--every=4s", stop];
+    let (_, counts, error) = under_load_by(shell, 9, "none", &arguments);
+    assert!(counts.contains("; 1 exits were not clean\nexit code 7"), "{counts}{error}");
+}
+
 // A server that had crashed at its stop was nowhere in the report: its successor had not started.
 #[test]
 fn an_exit_that_is_not_clean_is_reported_also_before_an_error() {
