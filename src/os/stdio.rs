@@ -25,12 +25,11 @@ pub fn write_stderr_line(line: &str) {
 }
 
 fn write_or_drop(bytes: &[u8]) {
-    match write_without_waiting(bytes) {
-        // This file cannot promise not to block (a terminal, an old kernel), or it is a regular
-        // file with other work in progress. Ask `poll` instead; for a full pipe it reports no space
-        // again.
-        Err(io::Errno::OPNOTSUPP | io::Errno::NOSYS | io::Errno::AGAIN | io::Errno::INVAL) => {}
-        Ok(_) | Err(_) => return,
+    // Any other error: this file cannot promise not to block (a terminal, an old kernel), a sandbox
+    // refuses the call, or it is a regular file with other work in progress. Ask `poll` instead;
+    // for a full pipe it reports no space again.
+    if matches!(write_without_waiting(bytes), Ok(_) | Err(io::Errno::PIPE | io::Errno::BADF)) {
+        return;
     }
     let stderr = stderr();
     let mut waiting = [PollFd::new(&stderr, PollFlags::OUT)];

@@ -107,6 +107,19 @@ fn no_optional_call_is_needed_whatever_error_refuses_it() {
     }
 }
 
+// A sandbox refused the call that never waits with EPERM. A start that failed wrote no line, and the
+// operator had only its exit code (P14).
+#[test]
+fn a_failed_start_writes_its_line_whatever_error_refuses_the_call_that_never_waits() {
+    for error in ["EPERM", "ENOSYS"] {
+        let flags = ["--addr=unix:/nonexistent/app.sock"];
+        let ended = service_without(&format!("calls={error}:nowait"), &flags).output().unwrap();
+        let lines = String::from_utf8_lossy(&ended.stderr);
+        let (code, errors) = (ended.status.code(), lines.matches("error: ").count());
+        assert_eq!((code, errors), (Some(1), 1), "{error}: {lines}");
+    }
+}
+
 /// A listener that cannot be sealed in either way can reset connections. The operator must find the
 /// reason in the log.
 #[test]
