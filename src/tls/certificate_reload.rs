@@ -11,7 +11,7 @@ use rustls::{
 use std::{
     io,
     sync::{
-        Arc, Mutex, PoisonError, RwLock,
+        Arc, Mutex, MutexGuard, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     thread,
@@ -41,6 +41,8 @@ pub(crate) struct ReloadingCertificate {
 /// What the files contained.
 #[derive(Debug)]
 struct Watched {
+    /// Fingerprint of the content that is in use.
+    loaded: u64,
     /// Fingerprint of the content that was last loaded or refused.
     decided: u64,
     /// Fingerprint of the content that was last read.
@@ -61,7 +63,11 @@ impl ReloadingCertificate {
             files,
             provider,
             current: RwLock::new(Arc::new(key)),
-            watched: Mutex::new(Watched { decided: fingerprint, seen: fingerprint }),
+            watched: Mutex::new(Watched {
+                loaded: fingerprint,
+                decided: fingerprint,
+                seen: fingerprint,
+            }),
             expires: AtomicU64::new(expires.map_or(0, |expires| expires.as_secs())),
             last_reload: AtomicU64::new(0),
             reloaded: AtomicU64::new(0),
@@ -102,16 +108,20 @@ impl ReloadingCertificate {
     fn check(&self, content: Content, now: SystemTime) {
         let fingerprint = content.fingerprint();
         {
-            let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut watched = self.watched();
             let is_stable = watched.seen == fingerprint;
             watched.seen = fingerprint;
             if fingerprint == watched.decided || !is_stable {
                 return;
             }
             watched.decided = fingerprint;
+            if fingerprint == watched.loaded {
+                return;
+            }
         }
         match self.files.parse(content, &self.provider) {
             Ok(Loaded { key, expires }) => {
+                self.watched().loaded = fingerprint;
                 *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(key);
                 self.expires.store(expires.map_or(0, |expires| expires.as_secs()), Relaxed);
                 let now = now.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
@@ -128,6 +138,10 @@ impl ReloadingCertificate {
                 );
             }
         }
+    }
+
+    fn watched(&self) -> MutexGuard<'_, Watched> {
+        self.watched.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The end of the certificate's validity, in seconds since the Unix epoch.
@@ -156,20 +170,52 @@ impl ResolvesServerCert for ReloadingCertificate {
 mod tests {
     use super::*;
 
+    type Pair = rcgen::CertifiedKey<rcgen::KeyPair>;
+
+    fn new_pair() -> Pair {
+        rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap()
+    }
+
+    fn content(certificate: &Pair, key: &Pair) -> Content {
+        let [certificate, key] = [certificate.cert.pem(), key.signing_key.serialize_pem()];
+        Content { certificate: Ok(certificate.into_bytes()), key: Ok(key.into_bytes()) }
+    }
+
+    fn loaded(content: Content) -> ReloadingCertificate {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let files = CertificateFiles { certificate: "cert.pem".into(), key: "key.pem".into() };
+        ReloadingCertificate::load(files, content, provider).unwrap()
+    }
+
+    // A process that could not open its files for two seconds logged that its certificate was
+    // replaced, and counted it, when it could read them again. They had not changed (P13).
+    #[test]
+    fn a_certificate_that_can_be_read_again_was_not_replaced() {
+        let [old, new] = [new_pair(), new_pair()];
+        let unreadable = || {
+            let error = || Err(io::Error::from(io::ErrorKind::PermissionDenied));
+            Content { certificate: error(), key: error() }
+        };
+        let current = loaded(content(&old, &old));
+        for read in [unreadable(), unreadable(), content(&old, &old), content(&old, &old)] {
+            current.check(read, UNIX_EPOCH);
+        }
+        assert_eq!(current.reloads(), [("replaced", 0), ("refused", 1)]);
+        for read in [content(&new, &new), content(&new, &new), unreadable(), unreadable()] {
+            current.check(read, UNIX_EPOCH);
+        }
+        for read in [content(&new, &new), content(&new, &new)] {
+            current.check(read, UNIX_EPOCH);
+        }
+        assert_eq!(current.reloads(), [("replaced", 1), ("refused", 2)]);
+    }
+
     // A program that replaces one file after the other was caught between them: the operator got a
     // warning for each renewal of the certificate.
     #[test]
     fn files_are_not_loaded_between_the_writes_of_two() {
-        let name = || vec!["localhost".to_owned()];
-        let [old, new] = [(); 2].map(|()| rcgen::generate_simple_self_signed(name()).unwrap());
-        let content = |certificate: &rcgen::CertifiedKey<rcgen::KeyPair>,
-                       key: &rcgen::CertifiedKey<rcgen::KeyPair>| {
-            let [certificate, key] = [certificate.cert.pem(), key.signing_key.serialize_pem()];
-            Content { certificate: Ok(certificate.into_bytes()), key: Ok(key.into_bytes()) }
-        };
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let files = CertificateFiles { certificate: "cert.pem".into(), key: "key.pem".into() };
-        let current = ReloadingCertificate::load(files, content(&old, &old), provider).unwrap();
+        let [old, new] = [new_pair(), new_pair()];
+        let current = loaded(content(&old, &old));
         current.check(content(&new, &old), UNIX_EPOCH);
         current.check(content(&new, &new), UNIX_EPOCH);
         assert_eq!(current.reloads(), [("replaced", 0), ("refused", 0)], "nothing is stable");
