@@ -12,6 +12,7 @@ use std::{
     error::Error,
     fmt,
     io::{self, IsTerminal},
+    mem::ManuallyDrop,
     sync::mpsc,
     time::Duration,
 };
@@ -45,16 +46,27 @@ impl Drop for Log {
     /// Flushes on a separate thread. With a full queue the guard reports that on standard output,
     /// which may be the same pipe.
     fn drop(&mut self) {
-        let guard = self.0.take();
-        let (flushed, end) = mpsc::channel::<()>();
-        let flushing = std::thread::Builder::new().name("lameduck-flush".into()).spawn(move || {
-            drop(guard);
-            drop(flushed);
-        });
-        if flushing.is_ok() {
-            // Wait for the sender to be dropped.
-            let _ = end.recv_timeout(FLUSH_MAX);
-        }
+        let thread = std::thread::Builder::new().name("lameduck-flush".into());
+        drop_within(self.0.take(), FLUSH_MAX, |work| thread.spawn(work).map(drop));
+    }
+}
+
+/// Drops a value on a thread that `spawn` starts, and waits for that at most this long. Without a
+/// thread the value is leaked.
+fn drop_within<V: Send + 'static>(
+    value: V,
+    max_wait: Duration,
+    spawn: impl FnOnce(Box<dyn FnOnce() + Send>) -> io::Result<()>,
+) {
+    let value = ManuallyDrop::new(value);
+    let (dropped, end) = mpsc::channel::<()>();
+    let spawned = spawn(Box::new(move || {
+        drop(ManuallyDrop::into_inner(value));
+        drop(dropped);
+    }));
+    if spawned.is_ok() {
+        // Wait for the sender to be dropped.
+        let _ = end.recv_timeout(max_wait);
     }
 }
 
@@ -166,4 +178,32 @@ fn message<'a>(panic: &'a std::panic::PanicHookInfo<'_>) -> Option<&'a str> {
         .downcast_ref::<&str>()
         .copied()
         .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{FLUSH_MAX, drop_within};
+    use std::{
+        io,
+        sync::atomic::{AtomicU32, Ordering::SeqCst},
+        thread,
+    };
+
+    // A process at its limit of threads flushed its log on the main thread instead, for a second if
+    // the reader was stuck. With a stop that had used its whole bound, it ended with the watchdog's
+    // exit code (P13).
+    #[test]
+    fn a_log_that_no_thread_can_flush_is_not_flushed() {
+        static DROPPED: AtomicU32 = AtomicU32::new(0);
+        struct Guard;
+        impl Drop for Guard {
+            fn drop(&mut self) {
+                DROPPED.fetch_add(1, SeqCst);
+            }
+        }
+        drop_within(Guard, FLUSH_MAX, |_| Err(io::ErrorKind::WouldBlock.into()));
+        assert_eq!(DROPPED.load(SeqCst), 0);
+        drop_within(Guard, FLUSH_MAX, |work| thread::Builder::new().spawn(work).map(drop));
+        assert_eq!(DROPPED.load(SeqCst), 1);
+    }
 }
