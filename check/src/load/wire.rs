@@ -89,8 +89,8 @@ impl Wire {
         Ok(Box::new(near))
     }
 
-    /// Waits until the clients have received what the server has sent until now, and have seen which
-    /// connections it has closed. Blocks the thread.
+    /// Waits until the clients have received what the server has sent until now, and have seen
+    /// which connections it has closed. Blocks the thread.
     pub fn await_arrivals(&self) {
         const READS: Duration = Duration::from_millis(100);
         thread::sleep(*self.latency.end() + READS);
