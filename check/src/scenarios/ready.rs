@@ -157,8 +157,7 @@ fn alive(trial: &mut Trial<'_>) -> Result<(), Abort> {
         let status = status_within(&url, PROBE_MAX);
         // A read may time out a tick early.
         let is_silent = begin.elapsed() + POLL >= PROBE_MAX;
-        let max_wait = if status == Ok(200) { POLL } else { ARRIVAL_MAX };
-        let arrived = arrival.recv_timeout(max_wait).ok();
+        let arrived = arrival.recv_timeout(ARRIVAL_MAX).ok();
         if is_judged(begin, arrived, is_silent) {
             trial.expect(status == Ok(200), || {
                 let what = match status {
