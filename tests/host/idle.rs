@@ -85,9 +85,11 @@ fn silent_connections_do_not_evict_active_clients() {
             assert_eq!(client.get("/").body(), "hello");
         }
         let mut strangers: Vec<_> = (0..30).map(|_| Client::connect(app.main)).collect();
-        for stranger in &mut strangers[..20] {
-            assert_eq!(stranger.end(), End::Closed, "{workers:?}");
-        }
+        // Workers accept side by side: a late one of the strangers may make room for an early one.
+        until_holds("most strangers make room", || {
+            let is_open = |stranger: &mut Client| stranger.is_silent_for(Duration::from_millis(1));
+            strangers.iter_mut().map(is_open).filter(|is_open| !is_open).count() >= 20
+        });
         for client in &mut working {
             assert_eq!(client.get("/").body(), "hello", "{workers:?}");
         }
