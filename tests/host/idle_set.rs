@@ -126,6 +126,23 @@ fn connections(report: &Report) -> [u64; 4] {
 
 const GET: &str = "GET / HTTP/1.1\r\nhost: test\r\n\r\n";
 
+/// A connection keeps its task, and the state of the fast path, for a second after a request.
+#[test]
+fn a_connection_that_was_just_used_is_not_in_the_idle_set() {
+    in_time(|| {
+        let app = start(hello());
+        let begin = now();
+        let mut clients: [Client; 20] = std::array::from_fn(|_| Client::connect(app.main));
+        for client in &mut clients {
+            assert_eq!(client.get("/").status, 200);
+        }
+        let idle = idle_set_len(app.main);
+        let is_in_time = begin.elapsed() < Duration::from_millis(900);
+        let _ = app.end();
+        is_in_time.then(|| assert_eq!(idle, 0))
+    });
+}
+
 #[test]
 fn an_idle_connection_is_served_in_the_idle_set() {
     let app = start(hello());

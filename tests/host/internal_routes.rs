@@ -1,11 +1,15 @@
 //! P10, P13: what the handler of an internal route sees of the process, and its spawned work.
 
 use crate::support::{
-    App, app::Workers, aside, now, pause, quick_plan, settings, until_holds, wire,
+    App,
+    app::Workers,
+    aside,
+    frames::{Http2, SETTINGS},
+    now, pause, quick_plan, settings, until_holds, wire,
 };
 use axum::Router;
 use lameduck::{
-    Body, Builder, Hook, Host, RequestContext,
+    Body, Builder, Hook, Host, Limits, RequestContext,
     lifecycle::{Phase, Signal},
 };
 use std::{
@@ -162,4 +166,26 @@ fn a_long_stream_of_an_internal_route_is_not_in_the_report() {
     let report = app.end();
     assert_eq!(stream.join().unwrap(), "ended");
     assert_eq!((report.code(), report.streams_ended), (0, 0), "{report}");
+}
+
+/// A connection of the internal server has few streams (P16).
+#[test]
+fn a_connection_to_the_internal_server_has_few_streams() {
+    // RFC 9113 §6.5.2: SETTINGS_MAX_CONCURRENT_STREAMS is 3.
+    const MAX_CONCURRENT_STREAMS: [u8; 2] = [0, 3];
+    for (limits, main, internal) in
+        [(Limits::default(), 200, 16), (Limits::default().http2_streams_max(4), 4, 4)]
+    {
+        let settings = settings().limits(limits);
+        let app = App::start(Host::builder(settings).serve(Router::new()));
+        for (address, most) in [(app.main, main), (app.internal, internal)] {
+            let mut client = Http2::connect(address);
+            let said =
+                client.wait_for("SETTINGS", |frame| frame.kind == SETTINGS && frame.flags == 0);
+            let mut fields = said.payload.chunks_exact(6);
+            let field = fields.find(|field| field[..2] == MAX_CONCURRENT_STREAMS).unwrap();
+            assert_eq!(field[2..], u32::to_be_bytes(most));
+        }
+        assert_eq!(app.end().code(), 0);
+    }
 }

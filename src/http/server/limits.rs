@@ -251,3 +251,20 @@ pub(super) const INTERNAL_PROGRESS_WAIT: Duration = Duration::from_secs(2);
 
 /// The largest HTTP/2 frame that is accepted: the minimum that RFC 9113 §4.2 allows.
 pub(crate) const HTTP2_FRAME_MAX: u32 = 16 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::{Duration, INTERNAL_PROGRESS_WAIT, Limits};
+
+    #[test]
+    fn the_clients_of_the_internal_server_have_little_time() {
+        let times = |limits: Limits| {
+            let internal = limits.internal();
+            [internal.header_timeout, internal.send_timeout, internal.body_timeout]
+        };
+        assert_eq!(times(Limits::default()), [INTERNAL_PROGRESS_WAIT; 3]);
+        let less = Duration::from_secs(1);
+        let short = Limits::default().header_timeout(less).send_timeout(less).body_timeout(less);
+        assert_eq!(times(short), [less; 3]);
+    }
+}

@@ -171,7 +171,28 @@ fn max_wait(handshakes: impl Iterator<Item = Option<usize>>) -> Duration {
 
 #[cfg(test)]
 mod tests {
-    use super::{Duration, HANDSHAKE_WAIT_MAX, HANDSHAKE_WAIT_UNKNOWN, max_wait};
+    use super::{
+        Done, Duration, FIRST_CHECK_AFTER, HANDSHAKE_WAIT_MAX, HANDSHAKE_WAIT_UNKNOWN,
+        HandshakeWait, SealBarrier, Stage, WorkerSeal, max_wait,
+    };
+    use crate::{lifecycle::Phase, os::TokioClock, runtime::Clock as _};
+    use std::sync::Arc;
+
+    // The wait is a part of the drain, whatever it waits for: a stop that is cut short does not go
+    // on accepting (P8, P12).
+    #[tokio::test]
+    async fn the_wait_ends_with_the_drain() {
+        let seal_of_one = WorkerSeal::new(Arc::new(SealBarrier::new(2)));
+        let clock = Arc::new(TokioClock::new());
+        for is_sealed in [false, true] {
+            let mut wait = HandshakeWait::new(clock.clone(), &seal_of_one, false);
+            if is_sealed {
+                wait.stage = Stage::Checking { since: clock.now(), pause: FIRST_CHECK_AFTER };
+            }
+            assert_eq!(wait.check(Phase::Draining, [Some(1)].into_iter()), Done::NotYet);
+            assert_eq!(wait.check(Phase::Cancelling, [Some(1)].into_iter()), Done::Yes);
+        }
+    }
 
     #[test]
     fn without_a_handshake_in_progress_there_is_no_wait() {

@@ -312,6 +312,17 @@ mod tests {
         }
     }
 
+    #[test]
+    fn the_timeline_has_a_mark_at_the_present_only_during_a_stop() {
+        let page = |left: Value| {
+            let plan = json!({"lame_duck_ms": 5_000, "drain_ms": 10_000, "cancel_ms": 5_000});
+            write(&json!({"plan": plan, "must_exit_within_ms": left}), &[]).unwrap()
+        };
+        assert!(!page(Value::Null).contains("class=\"now\""));
+        let stopping = page(json!(15_000));
+        assert!(stopping.contains("class=\"now\" x=\"249.0\""), "{stopping}");
+    }
+
     // A service without a version had "version  · up for …" on its page.
     #[test]
     fn a_version_is_shown_if_there_is_one() {

@@ -367,6 +367,30 @@ async fn an_error_response_from_before_the_goaway_is_written_whole() {
     }
 }
 
+// A client took nothing for a moment, and its connection had nothing left but the GOAWAY. Closed
+// earlier, it would lose a request that crosses the GOAWAY. One that never reads holds no drain
+// (P4, P5b, P6).
+#[tokio::test]
+async fn a_goaway_that_its_client_does_not_take_has_two_seconds() {
+    for reads_again in [true, false] {
+        let mut world = World::new();
+        world.start().await;
+        world.send(&[PREFACE, HTTP2_FIRST].concat()).await;
+        world.wire().stop_receiving(0);
+        world.enter(Stage::Draining).await;
+        world.wait(1).await;
+        assert_eq!(world.wire().how_it_ended(), End::Open);
+        if reads_again {
+            world.wire().make_room(usize::MAX);
+            world.send(HTTP2_SECOND).await;
+            assert_eq!(world.requests().finished, 2);
+        } else {
+            world.wait(1).await;
+            assert_eq!(world.wire().how_it_ended(), End::Fin);
+        }
+    }
+}
+
 // The process was suspended after its GOAWAY. A request that arrived meanwhile was lost (P5b).
 #[tokio::test]
 async fn what_arrived_in_a_pause_after_the_goaway_is_served() {
@@ -399,5 +423,29 @@ async fn a_request_of_which_bytes_have_arrived_has_its_time_after_a_goaway() {
         }
         world.wait(1).await;
         assert!(world.has_ended(), "its client returns no PONG");
+    }
+}
+
+// The budget of long streams is not for a connection that has none: its client could read nothing
+// until that budget ends (P7).
+#[tokio::test]
+async fn a_connection_without_a_long_stream_is_cut_with_ordinary_requests() {
+    const LARGE: &[u8] = b"\x00\x00\x0d\x01\x05\x00\x00\x00\x01\x82\x86\x04\x06/large\x01\x01a";
+    let http2 = [PREFACE, LARGE].concat();
+    let large = [
+        &b"GET /large HTTP/1.1\r\nhost: a\r\n\r\n"[..],
+        b"OPTIONS /large HTTP/1.1\r\nhost: a\r\n\r\n",
+        &http2,
+    ];
+    for request in large {
+        let mut world = World::new();
+        world.start().await;
+        world.wire().stop_receiving(20_000);
+        world.send(request).await;
+        world.enter(Stage::Draining).await;
+        assert!(!world.has_ended());
+        world.cut_requests().await;
+        assert!(world.has_ended(), "{}", request.escape_ascii());
+        assert_eq!(world.requests().aborted, 1);
     }
 }

@@ -193,6 +193,16 @@ impl World {
         self.release_meanwhile(move || slot.evict()).await;
     }
 
+    /// Ordinary requests are aborted, and connections without a long stream are cut.
+    pub(super) async fn cut_requests(&mut self) {
+        self.server.abort_requests();
+        self.slot.wake();
+        self.settle().await;
+        self.server.cut_requests();
+        self.slot.wake();
+        self.settle().await;
+    }
+
     async fn release_meanwhile(&mut self, action: impl FnOnce() + Send + 'static) {
         self.routes.release_with(action);
         self.settle().await;
