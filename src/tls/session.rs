@@ -26,6 +26,10 @@ const RECORDS_OVERHEAD: usize = 256;
 /// flight once the connection announces its close. AES-GCM has 2^24 records.
 const RECORDS_LEFT_PART: u64 = 16;
 
+/// Other connections have a turn after a read with more records. A record costs processor time
+/// however few bytes it has: a key update replaces the keys.
+const RECORDS_PER_TURN: u64 = 16;
+
 /// A TLS session and the bytes between it and the kernel.
 pub(super) struct Session {
     tls: UnbufferedServerConnection,
@@ -37,6 +41,8 @@ pub(super) struct Session {
     pub(super) unsent: BytesMut,
     /// Records of responses that were encrypted.
     records: u64,
+    /// The last ciphertext had more than [`RECORDS_PER_TURN`] records.
+    is_turn_due: bool,
     peer: PeerEnd,
     our_end: OurEnd,
     /// The error that ended the session. Its alert is in `unsent`.
@@ -71,6 +77,7 @@ impl Session {
             plain: BytesMut::new(),
             unsent: BytesMut::new(),
             records: 0,
+            is_turn_due: false,
             peer: PeerEnd::Open,
             our_end: OurEnd::Open,
             failed: None,
@@ -172,6 +179,7 @@ impl Session {
         let mut unsent = mem::take(&mut self.unsent);
         let before = unsent.len();
         let used = self.advance(input, to, &mut unsent, |_, _| {});
+        self.is_turn_due = count_records(&input[..used]) > RECORDS_PER_TURN;
         if self.our_end == OurEnd::Cut {
             // rustls itself adds a close_notify once its keys are used up.
             unsent.truncate(before);
@@ -183,6 +191,12 @@ impl Session {
             }
             self.partial = input[used..].to_vec();
         }
+    }
+
+    /// Whether the last ciphertext had so many records that other connections should have a turn
+    /// before the next is read.
+    pub(super) fn take_turn(&mut self) -> bool {
+        mem::take(&mut self.is_turn_due)
     }
 
     /// Appends `plain` as records to `out`.

@@ -144,6 +144,30 @@ impl<T: Transport> TlsStream<T> {
         Poll::Ready(Ok(()))
     }
 
+    fn poll_plain(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        // Unsent bytes delay no read.
+        let _ = self.poll_send(cx)?;
+        for _ in 0..READS_PER_POLL {
+            let before = buf.filled().len();
+            self.session.read_plain(buf);
+            if buf.filled().len() > before || self.session.has_peer_ended() {
+                return Poll::Ready(Ok(()));
+            }
+            self.session.check()?;
+            ready!(self.poll_fill(cx, buf))?;
+            // An alert, or the response to a key update.
+            let _ = self.poll_send(cx)?;
+            if buf.filled().len() > before {
+                return Poll::Ready(Ok(()));
+            }
+            if self.session.take_turn() {
+                break;
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
     /// Reads ciphertext once and processes it. Returns the number of bytes that were read.
     fn poll_fill(&mut self, cx: &mut Context<'_>, to: &mut ReadBuf<'_>) -> Poll<io::Result<usize>> {
         self.fill(to, |io, buf| Pin::new(io).poll_read(cx, buf))
@@ -233,24 +257,11 @@ impl<T: Transport> AsyncRead for TlsStream<T> {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        // Unsent bytes delay no read.
-        let _ = this.poll_send(cx)?;
-        for _ in 0..READS_PER_POLL {
-            let before = buf.filled().len();
-            this.session.read_plain(buf);
-            if buf.filled().len() > before || this.session.has_peer_ended() {
-                return Poll::Ready(Ok(()));
-            }
-            this.session.check()?;
-            ready!(this.poll_fill(cx, buf))?;
-            // An alert, or the response to a key update.
-            let _ = this.poll_send(cx)?;
-            if buf.filled().len() > before {
-                return Poll::Ready(Ok(()));
-            }
+        if this.session.take_turn() {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
         }
-        cx.waker().wake_by_ref();
-        Poll::Pending
+        this.poll_plain(cx, buf)
     }
 }
 
@@ -371,7 +382,7 @@ impl<T: Transport> Transport for TlsStream<T> {
     }
 
     fn read_now(&mut self, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(self).poll_read(&mut Context::from_waker(Waker::noop()), buf)
+        self.poll_plain(&mut Context::from_waker(Waker::noop()), buf)
     }
 
     fn read_ahead(&mut self) -> bool {
@@ -381,7 +392,8 @@ impl<T: Transport> Transport for TlsStream<T> {
         let mut nothing = ReadBuf::new(&mut []);
         for _ in 0..READS_PER_POLL {
             let filled = self.fill(&mut nothing, T::read_now);
-            if self.session.is_readable() || !matches!(filled, Poll::Ready(Ok(1..))) {
+            let has_read = matches!(filled, Poll::Ready(Ok(1..))) && !self.session.take_turn();
+            if self.session.is_readable() || !has_read {
                 break;
             }
         }

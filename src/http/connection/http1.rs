@@ -325,7 +325,7 @@ impl<T: Transport, S: HttpService> Http1<T, S> {
             let until =
                 head.deadline(&worker.server().config.limits, worker.server().draining_since());
             if now >= until {
-                if self.connection.io.may_have_unread() {
+                if self.connection.io.may_have_unread(now) {
                     slot.wake();
                     return Transition::Wait;
                 }

@@ -333,7 +333,7 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
         // The peer has no stream open, and owes a PONG or the rest of a handshake. It may send
         // frames without an end.
         let reads_until = *self.final_reads_until.get_or_insert(now + HEAD_GRACE);
-        if now < reads_until && self.connection.io.may_have_unread() {
+        if now < reads_until && self.connection.io.may_have_unread(now) {
             slot.wake();
             return Transition::Wait;
         }
@@ -429,12 +429,13 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
             || self.connection.responses.has_buffered()
     }
 
-    /// Whether something is left to do. A client that has had its time after the GOAWAY does not
-    /// hold the connection by HTTP/2's own frames, such as PINGs whose responses it does not read.
+    /// Whether something is left to do. A client does not hold the connection by HTTP/2's own
+    /// frames, such as PINGs whose responses it does not read, except for its time to receive the
+    /// GOAWAY.
     fn is_busy(&self, now: Moment) -> bool {
-        let had_time = |at| now >= at + PONG_WAIT + HEAD_GRACE;
-        let is_overdue = matches!(self.goaway, Goaway::Sent { at } if had_time(at));
-        let waits_for_flush = self.owes_response || !is_overdue;
+        let has_time = |at| now < at + PONG_WAIT + HEAD_GRACE;
+        let may_receive_goaway = matches!(self.goaway, Goaway::Sent { at } if has_time(at));
+        let waits_for_flush = self.owes_response || may_receive_goaway;
         self.has_response() || waits_for_flush && !self.connection.io.is_flushed()
     }
 

@@ -23,7 +23,7 @@ use crate::http::{
         client_timeout::ClientTimeout,
         connection_slot::ConnectionSlot,
         idle_policy::{Awaited, Idle},
-        limits::PARK_AFTER,
+        limits::{HEAD_GRACE, PARK_AFTER},
     },
 };
 use crate::{
@@ -57,6 +57,8 @@ pub(super) struct Parked<T: Transport, S: HttpService> {
     /// Present while the handler of a fast-path request waits.
     client_watch: Option<ClientWatch>,
     delivery: Delivery,
+    /// Until when input without a request delays the close.
+    final_reads_until: Option<Moment>,
 }
 
 /// One byte more, and it is either the whole preface or not the preface.
@@ -86,6 +88,7 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
             fast_path: None,
             client_watch: None,
             delivery: Delivery::default(),
+            final_reads_until: None,
         }
     }
 
@@ -185,10 +188,17 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
                             return self.on_client_ended(slot, caps);
                         }
                         // No request yet, so the wait continues. Empty lines use up the poll's
-                        // budget, so that a client cannot hold the task with them.
+                        // budget, so that a client cannot hold the task with them, and no time
+                        // limit waits for their end.
                         self.keep(bytes);
                         requests_left -= 1;
-                        continue;
+                        if requests_left > 0 {
+                            continue;
+                        }
+                        caps.requests_per_poll.note(caps.requests_per_poll.get());
+                        cx.waker().wake_by_ref();
+                        let now = worker.server().clock.now();
+                        return self.wait(now, cx, worker, slot, idle_handoff);
                     }
                     self.received_any = ReceivedAny::Yes;
                     let negotiated =
@@ -241,6 +251,7 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
             && slot.take_evicted()
             && now >= server.config.eviction_grace.ends(idle);
         if now < until && !evicted {
+            self.final_reads_until = None;
             slot.set_idle(idle);
             let until = match self.next_delivery_check(now, idle, worker) {
                 Some(next_check) => until.min(next_check),
@@ -267,7 +278,7 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
             worker.wake_at(slot, again);
             return Transition::Wait;
         }
-        let next = self.close(cx, worker, slot, idle.awaited);
+        let next = self.close(now, cx, worker, slot, idle.awaited);
         // A request that has just arrived is served first.
         if evicted && self.io.is_none() {
             slot.make_room();
@@ -388,9 +399,11 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
     }
 
     /// Final read, then FIN (P5b). A request that the kernel already holds is served. One that
-    /// arrives later crosses the close, which cannot be prevented.
+    /// arrives later crosses the close, which cannot be prevented. Input that is no request delays
+    /// the close by a second at most.
     fn close(
         &mut self,
+        now: Moment,
         cx: &mut Context<'_>,
         worker: &WorkerContext<S>,
         slot: &ConnectionSlot,
@@ -398,7 +411,8 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
     ) -> Transition<T, S> {
         let Some(mut io) = self.io.take() else { return Transition::Close };
         io.read_ahead();
-        if io.peek() == Peek::Data || io.has_buffered() && awaited != Awaited::Head {
+        let has_data = io.peek() == Peek::Data || io.has_buffered() && awaited != Awaited::Head;
+        if has_data && now < *self.final_reads_until.get_or_insert(now + HEAD_GRACE) {
             // The readiness event is on its way.
             self.io = Some(io);
             cx.waker().wake_by_ref();

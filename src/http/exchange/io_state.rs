@@ -1,6 +1,7 @@
 //! What hyper's reads, writes and flushes show, and what the kernel was asked for.
 
 use super::{http2_input::Inflow, sniff::is_blank};
+use crate::{http::server::limits::HEAD_GRACE, lifecycle::Moment};
 use std::sync::atomic::{
     AtomicBool, AtomicU8, AtomicU64,
     Ordering::{Acquire, Relaxed, Release},
@@ -36,6 +37,8 @@ pub(crate) struct IoState {
     unacknowledged_requested: AtomicBool,
     /// A `FinalRead`: whether the kernel holds bytes that the reactor has not reported.
     final_read: AtomicU8,
+    /// Until when such bytes delay the timeout, in nanoseconds since the clock's epoch.
+    final_reads_until: AtomicU64,
     /// The client has half-closed the connection.
     pub(super) read_ended: AtomicBool,
     /// The same, but never set under `HalfClose::Ignore`.
@@ -74,6 +77,7 @@ impl IoState {
             peek_requested: AtomicBool::new(false),
             unacknowledged_requested: AtomicBool::new(false),
             final_read: AtomicU8::new(FinalRead::NotWanted as u8),
+            final_reads_until: AtomicU64::new(0),
             read_ended: AtomicBool::new(false),
             half_closed: AtomicBool::new(false),
             broken: AtomicBool::new(false),
@@ -221,9 +225,16 @@ impl IoState {
     /// process that was suspended finds its timers expired before it reads what arrived in the
     /// meantime. If true, the caller must poll the connection again before the timeout takes effect
     /// (P5b).
-    pub(crate) fn may_have_unread(&self) -> bool {
+    ///
+    /// Data that yields no bytes, such as records of TLS, delays the timeout by a second at most.
+    pub(crate) fn may_have_unread(&self, now: Moment) -> bool {
         let found = self.final_read.load(Relaxed);
-        let may_have = found == FinalRead::NotWanted as u8 || found == FinalRead::Data as u8;
+        let is_first = found == FinalRead::NotWanted as u8;
+        if is_first {
+            self.final_reads_until.store((now + HEAD_GRACE).as_nanos(), Relaxed);
+        }
+        let until = Moment::from_nanos(self.final_reads_until.load(Relaxed));
+        let may_have = is_first || found == FinalRead::Data as u8 && now < until;
         if may_have {
             self.final_read.store(FinalRead::Wanted as u8, Relaxed);
         }
@@ -266,16 +277,18 @@ mod tests {
     // client would be given up (P6).
     #[test]
     fn a_timeout_takes_effect_after_one_read_that_found_nothing() {
-        let io = IoState::new(0);
-        assert!(io.may_have_unread());
+        let (io, now) = (IoState::new(0), Moment::EPOCH);
+        assert!(io.may_have_unread(now));
         assert!(io.is_final_read_wanted());
-        assert!(!io.may_have_unread(), "hyper does not read");
+        assert!(!io.may_have_unread(now), "hyper does not read");
         io.on_final_read(true);
-        assert!(io.may_have_unread());
+        assert!(io.may_have_unread(now));
         assert!(io.is_final_read_wanted());
         io.on_final_read(false);
-        assert!(!io.may_have_unread());
+        assert!(!io.may_have_unread(now));
         io.on_read(b"a part of the head");
-        assert!(io.may_have_unread(), "the next wait has its own read");
+        assert!(io.may_have_unread(now), "the next wait has its own read");
+        io.on_final_read(true);
+        assert!(!io.may_have_unread(now + HEAD_GRACE), "the data is no byte of a head");
     }
 }

@@ -15,6 +15,10 @@ use std::{
     task::{Context, Poll},
 };
 
+/// Shorter frames of a body are copied. Each would otherwise hold a whole read buffer, so that a
+/// handler that collects its body would hold thousands of bytes for one that the client has sent.
+const COPIED_BELOW: usize = 4 * 1024;
+
 /// The body of a request, which carries the request's [context](Self::context).
 ///
 /// It implements [`http_body::Body`]. While a body exists that did not arrive with its head, its
@@ -116,7 +120,7 @@ impl HttpBody for Body {
             Poll::Ready(_) if incoming.is_end_stream() => me.on_drop.set(BodyRead::Complete),
             Poll::Ready(_) | Poll::Pending => {}
         }
-        polled
+        polled.map_ok(|frame| frame.map_data(without_its_buffer))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -134,6 +138,10 @@ impl HttpBody for Body {
             Source::Arrived(bytes) => SizeHint::with_exact(bytes.len() as u64),
         }
     }
+}
+
+fn without_its_buffer(data: Bytes) -> Bytes {
+    if data.len() < COPIED_BELOW { Bytes::copy_from_slice(&data) } else { data }
 }
 
 // Without the bytes, which may be secret.

@@ -271,7 +271,7 @@ impl RequestState {
         }
         if matches!(waited, Waited::TooLong { .. })
             && self.connection.protocol == Protocol::Http1
-            && self.connection.io.may_have_unread()
+            && self.connection.io.may_have_unread(now)
         {
             // Bytes that have arrived by now are read first.
             return Some(Waited::NotYet { next_check: now + CONFIRM_CHECK });

@@ -175,7 +175,9 @@ mod tests {
         Done, Duration, FIRST_CHECK_AFTER, HANDSHAKE_WAIT_MAX, HANDSHAKE_WAIT_UNKNOWN,
         HandshakeWait, SealBarrier, Stage, WorkerSeal, max_wait,
     };
-    use crate::{lifecycle::Phase, os::TokioClock, runtime::Clock as _};
+    use crate::{
+        http::connection::polls::clock::ManualClock, lifecycle::Phase, runtime::Clock as _,
+    };
     use std::sync::Arc;
 
     // The wait is a part of the drain, whatever it waits for: a stop that is cut short does not go
@@ -183,7 +185,7 @@ mod tests {
     #[tokio::test]
     async fn the_wait_ends_with_the_drain() {
         let seal_of_one = WorkerSeal::new(Arc::new(SealBarrier::new(2)));
-        let clock = Arc::new(TokioClock::new());
+        let clock = Arc::new(ManualClock::new());
         for is_sealed in [false, true] {
             let mut wait = HandshakeWait::new(clock.clone(), &seal_of_one, false);
             if is_sealed {

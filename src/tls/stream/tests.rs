@@ -7,7 +7,7 @@ use super::{
 use crate::runtime::Transport;
 use rustls::ClientConnection;
 use std::{
-    io::Read as _,
+    io::{Read as _, Write as _},
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, Waker},
@@ -39,8 +39,13 @@ fn read(client: &mut ClientConnection, wire: &mut DuplexStream) -> bool {
 
 /// Returns a connection after its handshake, its client, and the client's end of the socket.
 fn connected() -> (TlsStream<DuplexStream>, ClientConnection, DuplexStream) {
+    connected_by(duplex(ROOM))
+}
+
+fn connected_by(
+    (io, mut wire): (DuplexStream, DuplexStream),
+) -> (TlsStream<DuplexStream>, ClientConnection, DuplexStream) {
     let (mut client, config) = client_and_config();
-    let (io, mut wire) = duplex(ROOM);
     let mut server = TlsStream::new(io, config, Arc::new(Semaphore::new(1))).unwrap();
     let cx = &mut Context::from_waker(Waker::noop());
     let mut unsent = Vec::new();
@@ -85,4 +90,34 @@ fn a_flush_and_the_end_wait_for_ciphertext_that_the_socket_has_not_taken() {
     let mut received = Vec::new();
     client.reader().read_to_end(&mut received).unwrap();
     assert_eq!(received, body);
+}
+
+// A client that replaced its keys hundreds of times in each read kept a worker busy for as long as
+// the connection read (P15).
+#[test]
+fn other_connections_have_a_turn_after_many_records() {
+    let (mut server, mut client, mut wire) = connected_by(duplex(16 * 1024));
+    let cx = &mut Context::from_waker(Waker::noop());
+    let mut receive = |client: &mut ClientConnection, text: &[u8]| {
+        client.writer().write_all(text).unwrap();
+        let sent = records(client);
+        assert!(Pin::new(&mut wire).poll_write(cx, &sent).is_ready());
+    };
+    let mut read = || {
+        let mut room = [0; ROOM];
+        let mut buf = ReadBuf::new(&mut room);
+        let polled =
+            Pin::new(&mut server).poll_read(&mut Context::from_waker(Waker::noop()), &mut buf);
+        polled.map(|read| read.map(|()| buf.filled().to_vec()).unwrap())
+    };
+    for _ in 0..20 {
+        client.refresh_traffic_keys().unwrap();
+    }
+    receive(&mut client, b"a");
+    assert_eq!(read(), Poll::Ready(b"a".to_vec()));
+    receive(&mut client, b"b");
+    assert_eq!(read(), Poll::Pending, "a turn");
+    assert_eq!(read(), Poll::Ready(b"b".to_vec()));
+    receive(&mut client, b"c");
+    assert_eq!(read(), Poll::Ready(b"c".to_vec()));
 }

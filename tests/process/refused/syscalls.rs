@@ -107,8 +107,8 @@ fn no_optional_call_is_needed_whatever_error_refuses_it() {
     }
 }
 
-// A sandbox refused the call that never waits with EPERM. A start that failed wrote no line, and the
-// operator had only its exit code (P14).
+// A sandbox refused the call that never waits with EPERM. A start that failed wrote no line, and
+// the operator had only its exit code (P14).
 #[test]
 fn a_failed_start_writes_its_line_whatever_error_refuses_the_call_that_never_waits() {
     for error in ["EPERM", "ENOSYS"] {

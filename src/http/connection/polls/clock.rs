@@ -17,13 +17,13 @@ use std::{
 };
 
 #[derive(Clone, Debug)]
-pub(super) struct ManualClock {
+pub(in crate::http) struct ManualClock {
     nanos: Arc<AtomicU64>,
     sleepers: Arc<Mutex<Vec<Waker>>>,
 }
 
 impl ManualClock {
-    pub(super) fn new() -> Self {
+    pub(in crate::http) fn new() -> Self {
         Self { nanos: Arc::default(), sleepers: Arc::default() }
     }
 

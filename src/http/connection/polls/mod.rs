@@ -6,7 +6,7 @@
 //! client received (by the names of [`output`]), how the connection ended, and the outcomes
 //! (finished, timed out, aborted, gone). A cell in parentheses had ended before the event.
 
-mod clock;
+pub(in crate::http) mod clock;
 mod ends;
 mod evictions;
 mod http2_requests;

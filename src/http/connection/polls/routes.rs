@@ -123,6 +123,15 @@ impl hyper::service::Service<Request<Body>> for Routes {
                     Ok(body) => whole(&body.to_bytes()),
                     Err(_) => whole(b"no body"),
                 },
+                "/collects" => {
+                    let (mut body, mut frames) = (request.into_body(), Vec::new());
+                    while let Some(Ok(frame)) = body.frame().await {
+                        frames.extend(frame.into_data());
+                    }
+                    let held = |frame: Bytes| frame.try_into_mut().map_or(0, |own| own.capacity());
+                    let own = frames.into_iter().map(held).filter(|held| (1..100).contains(held));
+                    whole(format!("{} frames", own.count()).as_bytes())
+                }
                 "/holds" => {
                     let mut body = request.into_body();
                     while let Some(Ok(_)) = body.frame().await {}

@@ -30,6 +30,10 @@ pub(super) struct Wire {
     pub(super) late_reads: usize,
     /// Peeks that find a new frame of HTTP/2, where nothing was before.
     pub(super) teases: usize,
+    /// Bytes that are there again after each read.
+    pub(super) refill: &'static [u8],
+    /// There is always something to read, and no read finds a byte of it: records without data.
+    pub(super) is_hollow: bool,
     /// Flushes wait, as those of TLS for ciphertext that the kernel has not taken.
     flush_waits: bool,
     /// The end of the sending side waits, as that of TLS for a close_notify.
@@ -89,6 +93,8 @@ pub(super) fn script() -> (Script, Arc<Mutex<Wire>>) {
         header: 0,
         late_reads: 0,
         teases: 0,
+        refill: b"",
+        is_hollow: false,
         flush_waits: false,
         shutdown_waits: false,
         piece: usize::MAX,
@@ -198,6 +204,12 @@ impl Wire {
         }
     }
 
+    fn refill(&mut self) {
+        if self.unread.is_empty() {
+            self.unread.extend(self.refill);
+        }
+    }
+
     fn wake_reader(&mut self) {
         self.reader.take().into_iter().for_each(Waker::wake);
     }
@@ -224,6 +236,11 @@ impl AsyncRead for Script {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let mut wire = self.wire();
+        wire.refill();
+        if wire.is_hollow {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         let is_late = wire.is_readable() && wire.late_reads > 0;
         wire.late_reads -= usize::from(is_late);
         if is_late || !wire.is_readable() {
@@ -316,11 +333,12 @@ impl Transport for Script {
 
     fn peek(&self) -> Peek {
         let mut wire = self.wire();
+        wire.refill();
         if wire.teases > 0 && !wire.is_readable() {
             wire.teases -= 1;
             wire.arrive(PRIORITY);
         }
-        match (wire.broken, wire.unread.is_empty(), wire.ended) {
+        match (wire.broken, wire.unread.is_empty() && !wire.is_hollow, wire.ended) {
             (true, ..) => Peek::Broken,
             (false, false, _) => Peek::Data,
             (false, true, true) => Peek::Ended,

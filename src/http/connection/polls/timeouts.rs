@@ -1,7 +1,7 @@
 //! Timeouts at the moment at which what they wait for arrives, and waits that end together.
 
 use super::{
-    HTTP2_FIRST, HTTP2_SECOND, HTTP2_WAITS, PREFACE,
+    GET, HTTP2_FIRST, HTTP2_SECOND, HTTP2_WAITS, PREFACE,
     output::{http1, http2},
     script::End,
     world::{Stage, World},
@@ -335,4 +335,57 @@ async fn a_stream_whose_turn_comes_after_a_large_frame_is_not_reset() {
     let written = http2(&world.wire().written);
     assert!(written.contains("D3.") && written.contains("D1."), "{written}");
     assert_eq!((world.requests().finished, world.requests().gone), (2, 0));
+}
+
+// A client that sent empty lines faster than they were read, or records of TLS without data,
+// outlived each time limit of its idle connection and of half a head, and made no room (P6, P15).
+#[tokio::test]
+async fn input_without_a_request_delays_no_time_limit() {
+    let limits = Limits::default().keep_alive(Duration::from_secs(5));
+    for is_hollow in [false, true] {
+        let mut world = World::with_limits(limits);
+        world.start().await;
+        world.send(GET).await;
+        world.wire().refill = if is_hollow { b"" } else { b"\r\n" };
+        world.wire().is_hollow = is_hollow;
+        world.flood(Duration::from_secs(1)).await;
+        world.evict();
+        world.flood(Duration::from_millis(100)).await;
+        assert!(world.has_ended() || world.is_another_to_make_room(), "records: {is_hollow}");
+        world.flood(Duration::from_secs(3)).await;
+        assert!(!world.has_ended(), "records: {is_hollow}");
+        world.flood(Duration::from_secs(3)).await;
+        assert_eq!(world.wire().how_it_ended(), End::Fin, "records: {is_hollow}");
+    }
+    for half in [&b"GET / HT"[..], b"OPTIONS / HT"] {
+        let mut world = World::with_limits(limits);
+        world.start().await;
+        world.send(half).await;
+        world.wire().is_hollow = true;
+        world.flood(Duration::from_secs(9)).await;
+        assert_eq!(world.wire().how_it_ended(), End::Open);
+        world.flood(Duration::from_secs(3)).await;
+        assert_eq!(http1(&world.wire().written), "408c");
+    }
+}
+
+// A client of HTTP/2 without a request sent PINGs and read their responses slowly. It had no time
+// limit but that of a response, which each byte restarted, and made no room (P15).
+#[tokio::test]
+async fn pings_do_not_suspend_the_time_to_the_first_request() {
+    const PING: &[u8] = b"\x00\x00\x08\x06\x00\x00\x00\x00\x0012345678";
+    let mut world = World::new();
+    world.start().await;
+    world.send(PREFACE).await;
+    world.wire().stop_receiving(5);
+    world.send(PING).await;
+    for _ in 0..4 {
+        assert!(world.is_idle());
+        world.wait(2).await;
+        world.wire().make_room(1);
+        world.settle().await;
+    }
+    assert!(!world.has_ended());
+    world.wait(5).await;
+    assert!(world.has_ended());
 }

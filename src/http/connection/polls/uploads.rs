@@ -214,3 +214,23 @@ async fn an_upload_whose_response_takes_one_poll_is_read_to_its_end() {
         assert!(!http1(&world.wire().written).contains("408"));
     }
 }
+
+// A handler that collected its body held a whole read buffer of 8 KB for each byte that its client
+// sent alone (P15).
+#[tokio::test]
+async fn a_short_frame_of_a_body_holds_no_buffer() {
+    const HEAD: &[u8] = b"POST /collects HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\n\r\n";
+    const HTTP2_HEAD: &[u8] =
+        b"\x00\x00\x10\x01\x04\x00\x00\x00\x01\x83\x86\x04\x09/collects\x01\x01a";
+    let http2 = [PREFACE, HTTP2_HEAD].concat();
+    for (head, parts) in [(HEAD, [&b"1"[..]; 3]), (&http2, [PART, PART, LAST])] {
+        let mut world = World::new();
+        world.start().await;
+        world.send(head).await;
+        for part in parts {
+            world.send(part).await;
+        }
+        let written = String::from_utf8_lossy(&world.wire().written).into_owned();
+        assert!(written.contains("3 frames"), "{written}");
+    }
+}

@@ -363,6 +363,22 @@ impl World {
         }
     }
 
+    /// Time passes in small steps, in each of which the connection is polled a few times: what its
+    /// client sends wakes it for ever.
+    pub(super) async fn flood(&mut self, span: Duration) {
+        const STEPS: u32 = 50;
+        for _ in 0..STEPS {
+            self.clock.advance(span / STEPS);
+            self.slot.wake_if_due(self.server.clock.now());
+            for _ in 0..4 {
+                yield_now().await;
+                if self.is_woken() {
+                    self.poll();
+                }
+            }
+        }
+    }
+
     /// Time passes, and the worker sweeps at its end.
     pub(super) async fn pass(&mut self, span: Duration) {
         self.clock.advance(span);
