@@ -4,7 +4,7 @@
 use crate::systemd;
 use crate::{
     Host, HttpService, PortSharing, Report, Settings,
-    errors::one_line,
+    errors::{causes, one_line},
     host_config::HostConfig,
     host_error::{HostError, HostErrorKind},
     http::BoxError,
@@ -17,7 +17,6 @@ use crate::{
     unwind::{catch, discard},
 };
 use std::{
-    error::Error,
     fmt, io,
     num::NonZeroUsize,
     sync::Arc,
@@ -385,12 +384,14 @@ fn bound_the_end() {
 fn with_limit_named(mut report: Report) -> Report {
     if let Some(error) = report.error.as_mut().filter(|_| report.phases.is_empty()) {
         let is_of_app = matches!(error.kind(), HostErrorKind::Build | HostErrorKind::Settings);
-        let causes = std::iter::successors(error.source(), |&cause| cause.source())
-            .filter_map(|cause| cause.downcast_ref::<io::Error>());
-        let limit = causes
-            .filter(|cause| !(is_of_app && cause.kind() == io::ErrorKind::WouldBlock))
-            .find_map(reached_limit);
-        if let Some(limit) = limit {
+        let limit = || {
+            causes(error)
+                .filter_map(|cause| cause.downcast_ref::<io::Error>())
+                .filter(|cause| !(is_of_app && cause.kind() == io::ErrorKind::WouldBlock))
+                .find_map(reached_limit)
+        };
+        // The causes are the app's code.
+        if let Ok(Some(limit)) = catch(limit) {
             error.add_note(&limit);
         }
     }
