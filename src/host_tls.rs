@@ -4,7 +4,7 @@
 use crate::{
     host_config::{HostConfig, ShutdownHandle},
     host_error::{HostError, HostErrorKind},
-    lifecycle::{Signal, StopReason},
+    lifecycle::{Phase, Signal, StopReason},
     report::Report,
     runtime::{Clock, SignalSource},
     settings::Settings,
@@ -61,10 +61,11 @@ impl HostConfig {
     }
 
     fn stop_requests(&self) -> StopRequests {
-        let mut signals = self.settings.stop_signals.clone();
-        // A reload is ignored until the host serves.
-        signals.retain(|signal| *signal != Signal::Hangup || self.reload.is_none());
-        StopRequests { signals, handle: self.stop.clone() }
+        StopRequests {
+            signals: self.settings.stop_signals.clone(),
+            has_reload: self.reload.is_some(),
+            handle: self.stop.clone(),
+        }
     }
 }
 
@@ -109,6 +110,8 @@ async fn read_in_time(
 /// The sources of a stop request before the driver exists.
 struct StopRequests {
     signals: Vec<Signal>,
+    /// SIGHUP is a reload, which is ignored until the host serves.
+    has_reload: bool,
     handle: ShutdownHandle,
 }
 
@@ -116,10 +119,14 @@ impl StopRequests {
     /// Waits for the first request.
     async fn first(self, source: &mut impl SignalSource) -> StopReason {
         while let Some(signal) = self.handle.signal_or_requested(source).await {
-            if self.signals.contains(&signal) {
+            if signal == Signal::Hangup && self.has_reload {
+                let phase = Phase::Starting.name();
+                crate::log::info!(phase, "reload ignored: the process does not serve");
+            } else if self.signals.contains(&signal) {
                 return StopReason::Signal(signal);
+            } else {
+                crate::log::info!(signal = signal.name(), "signal ignored");
             }
-            crate::log::info!(signal = signal.name(), "signal ignored");
         }
         StopReason::Requested
     }
