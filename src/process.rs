@@ -1,21 +1,24 @@
 //! The entry points: a host on the operating system.
 
+mod end;
+
 #[cfg(all(feature = "systemd", target_os = "linux"))]
 use crate::systemd;
 use crate::{
     Host, HttpService, PortSharing, Report, Settings,
-    errors::{causes, one_line},
     host_config::HostConfig,
     host_error::{HostError, HostErrorKind},
     http::BoxError,
     os::{
         CurrentRuntime, OsNetwork, ReusePort, SocketOptions, SpareFds, ThreadPerWorker, TokioClock,
         UnixSignals, block_signals, connections_max, connections_max_beside, cores,
-        descriptors_max, preflight, reached_limit, stdio::write_stderr_line, with_limit,
+        descriptors_max, preflight, with_limit,
     },
+    report::Ended,
     runtime::{Clock, Runtime, Seed, Spawner},
-    unwind::{catch, discard},
+    unwind::catch,
 };
+use end::{conclude, print_failure, with_limit_named};
 use std::{
     fmt, io,
     num::NonZeroUsize,
@@ -73,7 +76,8 @@ impl<S: HttpService> Host<S> {
     /// Dropping the future drops everything without a drain. Other threads and tasks release their
     /// part, the addresses among it, a moment later.
     pub async fn run(self) -> Report {
-        let report = with_limit_named(self.run_here().await);
+        let Ended { report, leftovers: _leftovers } = self.run_here().await;
+        let report = with_limit_named(report);
         report.log_failure();
         if !crate::log::takes_errors() {
             print_failure(&report);
@@ -81,7 +85,7 @@ impl<S: HttpService> Host<S> {
         report
     }
 
-    async fn run_here(mut self) -> Report {
+    async fn run_here(mut self) -> Ended {
         systemd::inspect();
         let signals = match UnixSignals::install() {
             Ok(signals) => signals,
@@ -146,10 +150,9 @@ impl<S: HttpService> Host<S> {
         self
     }
 
-    fn not_started(self, error: HostError) -> Report {
-        let worst_case = self.config.settings.plan.worst_case();
-        discard(self);
-        Report::failed_to_start(error, worst_case)
+    fn not_started(self, error: HostError) -> Ended {
+        let report = Report::failed_to_start(error, self.config.settings.plan.worst_case());
+        Ended::new(report, self.config).with(self.service)
     }
 }
 
@@ -258,12 +261,7 @@ where
     Build: FnOnce() -> Result<Host<S>, BoxError>,
 {
     block_signals();
-    let report = with_limit_named(run_to_report(build).unwrap_or_else(|report| *report));
-    print_failure(&report);
-    if report.phases.is_empty() {
-        // Nothing ran, so no stop has armed a watchdog.
-        bound_the_end();
-    }
+    let report = run_to_report(build).unwrap_or_else(|report| conclude(Ended::new(*report, ())));
     if let Some(finish) = options.finish {
         // A panic here must not change the exit code (P13).
         let _ = catch(|| finish(&report));
@@ -289,7 +287,8 @@ impl<'a> RunOptions<'a> {
 
     /// Calls `finish` last, before the exit and after every failure, such as to flush a log. The
     /// watchdog bounds it: half a second after the plan's worst case, or five seconds after a start
-    /// that failed before anything ran. The `error: …` line is printed before. Default: nothing.
+    /// that failed before anything ran. The `error: …` line is printed before, and what the host
+    /// holds of the app is dropped. Default: nothing.
     #[must_use]
     pub fn finish(mut self, finish: impl FnOnce(&Report) + 'a) -> Self {
         self.finish = Some(Box::new(finish));
@@ -330,7 +329,7 @@ where
     // Two threads, so that a task which blocks one does not hold up the others.
     let control = preflight::multi_threaded("lameduck-control", 2)
         .map_err(failed("cannot start the control runtime"))?;
-    let report = driving.block_on(async {
+    let ended = driving.block_on(async {
         let mut host = {
             let _context = control.enter();
             host_of(build).map_err(not_built)?
@@ -351,6 +350,11 @@ where
             .run_quietly(Runtime { clock, network, signals, spawner, seed })
             .await)
     });
+    let report = {
+        // A destructor of the app may spawn a task, or drop a runtime.
+        let _context = control.enter();
+        ended.map(conclude)
+    };
     // A blocked `spawn_blocking` would delay the drop of the runtime for ever.
     control.shutdown_background();
     driving.shutdown_background();
@@ -367,42 +371,6 @@ where
         HostError::new(HostErrorKind::Build, message)
     })?;
     built.map_err(HostError::build)
-}
-
-/// The time that `finish` has after a start that failed before anything ran (P14).
-const FINISH_MAX: Duration = Duration::from_secs(5);
-
-/// Arms a watchdog for the end. A process that is out of threads gets none, but still its `finish`.
-fn bound_the_end() {
-    let clock: Arc<dyn Clock> = Arc::new(TokioClock::unpausable());
-    ThreadPerWorker::new(clock.clone(), NonZeroUsize::MIN).arm_watchdog(clock.now() + FINISH_MAX);
-}
-
-/// Names the limit of the system that made the start fail, if nothing has run yet and the error
-/// does not name it (P14). EAGAIN in an error of the app's code is not the refusal of a thread: a
-/// socket or a lock may return it, too.
-fn with_limit_named(mut report: Report) -> Report {
-    if let Some(error) = report.error.as_mut().filter(|_| report.phases.is_empty()) {
-        let is_of_app = matches!(error.kind(), HostErrorKind::Build | HostErrorKind::Settings);
-        let limit = || {
-            causes(error)
-                .filter_map(|cause| cause.downcast_ref::<io::Error>())
-                .filter(|cause| !(is_of_app && cause.kind() == io::ErrorKind::WouldBlock))
-                .find_map(reached_limit)
-        };
-        // The causes are the app's code.
-        if let Ok(Some(limit)) = catch(limit) {
-            error.add_note(&limit);
-        }
-    }
-    report
-}
-
-/// Writes the error, if there is one, as one line to standard error (P14).
-fn print_failure(report: &Report) {
-    if let Some(error) = &report.error {
-        write_stderr_line(&format!("error: {}", one_line(error.with_causes())));
-    }
 }
 
 /// Descriptors that only the internal server may use when all others are gone (P16).
