@@ -121,7 +121,7 @@ impl Builder {
     /// ```
     #[cfg(feature = "metrics")]
     pub fn metrics(mut self, registry: crate::internal::AppMetrics) -> Self {
-        self.config.app_metrics = Some(registry);
+        self.config.app_metrics = Some(Arc::new(AppValue::new(registry)));
         self
     }
 
@@ -237,7 +237,7 @@ impl Builder {
     /// The callback runs on the driver's thread, which receives the signals, and must not block:
     /// send the addresses to another task or thread.
     pub fn on_bound(mut self, callback: impl FnOnce(&BoundAddresses) + Send + 'static) -> Self {
-        self.config.on_bound = Some(Box::new(callback));
+        self.config.on_bound = Some(AppValue::new(Box::new(callback)));
         self
     }
 

@@ -42,7 +42,7 @@ impl HostConfig {
     ) -> Result<Option<Arc<ServerConfig>>, HostError> {
         let settings = &self.settings;
         let (Some(certificate), Some(key)) = (&settings.tls_cert, &settings.tls_key) else {
-            return self.tls.take().map(usable).transpose();
+            return self.tls.as_ref().map(usable).transpose();
         };
         // The app may change its directory before a reload.
         let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
@@ -71,8 +71,8 @@ impl HostConfig {
 
 /// Returns a configuration of the app if sessions can be made of it. Otherwise each connection
 /// would be dropped, and the start would look successful (P14).
-fn usable(config: Arc<ServerConfig>) -> Result<Arc<ServerConfig>, HostError> {
-    check(&config).map(|()| config).map_err(|error| {
+fn usable(config: &Arc<ServerConfig>) -> Result<Arc<ServerConfig>, HostError> {
+    check(config).map(|()| config.clone()).map_err(|error| {
         HostError::with_source(HostErrorKind::Tls, "cannot speak TLS with the configuration", error)
     })
 }

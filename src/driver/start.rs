@@ -98,7 +98,7 @@ impl<S: HttpService, M: Reservation, G: SignalSource, R: Spawner> Driver<S, M, G
                 main: status.main_addresses.clone(),
                 internal: status.internal_address.clone(),
             };
-            unwind(async move { callback(&bound) }).await.map_err(|panic| {
+            unwind(async move { callback.into_inner()(&bound) }).await.map_err(|panic| {
                 HostError::new(HostErrorKind::Build, format!("on_bound panicked: {panic}"))
             })?;
         }
@@ -224,7 +224,7 @@ fn internal_server<L: Listener>(
             config.settings.knobs(&["internal-hosts"]),
         ),
         #[cfg(feature = "metrics")]
-        Metrics::new(status.clone(), config.process_stats.take(), config.app_metrics.take()),
+        Metrics::new(status.clone(), config.process_stats.take(), config.app_metrics.clone()),
         #[cfg(feature = "profiles")]
         config.profiles.then(|| Profiles::new(config.profiler.take(), config.heap_profile.clone())),
     );
