@@ -261,7 +261,10 @@ where
     Build: FnOnce() -> Result<Host<S>, BoxError>,
 {
     block_signals();
-    let report = run_to_report(build).unwrap_or_else(|report| conclude(Ended::new(*report, ())));
+    let report = match prepare() {
+        Ok(prepared) => prepared.run(build),
+        Err(error) => conclude(not_built(error), build),
+    };
     if let Some(finish) = options.finish {
         // A panic here must not change the exit code (P13).
         let _ = catch(|| finish(&report));
@@ -302,22 +305,24 @@ impl fmt::Debug for RunOptions<'_> {
     }
 }
 
-/// Runs a host until its report. An error holds the report of a host that was not even built.
-fn run_to_report<S, Build>(build: Build) -> Result<Report, Box<Report>>
-where
-    S: HttpService,
-    Build: FnOnce() -> Result<Host<S>, BoxError>,
-{
-    let not_built = |error| Box::new(Report::failed_to_start(error, Duration::ZERO));
+/// What a process has before its host is built.
+struct Prepared {
+    /// The driver has it and the main thread to itself. No user code runs there, so none can delay
+    /// a signal (P7).
+    driving: tokio::runtime::Runtime,
+    /// Two threads, so that a task which blocks one does not hold up the others.
+    control: tokio::runtime::Runtime,
+    signals: UnixSignals,
+}
+
+fn prepare() -> Result<Prepared, HostError> {
     let failed = |what: &'static str| {
         move |error: io::Error| {
-            not_built(HostError::with_source(HostErrorKind::System, what, with_limit(error)))
+            HostError::with_source(HostErrorKind::System, what, with_limit(error))
         }
     };
     // Before anything is opened: see there.
     systemd::inspect();
-    // The driver has this thread to itself. No user code runs here, so none can delay a signal
-    // (P7).
     let driving =
         preflight::single_threaded().map_err(failed("cannot start the driver's runtime"))?;
     // Install the handlers first. Process 1 of a container has no default action for SIGTERM, so
@@ -326,39 +331,57 @@ where
     let signals = driving
         .block_on(async { UnixSignals::install() })
         .map_err(failed("cannot install the signal handlers"))?;
-    // Two threads, so that a task which blocks one does not hold up the others.
     let control = preflight::multi_threaded("lameduck-control", 2)
         .map_err(failed("cannot start the control runtime"))?;
-    let ended = driving.block_on(async {
-        let mut host = {
+    Ok(Prepared { driving, control, signals })
+}
+
+impl Prepared {
+    /// Runs a host until its report, and drops it.
+    fn run<S, Build>(self, build: Build) -> Report
+    where
+        S: HttpService,
+        Build: FnOnce() -> Result<Host<S>, BoxError>,
+    {
+        let Self { driving, control, signals } = self;
+        let ended = driving.block_on(async {
+            let built = {
+                let _context = control.enter();
+                host_of(build)
+            };
+            let mut host = match built {
+                Ok(host) => host,
+                Err(error) => return Ended::new(not_built(error), ()),
+            };
+            let clock: Arc<dyn Clock> = Arc::new(TokioClock::unpausable());
+            let workers = host.config.settings.workers.unwrap_or_else(cores);
+            let network = match network(&mut host.config, workers) {
+                Ok(network) => network,
+                Err(error) => return host.not_started(error),
+            };
+            let spawner = ThreadPerWorker::new(clock.clone(), workers)
+                .with_user_runtime(control.handle().clone());
+            let seed = seed(&*clock);
+            host.with_process_stats()
+                .with_profiler()
+                .reading_files_aside()
+                .run_quietly(Runtime { clock, network, signals, spawner, seed })
+                .await
+        });
+        let report = {
+            // A destructor of the app may spawn a task, or drop a runtime.
             let _context = control.enter();
-            host_of(build).map_err(not_built)?
+            conclude(ended.report, ended.leftovers)
         };
-        let clock: Arc<dyn Clock> = Arc::new(TokioClock::unpausable());
-        let workers = host.config.settings.workers.unwrap_or_else(cores);
-        let network = match network(&mut host.config, workers) {
-            Ok(network) => network,
-            Err(error) => return Ok(host.not_started(error)),
-        };
-        let spawner = ThreadPerWorker::new(clock.clone(), workers)
-            .with_user_runtime(control.handle().clone());
-        let seed = seed(&*clock);
-        Ok(host
-            .with_process_stats()
-            .with_profiler()
-            .reading_files_aside()
-            .run_quietly(Runtime { clock, network, signals, spawner, seed })
-            .await)
-    });
-    let report = {
-        // A destructor of the app may spawn a task, or drop a runtime.
-        let _context = control.enter();
-        ended.map(conclude)
-    };
-    // A blocked `spawn_blocking` would delay the drop of the runtime for ever.
-    control.shutdown_background();
-    driving.shutdown_background();
-    report
+        // A blocked `spawn_blocking` would delay the drop of the runtime for ever.
+        control.shutdown_background();
+        driving.shutdown_background();
+        report
+    }
+}
+
+fn not_built(error: HostError) -> Report {
+    Report::failed_to_start(error, Duration::ZERO)
 }
 
 /// Builds the host. A panic is an error.

@@ -6,21 +6,20 @@ use crate::{
     host_error::HostErrorKind,
     lifecycle::WATCHDOG_SLACK,
     os::{ThreadPerWorker, TokioClock, reached_limit, stdio::write_stderr_line},
-    report::Ended,
     runtime::{Clock, Spawner},
-    unwind::catch,
+    unwind::{catch, discard},
 };
 use std::{io, num::NonZeroUsize, sync::Arc, time::Duration};
 
 /// Prints the failure of a run, and then drops what is left of the app.
-pub(super) fn conclude(ended: Ended) -> Report {
-    let report = with_limit_named(ended.report);
+pub(super) fn conclude<T>(report: Report, leftovers: T) -> Report {
+    let report = with_limit_named(report);
     print_failure(&report);
     if report.phases.is_empty() {
         // Nothing ran, so no stop has armed a watchdog.
         bound_the_end(&report);
     }
-    drop(ended.leftovers);
+    discard(leftovers);
     report
 }
 

@@ -15,11 +15,10 @@ fn a_panic_while_the_host_is_built_is_a_failed_start() {
         panic!("no such file")
     }
     let builder = || Host::builder(Settings::default());
-    let report = run_to_report(|| built(|service| builder().serve(service))).unwrap_err();
-    assert_eq!(report.code(), 1);
-    let error = report.error.expect("an error");
+    let error = host_of(|| built(|service| builder().serve(service))).unwrap_err();
     assert_eq!(error.kind(), HostErrorKind::Build);
     assert_eq!(error.to_string(), "panicked while the host was built: no such file");
+    assert_eq!(not_built(error).code(), 1);
 }
 
 /// An error of an app was its own cause. The start never ended, at 100 % CPU (P7).

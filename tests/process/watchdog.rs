@@ -13,6 +13,7 @@ use lameduck::{
     os::stdio::write_stderr_line,
     runtime::ListenAddress,
 };
+use rustix::process::{Resource, Rlimit};
 use std::{
     io::{self, Read, Write},
     os::unix::net::UnixStream,
@@ -351,6 +352,12 @@ fn victim_whose_app_blocks() {
             let hook = Hook::on_start("pool", || async { Err(io::Error::other("no route")) });
             Ok(Host::builder(settings).hook(hook).serve(routes))
         }),
+        "no_descriptor_is_free" => {
+            let maximum = rustix::process::getrlimit(Resource::Nofile).maximum;
+            let none = Rlimit { current: Some(0), maximum };
+            rustix::process::setrlimit(Resource::Nofile, none).unwrap();
+            lameduck::run(move || Ok(Host::builder(settings).serve(routes)))
+        }
         "in_a_runtime" => {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             drop(runtime.unwrap().block_on(Host::builder(in_use).serve(routes).run()));
@@ -370,6 +377,16 @@ fn the_watchdog_ends_a_failed_start_whose_app_blocks_as_it_is_dropped() {
     let ended = run_to_end(&mut run_with_app_that_blocks("the_port_is_in_use"));
     assert_eq!(ended.code, Some(5), "{ended:?}");
     assert!(ended.stderr.starts_with("error: ") && ended.stderr.contains("in use"), "{ended:?}");
+    assert!((4..15).contains(&ended.took.as_secs()), "{ended:?}");
+}
+
+/// The system refused the first runtime, so `build` was not called. The state that it held blocked
+/// as it was dropped, with the same effect.
+#[test]
+fn the_watchdog_ends_a_start_without_descriptors_whose_app_blocks_as_it_is_dropped() {
+    let ended = run_to_end(&mut run_with_app_that_blocks("no_descriptor_is_free"));
+    assert_eq!(ended.code, Some(5), "{ended:?}");
+    assert!(ended.stderr.starts_with("error: cannot start the driver's runtime: "), "{ended:?}");
     assert!((4..15).contains(&ended.took.as_secs()), "{ended:?}");
 }
 
