@@ -44,7 +44,9 @@ pub(crate) fn is_bad_setting(error: &(dyn Error + 'static)) -> bool {
 }
 
 /// The error, its cause, the cause of that, and so on.
-fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+pub(crate) fn causes<'a>(
+    error: &'a (dyn Error + 'static),
+) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     std::iter::successors(Some(error), |&error| error.source()).take(CAUSES_MAX)
 }
 
@@ -57,7 +59,7 @@ fn says(text: &str, words: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use std::io;
 
@@ -78,7 +80,7 @@ mod tests {
 
     /// An error that is its own cause.
     #[derive(Debug)]
-    struct Circle;
+    pub(crate) struct Circle;
 
     impl fmt::Display for Circle {
         fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -12,10 +12,10 @@ use crate::{
     http::{Body, EndedRequest, HttpService, IntoHttpService, OutcomeObserver},
     internal::route,
     readiness::ReadinessCheck,
-    report::Report,
+    report::{Ended, Report},
     runtime::{Network, Runtime, SignalSource, Spawner},
     settings::Settings,
-    unwind::{AppValue, discard},
+    unwind::AppValue,
 };
 use bytes::Bytes;
 use std::{fmt, future::Future, sync::Arc};
@@ -121,7 +121,7 @@ impl Builder {
     /// ```
     #[cfg(feature = "metrics")]
     pub fn metrics(mut self, registry: crate::internal::AppMetrics) -> Self {
-        self.config.app_metrics = Some(registry);
+        self.config.app_metrics = Some(Arc::new(AppValue::new(registry)));
         self
     }
 
@@ -237,7 +237,7 @@ impl Builder {
     /// The callback runs on the driver's thread, which receives the signals, and must not block:
     /// send the addresses to another task or thread.
     pub fn on_bound(mut self, callback: impl FnOnce(&BoundAddresses) + Send + 'static) -> Self {
-        self.config.on_bound = Some(Box::new(callback));
+        self.config.on_bound = Some(AppValue::new(Box::new(callback)));
         self
     }
 
@@ -299,13 +299,13 @@ impl<S: HttpService> Host<S> {
         G: SignalSource,
         R: Spawner,
     {
-        let report = self.run_quietly(runtime).await;
+        let Ended { report, leftovers: _leftovers } = self.run_quietly(runtime).await;
         report.log_failure();
         report
     }
 
     /// The same without logging a failure, for a caller that does so itself.
-    pub(crate) async fn run_quietly<N, G, R>(self, runtime: Runtime<N, G, R>) -> Report
+    pub(crate) async fn run_quietly<N, G, R>(self, runtime: Runtime<N, G, R>) -> Ended
     where
         N: Network,
         G: SignalSource,
@@ -313,16 +313,13 @@ impl<S: HttpService> Host<S> {
     {
         let service = Arc::new(self.service);
         let host = Host { service: service.clone(), config: self.config };
-        let report = host.run_shared(runtime).await;
-        // A panic in its destructor must not take the report with it (P13).
-        discard(service);
-        report
+        host.run_shared(runtime).await.with(service)
     }
 }
 
 impl<S: HttpService> Host<Arc<S>> {
     #[cfg_attr(not(feature = "tls"), expect(unused_mut, reason = "nothing to take"))]
-    async fn run_shared<N, G, R>(mut self, mut runtime: Runtime<N, G, R>) -> Report
+    async fn run_shared<N, G, R>(mut self, mut runtime: Runtime<N, G, R>) -> Ended
     where
         N: Network,
         G: SignalSource,
@@ -330,18 +327,14 @@ impl<S: HttpService> Host<Arc<S>> {
     {
         if let Some(refusal) = self.config.refusal() {
             let worst_case = self.config.settings.plan.worst_case();
-            discard(self.config);
-            return Report::failed_to_start(refusal, worst_case);
+            return Ended::new(Report::failed_to_start(refusal, worst_case), self.config);
         }
         // The certificate is read in the time of the start (P7).
         let begin = runtime.clock.now();
         #[cfg(feature = "tls")]
         let tls = match self.config.take_tls(&*runtime.clock, &mut runtime.signals).await {
             Ok(tls) => tls,
-            Err(report) => {
-                discard(self.config);
-                return report;
-            }
+            Err(report) => return Ended::new(report, self.config),
         };
         let Self { service, config } = self;
         #[cfg(feature = "proxy-protocol")]

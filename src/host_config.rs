@@ -12,6 +12,7 @@ use crate::{
     readiness::ReadinessCheck,
     runtime::{Address, SignalSource},
     settings::Settings,
+    unwind::AppValue,
 };
 use std::{collections::BTreeMap, fmt, sync::Arc};
 use tokio_util::sync::CancellationToken;
@@ -25,13 +26,13 @@ pub(crate) struct HostConfig {
     pub(crate) checks: Vec<ReadinessCheck>,
     pub(crate) routes: BTreeMap<String, InternalRoute>,
     pub(crate) stop: ShutdownHandle,
-    pub(crate) on_bound: Option<OnBound>,
+    pub(crate) on_bound: Option<AppValue<OnBound>>,
     /// Reads the resource usage of the process; set only by the entry points that own one.
     #[cfg(feature = "metrics")]
     pub(crate) process_stats: Option<Box<dyn crate::runtime::ProcessStats>>,
     /// The metrics of the app.
     #[cfg(feature = "metrics")]
-    pub(crate) app_metrics: Option<crate::internal::AppMetrics>,
+    pub(crate) app_metrics: Option<Arc<AppValue<crate::internal::AppMetrics>>>,
     /// Whether `/debug/pprof/` is served.
     #[cfg(feature = "profiles")]
     pub(crate) profiles: bool,

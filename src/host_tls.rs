@@ -4,7 +4,7 @@
 use crate::{
     host_config::{HostConfig, ShutdownHandle},
     host_error::{HostError, HostErrorKind},
-    lifecycle::{Signal, StopReason},
+    lifecycle::{Phase, Signal, StopReason},
     report::Report,
     runtime::{Clock, SignalSource},
     settings::Settings,
@@ -42,7 +42,7 @@ impl HostConfig {
     ) -> Result<Option<Arc<ServerConfig>>, HostError> {
         let settings = &self.settings;
         let (Some(certificate), Some(key)) = (&settings.tls_cert, &settings.tls_key) else {
-            return self.tls.take().map(usable).transpose();
+            return self.tls.as_ref().map(usable).transpose();
         };
         // The app may change its directory before a reload.
         let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
@@ -61,17 +61,18 @@ impl HostConfig {
     }
 
     fn stop_requests(&self) -> StopRequests {
-        let mut signals = self.settings.stop_signals.clone();
-        // A reload is ignored until the host serves.
-        signals.retain(|signal| *signal != Signal::Hangup || self.reload.is_none());
-        StopRequests { signals, handle: self.stop.clone() }
+        StopRequests {
+            signals: self.settings.stop_signals.clone(),
+            has_reload: self.reload.is_some(),
+            handle: self.stop.clone(),
+        }
     }
 }
 
 /// Returns a configuration of the app if sessions can be made of it. Otherwise each connection
 /// would be dropped, and the start would look successful (P14).
-fn usable(config: Arc<ServerConfig>) -> Result<Arc<ServerConfig>, HostError> {
-    check(&config).map(|()| config).map_err(|error| {
+fn usable(config: &Arc<ServerConfig>) -> Result<Arc<ServerConfig>, HostError> {
+    check(config).map(|()| config.clone()).map_err(|error| {
         HostError::with_source(HostErrorKind::Tls, "cannot speak TLS with the configuration", error)
     })
 }
@@ -109,6 +110,8 @@ async fn read_in_time(
 /// The sources of a stop request before the driver exists.
 struct StopRequests {
     signals: Vec<Signal>,
+    /// SIGHUP is a reload, which is ignored until the host serves.
+    has_reload: bool,
     handle: ShutdownHandle,
 }
 
@@ -116,10 +119,14 @@ impl StopRequests {
     /// Waits for the first request.
     async fn first(self, source: &mut impl SignalSource) -> StopReason {
         while let Some(signal) = self.handle.signal_or_requested(source).await {
-            if self.signals.contains(&signal) {
+            if signal == Signal::Hangup && self.has_reload {
+                let phase = Phase::Starting.name();
+                crate::log::info!(phase, "reload ignored: the process does not serve");
+            } else if self.signals.contains(&signal) {
                 return StopReason::Signal(signal);
+            } else {
+                crate::log::info!(signal = signal.name(), "signal ignored");
             }
-            crate::log::info!(signal = signal.name(), "signal ignored");
         }
         StopReason::Requested
     }

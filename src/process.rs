@@ -1,23 +1,25 @@
 //! The entry points: a host on the operating system.
 
+mod end;
+
 #[cfg(all(feature = "systemd", target_os = "linux"))]
 use crate::systemd;
 use crate::{
     Host, HttpService, PortSharing, Report, Settings,
-    errors::one_line,
     host_config::HostConfig,
     host_error::{HostError, HostErrorKind},
     http::BoxError,
     os::{
         CurrentRuntime, OsNetwork, ReusePort, SocketOptions, SpareFds, ThreadPerWorker, TokioClock,
         UnixSignals, block_signals, connections_max, connections_max_beside, cores,
-        descriptors_max, preflight, reached_limit, stdio::write_stderr_line, with_limit,
+        descriptors_max, preflight, with_limit,
     },
+    report::Ended,
     runtime::{Clock, Runtime, Seed, Spawner},
-    unwind::{catch, discard},
+    unwind::catch,
 };
+use end::{conclude, print_failure, with_limit_named};
 use std::{
-    error::Error,
     fmt, io,
     num::NonZeroUsize,
     sync::Arc,
@@ -74,7 +76,8 @@ impl<S: HttpService> Host<S> {
     /// Dropping the future drops everything without a drain. Other threads and tasks release their
     /// part, the addresses among it, a moment later.
     pub async fn run(self) -> Report {
-        let report = with_limit_named(self.run_here().await);
+        let Ended { report, leftovers: _leftovers } = self.run_here().await;
+        let report = with_limit_named(report);
         report.log_failure();
         if !crate::log::takes_errors() {
             print_failure(&report);
@@ -82,7 +85,7 @@ impl<S: HttpService> Host<S> {
         report
     }
 
-    async fn run_here(mut self) -> Report {
+    async fn run_here(mut self) -> Ended {
         systemd::inspect();
         let signals = match UnixSignals::install() {
             Ok(signals) => signals,
@@ -147,10 +150,9 @@ impl<S: HttpService> Host<S> {
         self
     }
 
-    fn not_started(self, error: HostError) -> Report {
-        let worst_case = self.config.settings.plan.worst_case();
-        discard(self);
-        Report::failed_to_start(error, worst_case)
+    fn not_started(self, error: HostError) -> Ended {
+        let report = Report::failed_to_start(error, self.config.settings.plan.worst_case());
+        Ended::new(report, self.config).with(self.service)
     }
 }
 
@@ -259,12 +261,10 @@ where
     Build: FnOnce() -> Result<Host<S>, BoxError>,
 {
     block_signals();
-    let report = with_limit_named(run_to_report(build).unwrap_or_else(|report| *report));
-    print_failure(&report);
-    if report.phases.is_empty() {
-        // Nothing ran, so no stop has armed a watchdog.
-        bound_the_end();
-    }
+    let report = match prepare() {
+        Ok(prepared) => prepared.run(build),
+        Err(error) => conclude(not_built(error), build),
+    };
     if let Some(finish) = options.finish {
         // A panic here must not change the exit code (P13).
         let _ = catch(|| finish(&report));
@@ -290,7 +290,8 @@ impl<'a> RunOptions<'a> {
 
     /// Calls `finish` last, before the exit and after every failure, such as to flush a log. The
     /// watchdog bounds it: half a second after the plan's worst case, or five seconds after a start
-    /// that failed before anything ran. The `error: …` line is printed before. Default: nothing.
+    /// that failed before anything ran. The `error: …` line is printed before, and what the host
+    /// holds of the app is dropped. Default: nothing.
     #[must_use]
     pub fn finish(mut self, finish: impl FnOnce(&Report) + 'a) -> Self {
         self.finish = Some(Box::new(finish));
@@ -304,22 +305,24 @@ impl fmt::Debug for RunOptions<'_> {
     }
 }
 
-/// Runs a host until its report. An error holds the report of a host that was not even built.
-fn run_to_report<S, Build>(build: Build) -> Result<Report, Box<Report>>
-where
-    S: HttpService,
-    Build: FnOnce() -> Result<Host<S>, BoxError>,
-{
-    let not_built = |error| Box::new(Report::failed_to_start(error, Duration::ZERO));
+/// What a process has before its host is built.
+struct Prepared {
+    /// The driver has it and the main thread to itself. No user code runs there, so none can delay
+    /// a signal (P7).
+    driving: tokio::runtime::Runtime,
+    /// Two threads, so that a task which blocks one does not hold up the others.
+    control: tokio::runtime::Runtime,
+    signals: UnixSignals,
+}
+
+fn prepare() -> Result<Prepared, HostError> {
     let failed = |what: &'static str| {
         move |error: io::Error| {
-            not_built(HostError::with_source(HostErrorKind::System, what, with_limit(error)))
+            HostError::with_source(HostErrorKind::System, what, with_limit(error))
         }
     };
     // Before anything is opened: see there.
     systemd::inspect();
-    // The driver has this thread to itself. No user code runs here, so none can delay a signal
-    // (P7).
     let driving =
         preflight::single_threaded().map_err(failed("cannot start the driver's runtime"))?;
     // Install the handlers first. Process 1 of a container has no default action for SIGTERM, so
@@ -328,34 +331,57 @@ where
     let signals = driving
         .block_on(async { UnixSignals::install() })
         .map_err(failed("cannot install the signal handlers"))?;
-    // Two threads, so that a task which blocks one does not hold up the others.
     let control = preflight::multi_threaded("lameduck-control", 2)
         .map_err(failed("cannot start the control runtime"))?;
-    let report = driving.block_on(async {
-        let mut host = {
+    Ok(Prepared { driving, control, signals })
+}
+
+impl Prepared {
+    /// Runs a host until its report, and drops it.
+    fn run<S, Build>(self, build: Build) -> Report
+    where
+        S: HttpService,
+        Build: FnOnce() -> Result<Host<S>, BoxError>,
+    {
+        let Self { driving, control, signals } = self;
+        let ended = driving.block_on(async {
+            let built = {
+                let _context = control.enter();
+                host_of(build)
+            };
+            let mut host = match built {
+                Ok(host) => host,
+                Err(error) => return Ended::new(not_built(error), ()),
+            };
+            let clock: Arc<dyn Clock> = Arc::new(TokioClock::unpausable());
+            let workers = host.config.settings.workers.unwrap_or_else(cores);
+            let network = match network(&mut host.config, workers) {
+                Ok(network) => network,
+                Err(error) => return host.not_started(error),
+            };
+            let spawner = ThreadPerWorker::new(clock.clone(), workers)
+                .with_user_runtime(control.handle().clone());
+            let seed = seed(&*clock);
+            host.with_process_stats()
+                .with_profiler()
+                .reading_files_aside()
+                .run_quietly(Runtime { clock, network, signals, spawner, seed })
+                .await
+        });
+        let report = {
+            // A destructor of the app may spawn a task, or drop a runtime.
             let _context = control.enter();
-            host_of(build).map_err(not_built)?
+            conclude(ended.report, ended.leftovers)
         };
-        let clock: Arc<dyn Clock> = Arc::new(TokioClock::unpausable());
-        let workers = host.config.settings.workers.unwrap_or_else(cores);
-        let network = match network(&mut host.config, workers) {
-            Ok(network) => network,
-            Err(error) => return Ok(host.not_started(error)),
-        };
-        let spawner = ThreadPerWorker::new(clock.clone(), workers)
-            .with_user_runtime(control.handle().clone());
-        let seed = seed(&*clock);
-        Ok(host
-            .with_process_stats()
-            .with_profiler()
-            .reading_files_aside()
-            .run_quietly(Runtime { clock, network, signals, spawner, seed })
-            .await)
-    });
-    // A blocked `spawn_blocking` would delay the drop of the runtime for ever.
-    control.shutdown_background();
-    driving.shutdown_background();
-    report
+        // A blocked `spawn_blocking` would delay the drop of the runtime for ever.
+        control.shutdown_background();
+        driving.shutdown_background();
+        report
+    }
+}
+
+fn not_built(error: HostError) -> Report {
+    Report::failed_to_start(error, Duration::ZERO)
 }
 
 /// Builds the host. A panic is an error.
@@ -368,40 +394,6 @@ where
         HostError::new(HostErrorKind::Build, message)
     })?;
     built.map_err(HostError::build)
-}
-
-/// The time that `finish` has after a start that failed before anything ran (P14).
-const FINISH_MAX: Duration = Duration::from_secs(5);
-
-/// Arms a watchdog for the end. A process that is out of threads gets none, but still its `finish`.
-fn bound_the_end() {
-    let clock: Arc<dyn Clock> = Arc::new(TokioClock::unpausable());
-    ThreadPerWorker::new(clock.clone(), NonZeroUsize::MIN).arm_watchdog(clock.now() + FINISH_MAX);
-}
-
-/// Names the limit of the system that made the start fail, if nothing has run yet and the error
-/// does not name it (P14). EAGAIN in an error of the app's code is not the refusal of a thread: a
-/// socket or a lock may return it, too.
-fn with_limit_named(mut report: Report) -> Report {
-    if let Some(error) = report.error.as_mut().filter(|_| report.phases.is_empty()) {
-        let is_of_app = matches!(error.kind(), HostErrorKind::Build | HostErrorKind::Settings);
-        let causes = std::iter::successors(error.source(), |&cause| cause.source())
-            .filter_map(|cause| cause.downcast_ref::<io::Error>());
-        let limit = causes
-            .filter(|cause| !(is_of_app && cause.kind() == io::ErrorKind::WouldBlock))
-            .find_map(reached_limit);
-        if let Some(limit) = limit {
-            error.add_note(&limit);
-        }
-    }
-    report
-}
-
-/// Writes the error, if there is one, as one line to standard error (P14).
-fn print_failure(report: &Report) {
-    if let Some(error) = &report.error {
-        write_stderr_line(&format!("error: {}", one_line(error.with_causes())));
-    }
 }
 
 /// Descriptors that only the internal server may use when all others are gone (P16).

@@ -4,6 +4,7 @@ use crate::{
     host_error::{HostError, HostErrorKind, TaskError},
     http::{AbortedRequest, ConnectionStats, RequestStats, millis},
     lifecycle::{HookVerdict, Phase, StopReason, Verdict},
+    unwind::AppValue,
 };
 use serde_json::{Value, json};
 use std::{
@@ -62,6 +63,25 @@ pub struct HookReport {
     pub took: Duration,
     /// The error that it returned, or its panic.
     pub error: Option<TaskError>,
+}
+
+/// The end of a run.
+pub(crate) struct Ended {
+    pub(crate) report: Report,
+    /// What is left of the app. A destructor of it may block for ever. So this is dropped after the
+    /// failure was logged or printed (P14), and where there is a watchdog, after it was armed (P7).
+    pub(crate) leftovers: Vec<AppValue<Box<dyn Send>>>,
+}
+
+impl Ended {
+    pub(crate) fn new(report: Report, leftover: impl Send + 'static) -> Self {
+        Self { report, leftovers: Vec::new() }.with(leftover)
+    }
+
+    pub(crate) fn with(mut self, leftover: impl Send + 'static) -> Self {
+        self.leftovers.push(AppValue::new(Box::new(leftover)));
+        self
+    }
 }
 
 impl Report {

@@ -20,11 +20,10 @@ use crate::{
     http::{HttpService, ServerState, WorkerCommand},
     internal::{Heartbeats, HostStatus},
     lifecycle::{Event, HookIndex, Lifecycle, Moment, Phase, Signal, StopReason},
-    report::Report,
+    report::{Ended, Report},
     runtime::{
         Clock, JoinHandle, Network, ProxyHeader, Reservation, Runtime, SignalSource, Spawner,
     },
-    unwind::discard,
     user_tasks::UserTasks,
 };
 use hooks::{HookSlot, HookStage, HookTask};
@@ -43,7 +42,7 @@ pub(crate) async fn run<S, N, M, G, R>(
     runtime: Runtime<N, G, R>,
     begin: Moment,
     wrap: impl Fn(N::Reservation, ProxyHeader) -> M + Send,
-) -> Report
+) -> Ended
 where
     S: HttpService,
     N: Network,
@@ -54,11 +53,7 @@ where
     let worst_case = config.settings.plan.worst_case();
     match Driver::new(service, &mut config, runtime, begin, wrap).await {
         Ok(driver) => driver.run().await,
-        Err(error) => {
-            // A panic in a destructor of the app must not take the report with it (P13).
-            discard(config);
-            Report::failed_to_start(error, worst_case)
-        }
+        Err(error) => Ended::new(Report::failed_to_start(error, worst_case), config),
     }
 }
 
@@ -143,7 +138,14 @@ struct Worker {
 }
 
 impl<S: HttpService, M: Reservation, G: SignalSource, R: Spawner> Driver<S, M, G, R> {
-    async fn run(mut self) -> Report {
+    async fn run(mut self) -> Ended {
+        // Start hooks may take long, and the internal server serves meanwhile.
+        if !self.hooks.is_empty()
+            && let Err(error) = self.start_internal()
+        {
+            let worst_case = self.config.settings.plan.worst_case();
+            return Ended::new(Report::failed_to_start(error, worst_case), self);
+        }
         self.announce();
         let now = self.clock.now();
         let mut exiting = self.perform_all(now);

@@ -5,10 +5,9 @@ use crate::{
     host_error::{HostError, HostErrorKind},
     http::{HttpService, Outstanding, millis},
     lifecycle::{Event, Moment, Outcome, Phase, StopReason, Verdict},
-    report::Report,
+    report::{Ended, Report},
     runtime::{Reservation, SignalSource, Spawner},
     settings::Settings,
-    unwind::discard,
 };
 use std::time::Duration;
 
@@ -58,7 +57,7 @@ impl<S: HttpService, M: Reservation, G: SignalSource, R: Spawner> Driver<S, M, G
         }
     }
 
-    pub(super) fn report(self) -> Report {
+    pub(super) fn report(mut self) -> Ended {
         let history = self.lifecycle.history();
         let now = self.clock.now();
         let mut requests = self.main.metrics.requests();
@@ -90,6 +89,7 @@ impl<S: HttpService, M: Reservation, G: SignalSource, R: Spawner> Driver<S, M, G
         let stop = history.stop;
         let error = self
             .failure
+            .take()
             .or_else(|| {
                 let summary = self.main.work_panic_summary()?;
                 Some(HostError::new(HostErrorKind::Work, summary))
@@ -115,10 +115,7 @@ impl<S: HttpService, M: Reservation, G: SignalSource, R: Spawner> Driver<S, M, G
             hooks: self.status.hooks(),
         };
         report.log();
-        // A panic in a destructor of the app must not take the report with it (P13).
-        discard(self.hooks);
-        discard(self.config);
-        report
+        Ended::new(report, self)
     }
 }
 

@@ -64,7 +64,8 @@ fn reserve<N: Network, M, G, R: Spawner>(
 
 impl<S: HttpService, M: Reservation, G: SignalSource, R: Spawner> Driver<S, M, G, R> {
     /// Reserves the ports, and sets up the driver before its first turn. When this returns, the
-    /// internal server listens; it serves if there are start hooks, which may take long.
+    /// internal server listens. After an error `config` holds all that it held of the app, except
+    /// what has run.
     pub(super) async fn new<N: Network>(
         service: Arc<S>,
         config: &mut HostConfig,
@@ -79,8 +80,8 @@ impl<S: HttpService, M: Reservation, G: SignalSource, R: Spawner> Driver<S, M, G
         let Runtime { clock, network: _, signals, spawner, seed } = runtime;
         let (main, internal) = servers(config, &clock, seed);
         let heartbeats = Arc::new(Heartbeats::new(spawner.workers().get()));
-        let checks = std::mem::take(&mut config.checks);
-        let results: Vec<_> = checks.iter().map(crate::readiness::ReadinessCheck::result).collect();
+        let results: Vec<_> =
+            config.checks.iter().map(crate::readiness::ReadinessCheck::result).collect();
         let status = HostStatus::new(
             main.clone(),
             heartbeats.clone(),
@@ -97,7 +98,7 @@ impl<S: HttpService, M: Reservation, G: SignalSource, R: Spawner> Driver<S, M, G
                 main: status.main_addresses.clone(),
                 internal: status.internal_address.clone(),
             };
-            unwind(async move { callback(&bound) }).await.map_err(|panic| {
+            unwind(async move { callback.into_inner()(&bound) }).await.map_err(|panic| {
                 HostError::new(HostErrorKind::Build, format!("on_bound panicked: {panic}"))
             })?;
         }
@@ -110,7 +111,7 @@ impl<S: HttpService, M: Reservation, G: SignalSource, R: Spawner> Driver<S, M, G
         let (internal_commands, commands) = mpsc::unbounded_channel();
         let server = internal_server(config, &internal, &status, listeners, commands);
         let check_tasks = UserTasks::new();
-        for (check, result) in checks.into_iter().zip(results) {
+        for (check, result) in std::mem::take(&mut config.checks).into_iter().zip(results) {
             check_tasks
                 .spawn(&spawner, (), check.run(clock.clone(), result, status.serving.clone()))
                 .map_err(|error| {
@@ -129,7 +130,7 @@ impl<S: HttpService, M: Reservation, G: SignalSource, R: Spawner> Driver<S, M, G
                 })?;
         }
         let hooks = std::mem::take(&mut config.hooks);
-        let mut driver = Self {
+        Ok(Self {
             _guard: CutOnDrop([main.clone(), internal.clone()]),
             lifecycle,
             clock,
@@ -168,21 +169,16 @@ impl<S: HttpService, M: Reservation, G: SignalSource, R: Spawner> Driver<S, M, G
             stop_asked: false,
             failure: None,
             config: std::mem::take(config),
-        };
-        if !driver.hooks.is_empty() {
-            driver.start_internal()?;
-        }
-        Ok(driver)
+        })
     }
 }
 
 /// Creates the shared state of the main and of the internal server.
 fn servers(
-    config: &mut HostConfig,
+    config: &HostConfig,
     clock: &Arc<dyn Clock>,
     seed: Seed,
 ) -> (Arc<ServerState>, Arc<ServerState>) {
-    let outcome_observer = config.outcome_observer.take();
     let settings = &config.settings;
     let main = ServerConfig {
         app_version: settings.app_version.as_str().into(),
@@ -193,7 +189,7 @@ fn servers(
         close_races: CloseRaces::Counted,
         eviction_grace: EvictionGrace::MAIN,
         seed,
-        outcome_observer,
+        outcome_observer: config.outcome_observer.clone(),
         process: None,
     };
     let main = Arc::new(ServerState::new(clock.clone(), main));
@@ -222,15 +218,15 @@ fn internal_server<L: Listener>(
 ) -> BoxFuture<()> {
     let routes = InternalService::new(
         status.clone(),
-        std::mem::take(&mut config.routes),
+        config.routes.clone(),
         AllowedHosts::new(
             &config.settings.internal_hosts,
             config.settings.knobs(&["internal-hosts"]),
         ),
         #[cfg(feature = "metrics")]
-        Metrics::new(status.clone(), config.process_stats.take(), config.app_metrics.take()),
+        Metrics::new(status.clone(), config.process_stats.take(), config.app_metrics.clone()),
         #[cfg(feature = "profiles")]
-        config.profiles.then(|| Profiles::new(config.profiler.take(), config.heap_profile.take())),
+        config.profiles.then(|| Profiles::new(config.profiler.take(), config.heap_profile.clone())),
     );
     let clock = status.clock.clone();
     server.publish(Phase::Serving, clock.now());

@@ -1,7 +1,7 @@
 //! Tests of what the entry points do before the host runs.
 
 use super::*;
-use crate::{Limits, Setting};
+use crate::{Limits, Setting, errors::tests::Circle};
 
 #[test]
 fn a_panic_while_the_host_is_built_is_a_failed_start() {
@@ -15,11 +15,18 @@ fn a_panic_while_the_host_is_built_is_a_failed_start() {
         panic!("no such file")
     }
     let builder = || Host::builder(Settings::default());
-    let report = run_to_report(|| built(|service| builder().serve(service))).unwrap_err();
-    assert_eq!(report.code(), 1);
-    let error = report.error.expect("an error");
+    let error = host_of(|| built(|service| builder().serve(service))).unwrap_err();
     assert_eq!(error.kind(), HostErrorKind::Build);
     assert_eq!(error.to_string(), "panicked while the host was built: no such file");
+    assert_eq!(not_built(error).code(), 1);
+}
+
+/// An error of an app was its own cause. The start never ended, at 100 % CPU (P7).
+#[test]
+fn an_error_that_is_its_own_cause_ends_the_start() {
+    let report = Report::failed_to_start(HostError::build(Box::new(Circle)), Duration::ZERO);
+    let error = with_limit_named(report).error.expect("an error");
+    assert_eq!(error.with_causes(), "circle");
 }
 
 /// An operator set the connection limit to the descriptor limit less 64, and the process held fewer

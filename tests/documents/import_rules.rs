@@ -112,6 +112,7 @@ pub(super) const RULES: &[Rule] = &[
             "runtime",
             "lifecycle",
             "log",
+            "unwind",
             "http",
             "host_error",
             "hook",

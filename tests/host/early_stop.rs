@@ -68,9 +68,9 @@ fn a_stop_in_the_last_start_hook_ends_the_start() {
     assert_ended_the_start(&run(builder.hook(hook)));
 }
 
-/// A SIGTERM that arrived before the run.
+/// A SIGTERM that arrived before the run, or no signal.
 #[derive(Debug)]
-struct Terminated(bool);
+pub(crate) struct Terminated(pub(crate) bool);
 
 impl SignalSource for Terminated {
     async fn recv(&mut self) -> Signal {
@@ -80,7 +80,7 @@ impl SignalSource for Terminated {
 
 /// A system that refuses the thread of the internal server.
 #[derive(Debug)]
-struct OutOfThreads(CurrentRuntime);
+pub(crate) struct OutOfThreads(pub(crate) CurrentRuntime);
 
 impl Spawner for OutOfThreads {
     fn workers(&self) -> NonZeroUsize {

@@ -1,8 +1,20 @@
 //! The app's metrics are on the same page as the host's, in both formats.
 
-use crate::support::{App, builder, wire};
+use crate::{
+    early_stop::{OutOfThreads, Terminated},
+    support::{App, builder, wire},
+};
 use axum::{Router, routing::get};
-use lameduck::prometheus_client::{metrics::counter::Counter, registry::Registry};
+use lameduck::{
+    Hook, HostErrorKind,
+    os::{CurrentRuntime, OsNetwork, TokioClock},
+    prometheus_client::{
+        collector::Collector, encoding::DescriptorEncoder, metrics::counter::Counter,
+        registry::Registry,
+    },
+    runtime::{Runtime, Seed},
+};
+use std::{fmt, io, sync::Arc};
 
 #[test]
 fn the_apps_metrics_are_on_the_same_page_in_both_formats() {
@@ -24,4 +36,39 @@ fn the_apps_metrics_are_on_the_same_page_in_both_formats() {
     assert!(open.contains("shop_orders_total 3\n") && open.ends_with("# EOF\n"), "{open}");
     assert_eq!(open.matches("# EOF").count(), 1, "{open}");
     assert_eq!(app.end().code(), 0);
+}
+
+/// Has no metrics, and panics when it is dropped.
+#[derive(Debug)]
+struct PanicsOnDrop;
+
+impl Collector for PanicsOnDrop {
+    fn encode(&self, _: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        Ok(())
+    }
+}
+
+impl Drop for PanicsOnDrop {
+    fn drop(&mut self) {
+        panic!("a destructor, on purpose");
+    }
+}
+
+// The system had no thread for the internal server, and a collector of the app panicked when the
+// host dropped it. The panic took the report with its error (P13).
+#[test]
+fn what_a_collector_holds_does_not_replace_the_error_of_a_failed_start() {
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(PanicsOnDrop));
+    let hook = Hook::on_start("hook", || async { Ok::<(), io::Error>(()) });
+    let host = builder().metrics(registry).hook(hook).serve(Router::new());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let report = runtime.block_on(async {
+        let spawner = OutOfThreads(CurrentRuntime::new(tokio::runtime::Handle::current()));
+        let (clock, network) = (Arc::new(TokioClock::new()), OsNetwork::default());
+        let signals = Terminated(false);
+        host.run_in(Runtime { clock, network, signals, spawner, seed: Seed(7) }).await
+    });
+    let error = report.error.as_ref().expect("an error");
+    assert_eq!((report.code(), error.kind()), (1, HostErrorKind::System), "{error:#}");
 }

@@ -5,13 +5,15 @@
 use crate::support::{
     MAX_WAIT, Service, now, run_to_end, scratch_path,
     service::{ANYWHERE, command},
-    until_holds,
+    settings, until_holds,
 };
+use axum::Router;
+use lameduck::Host;
 use rcgen::{CertificateParams, KeyPair};
 use rustix::process::Signal;
 use std::{
     fs,
-    io::Write,
+    io::{self, Write},
     net::SocketAddr,
     path::PathBuf,
     process::{Command, Stdio},
@@ -40,6 +42,14 @@ impl Files {
     pub(crate) fn flags(&self) -> [String; 2] {
         let (certificate, key) = (self.certificate.display(), self.key.display());
         [format!("--tls-cert={certificate}"), format!("--tls-key={key}")]
+    }
+
+    /// Creates a file that cannot be read: a pipe to which nothing writes.
+    pub(crate) fn pipe(&self) -> PathBuf {
+        let pipe = self.folder.join("pipe");
+        let made = Command::new("mkfifo").arg(&pipe).status().unwrap();
+        assert!(made.success());
+        pipe
     }
 
     fn start(&self, flags: &[&str]) -> Service {
@@ -153,12 +163,9 @@ fn one_flag_alone_is_bad_usage_and_a_missing_file_a_failed_start() {
     }
 }
 
-/// Flags for a certificate that cannot be read: a pipe to which nothing writes.
+/// Flags for a certificate that cannot be read.
 fn unreadable(files: &Files) -> [String; 2] {
-    let pipe = files.folder.join("pipe");
-    let made = Command::new("mkfifo").arg(&pipe).status().unwrap();
-    assert!(made.success());
-    [format!("--tls-cert={}", pipe.display()), files.flags()[1].clone()]
+    [format!("--tls-cert={}", files.pipe().display()), files.flags()[1].clone()]
 }
 
 // The files were read on the thread that handles signals. A pipe without a writer, or a file system
@@ -193,4 +200,36 @@ fn a_stop_ends_a_start_that_cannot_read_its_certificate() {
     assert!(code == 0 && took < Duration::from_secs(5), "{code} after {took:?}");
     let report = service.wait_for_line("report");
     assert_eq!((&report["reason"], &report["verdict"]), (&"SIGTERM".into(), &"clean".into()));
+}
+
+/// The path of the certificate of the service under test, which reloads by SIGHUP.
+const CERTIFICATE: &str = "LAMEDUCK_TEST_CERTIFICATE";
+
+/// The process under test. Does nothing without a certificate; with one it does not return.
+#[test]
+fn victim() {
+    let Some(certificate) = std::env::var_os(CERTIFICATE) else { return };
+    tracing_subscriber::fmt().json().with_writer(io::stderr).init();
+    lameduck::run(|| {
+        nix::sys::signal::raise(nix::sys::signal::SIGHUP)?;
+        let settings = settings().tls_files(&certificate, &certificate);
+        let builder = Host::builder(settings).on_reload(|| std::future::ready(io::Result::Ok(())));
+        Ok(builder.serve(Router::new()))
+    })
+}
+
+// An operator reloaded a service that could not read its certificate. The line was `signal
+// ignored`, as for a signal that is not among `--stop-signals`.
+#[test]
+fn a_reload_while_the_certificate_is_read_is_logged_as_one() {
+    let files = Files::new("pipe-reload");
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", "tls::victim", "--nocapture"]).env(CERTIFICATE, files.pipe());
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut service = Service::launch(&mut command);
+    let line = service.wait_for_line("ignored");
+    assert_eq!(line["fields"]["message"], "reload ignored: the process does not serve");
+    assert_eq!(line["fields"]["phase"], "starting");
+    service.signal(Signal::TERM);
+    assert_eq!(service.exit_code(), 0);
 }

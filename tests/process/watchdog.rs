@@ -3,13 +3,17 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot set up its world should fail")]
 
-use crate::support::{now, run_to_end, until_holds};
+use crate::{
+    support::{Service, now, run_to_end, service::Ended, until_holds},
+    tls::Files,
+};
 use lameduck::{
     BackgroundTask, Hook, Host, RunOptions, Settings,
     lifecycle::{Plan, StopReason},
     os::stdio::write_stderr_line,
     runtime::ListenAddress,
 };
+use rustix::process::{Resource, Rlimit};
 use std::{
     io::{self, Read, Write},
     os::unix::net::UnixStream,
@@ -34,15 +38,19 @@ const PLAN: Plan = Plan::new()
     .internal_close(Duration::from_millis(500));
 
 /// Runs the victim in its own process.
-fn run(role: &str) -> crate::support::service::Ended {
+fn run(role: &str) -> Ended {
+    run_to_end(&mut command("watchdog::victim", role))
+}
+
+fn command(victim: &str, role: &str) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", "watchdog::victim", "--nocapture"]).env(ROLE, role);
+    command.args(["--exact", victim, "--nocapture"]).env(ROLE, role);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    run_to_end(&mut command)
+    command
 }
 
 /// Asserts the bound of the plan and its watchdog, with tolerance for a slow machine.
-fn assert_bounded(ended: &crate::support::service::Ended) {
+fn assert_bounded(ended: &Ended) {
     assert!(ended.took < PLAN.worst_case() + Duration::from_secs(5), "{:?}", ended.took);
 }
 
@@ -305,5 +313,109 @@ fn hooks_that_block_their_threads_keep_no_other_from_running() {
     let ended = run("blocking_hooks_and_another");
     assert_eq!(ended.code, Some(4), "{ended:?}");
     assert!(ended.stderr.contains("the last hook runs"), "{ended:?}");
+    assert_bounded(&ended);
+}
+
+/// Blocks its thread when it is dropped, as the state of a service that joins a thread.
+struct BlocksOnDrop;
+
+impl Drop for BlocksOnDrop {
+    fn drop(&mut self) {
+        crate::support::block(FOR_EVER);
+    }
+}
+
+/// A path that cannot be read.
+const CERTIFICATE: &str = "LAMEDUCK_TEST_CERTIFICATE";
+
+/// The process under test, whose service holds a [`BlocksOnDrop`].
+#[test]
+fn victim_whose_app_blocks() {
+    let Ok(role) = std::env::var(ROLE) else { return };
+    let path = |name: &str| ListenAddress::Unix(crate::support::scratch_path(name));
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = ListenAddress::Tcp(taken.local_addr().unwrap());
+    let settings = Settings::default()
+        .main_address(path("main"))
+        .internal_address(path("internal"))
+        .plan(PLAN);
+    let routes = axum::Router::new().layer(axum::Extension(Arc::new(BlocksOnDrop)));
+    let in_use = settings.clone().main_address(taken);
+    match &*role {
+        "the_port_is_in_use" => lameduck::run(|| Ok(Host::builder(in_use).serve(routes))),
+        "a_stop_while_the_certificate_is_read" => lameduck::run(|| {
+            nix::sys::signal::raise(nix::sys::signal::SIGTERM)?;
+            let pipe = std::env::var_os(CERTIFICATE).unwrap();
+            Ok(Host::builder(settings.tls_files(&pipe, &pipe)).serve(routes))
+        }),
+        "a_start_hook_fails" => lameduck::run(|| {
+            let hook = Hook::on_start("pool", || async { Err(io::Error::other("no route")) });
+            Ok(Host::builder(settings).hook(hook).serve(routes))
+        }),
+        "no_descriptor_is_free" => {
+            let maximum = rustix::process::getrlimit(Resource::Nofile).maximum;
+            let none = Rlimit { current: Some(0), maximum };
+            rustix::process::setrlimit(Resource::Nofile, none).unwrap();
+            lameduck::run(move || Ok(Host::builder(settings).serve(routes)))
+        }
+        "in_a_runtime" => {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            drop(runtime.unwrap().block_on(Host::builder(in_use).serve(routes).run()));
+        }
+        _ => panic!("no role {role}"),
+    }
+}
+
+fn run_with_app_that_blocks(role: &str) -> Command {
+    command("watchdog::victim_whose_app_blocks", role)
+}
+
+/// The port of a service was in use, and the state of the service joined a thread when it was
+/// dropped. The process stayed for ever, without a line (P7, P14).
+#[test]
+fn the_watchdog_ends_a_failed_start_whose_app_blocks_as_it_is_dropped() {
+    let ended = run_to_end(&mut run_with_app_that_blocks("the_port_is_in_use"));
+    assert_eq!(ended.code, Some(5), "{ended:?}");
+    assert!(ended.stderr.starts_with("error: ") && ended.stderr.contains("in use"), "{ended:?}");
+    assert!((4..15).contains(&ended.took.as_secs()), "{ended:?}");
+}
+
+/// The system refused the first runtime, so `build` was not called. The state that it held blocked
+/// as it was dropped, with the same effect.
+#[test]
+fn the_watchdog_ends_a_start_without_descriptors_whose_app_blocks_as_it_is_dropped() {
+    let ended = run_to_end(&mut run_with_app_that_blocks("no_descriptor_is_free"));
+    assert_eq!(ended.code, Some(5), "{ended:?}");
+    assert!(ended.stderr.starts_with("error: cannot start the driver's runtime: "), "{ended:?}");
+    assert!((4..15).contains(&ended.took.as_secs()), "{ended:?}");
+}
+
+/// The same with `Host::run`, which has no watchdog: there was no line (P14).
+#[test]
+fn host_run_names_the_error_of_a_failed_start_before_the_app_is_dropped() {
+    let service = Service::launch(&mut run_with_app_that_blocks("in_a_runtime"));
+    service.wait_for_line("in use");
+}
+
+/// A certificate was read from a file system that hung, and the operator stopped the service. Its
+/// state blocked as it was dropped, and the process stayed for ever (P7).
+#[test]
+fn the_watchdog_ends_a_stop_before_the_start_whose_app_blocks_as_it_is_dropped() {
+    let files = Files::new("pipe-blocks");
+    let mut command = run_with_app_that_blocks("a_stop_while_the_certificate_is_read");
+    let ended = run_to_end(command.env(CERTIFICATE, files.pipe()));
+    assert_eq!(ended.code, Some(5), "{ended:?}");
+    assert!(ended.took >= PLAN.worst_case(), "{ended:?}");
+    assert_bounded(&ended);
+}
+
+/// A start hook failed, and the state of the service blocked as it was dropped. The watchdog ended
+/// the process, and no line named the hook (P14).
+#[test]
+fn a_failed_start_hook_is_named_before_the_app_is_dropped() {
+    let ended = run_to_end(&mut run_with_app_that_blocks("a_start_hook_fails"));
+    assert_eq!(ended.code, Some(5), "{ended:?}");
+    let said = "error: start hook pool failed: no route\n";
+    assert!(ended.stderr.starts_with(said), "{ended:?}");
     assert_bounded(&ended);
 }

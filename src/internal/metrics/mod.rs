@@ -18,7 +18,10 @@ mod runtimes;
 pub(crate) use accept::Format;
 
 use super::HostStatus;
-use crate::{runtime::ProcessStats, unwind::catch};
+use crate::{
+    runtime::ProcessStats,
+    unwind::{AppValue, catch},
+};
 use collect::{OfHost, OfProcess};
 use prometheus_client::{encoding::text, registry::Registry};
 use runtimes::OfRuntimes;
@@ -28,18 +31,17 @@ use std::{fmt, sync::Arc};
 pub(crate) type AppMetrics = Registry;
 
 /// The response of `/metrics`.
-#[derive(Debug)]
 pub(crate) struct Metrics {
     registry: Registry,
     /// The metrics of the app.
-    app: Option<AppMetrics>,
+    app: Option<Arc<AppValue<AppMetrics>>>,
 }
 
 impl Metrics {
     pub(crate) fn new(
         status: Arc<HostStatus>,
         process_stats: Option<Box<dyn ProcessStats>>,
-        app: Option<AppMetrics>,
+        app: Option<Arc<AppValue<AppMetrics>>>,
     ) -> Self {
         let mut registry = Registry::default();
         registry

@@ -19,7 +19,7 @@ use rcgen::{CertificateParams, KeyPair};
 use rustls::{
     ClientConfig, ServerConfig,
     pki_types::{CertificateDer, PrivateKeyDer},
-    server::ResolvesServerCertUsingSni,
+    server::{ClientHello, ResolvesServerCert, ResolvesServerCertUsingSni},
     sign::CertifiedKey,
 };
 use std::{convert::Infallible, sync::Arc, time::Duration};
@@ -264,6 +264,57 @@ fn a_configuration_that_rustls_refuses_ends_the_start() {
         error.with_causes().starts_with("cannot speak TLS with the configuration: "),
         "{error:#}"
     );
+}
+
+/// Has no certificate, and panics when it is dropped, as a runtime does that it may hold.
+#[derive(Debug)]
+struct PanicsOnDrop;
+
+impl ResolvesServerCert for PanicsOnDrop {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        None
+    }
+}
+
+impl Drop for PanicsOnDrop {
+    fn drop(&mut self) {
+        panic!("a destructor, on purpose");
+    }
+}
+
+// The resolver of a service held a runtime, whose destructor panics where the host dropped it. The
+// report was lost, and the exit code was 101 (P13). With a callback that panicked, too, the process
+// was aborted.
+#[test]
+fn what_a_resolver_holds_does_not_replace_the_report() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = taken.local_addr().unwrap().to_string().parse().unwrap();
+    let unusable: fn(&mut ServerConfig) = |config| config.max_fragment_size = Some(16);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    for (settings, change, failure) in [
+        (settings(), (|_| ()) as fn(&mut ServerConfig), None),
+        (settings().main_address(taken), |_| (), Some(HostErrorKind::Listen)),
+        (settings(), unusable, Some(HostErrorKind::Tls)),
+        (settings().tls_files("/no/crt", "/no/key"), |_| (), Some(HostErrorKind::Settings)),
+    ] {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::new(PanicsOnDrop));
+        change(&mut config);
+        let callback = failure.map(|_| PanicsOnDrop);
+        let host = host_with(settings)
+            .tls(Arc::new(config))
+            .on_bound(move |_| drop(callback))
+            .serve_hyper(service_fn(serve));
+        host.shutdown_handle().stop();
+        let report = runtime.block_on(host.run());
+        let code = failure.map_or(0, |kind| if kind == HostErrorKind::Settings { 2 } else { 1 });
+        let kind = report.error.as_ref().map(lameduck::HostError::kind);
+        assert_eq!((report.code(), kind), (code, failure), "{report:?}");
+    }
 }
 
 #[test]
