@@ -174,10 +174,7 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
                 buf.put_slice(&self.bytes[..len]);
             }
             match Pin::new(io).poll_read(cx, &mut buf) {
-                Poll::Pending => {
-                    let now = last_sent.unwrap_or_else(|| worker.server().clock.now());
-                    return self.wait(now, cx, worker, slot, idle_handoff);
-                }
+                Poll::Pending => break,
                 Poll::Ready(Err(_)) => return Transition::Close,
                 Poll::Ready(Ok(())) => {
                     let read = buf.filled().len() - len;
@@ -197,8 +194,7 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
                         }
                         caps.requests_per_poll.note(caps.requests_per_poll.get());
                         cx.waker().wake_by_ref();
-                        let now = worker.server().clock.now();
-                        return self.wait(now, cx, worker, slot, idle_handoff);
+                        break;
                     }
                     self.received_any = ReceivedAny::Yes;
                     let negotiated =
@@ -228,6 +224,8 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
                 }
             }
         }
+        let now = last_sent.unwrap_or_else(|| worker.server().clock.now());
+        self.wait(now, cx, worker, slot, idle_handoff)
     }
 
     /// Decides what to do without input: wait, move into the idle set, or close.
