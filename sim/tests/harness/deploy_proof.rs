@@ -167,3 +167,41 @@ fn a_balancer_uses_a_server_again_before_the_next_one_is_stopped() {
     };
     tea().get("/").seeds(0..6).deploy(Deploy::rolling(2).on(balancer)).run().unwrap();
 }
+
+/// Connects to its database before it is ready, and fails to start if that fails.
+fn connects(world: TestWorld) -> lameduck::Host<Service> {
+    let database = world.tcp_downstream("db", |socket| async move { drop(socket) });
+    let connect = Hook::on_start("db", move || async move { database.connect().await.map(drop) });
+    let (pool, used) = (world.resource("pool"), world.resource("pool"));
+    // Runs after a start that failed, too.
+    let close = Hook::on_stop("pool", move || async move {
+        pool.closed();
+        Ok::<_, io::Error>(())
+    });
+    let page = move || async move { used.used() };
+    world.host().hook(close).hook(connect).serve(Router::new().route("/", get(page)))
+}
+
+// A new process whose database refused its connection failed to start, as it should. No platform
+// started it again, and the service was blamed: "did not become ready".
+#[test]
+fn a_process_that_exits_before_it_is_ready_is_started_again() {
+    let trials = || explore(connects).get("/").plan(plan());
+    deploys(trials().seeds(0..24)).run().unwrap();
+    let faults = r#"[{"Downstream":{"downstream":0,"at_ms":1,"for_ms":9000,"how":"Refuses"}}]"#;
+    let client = r#"{"at_ms":0,"every_ms":200,"request":{"method":"GET","target":"/"},
+        "keeps_connection":true,"retries":"Never"}"#;
+    let late = format!(
+        r#"{{"seed":1,"latency_ms":[1,1],"begins_ms":500,"clients":[{client}],"faults":{faults}}}"#
+    );
+    deploys(trials()).replay(late).run().unwrap();
+    let fails = |world: TestWorld| {
+        let fail = Hook::on_start("db", || async { Err(io::Error::other("no such host")) });
+        world.host().hook(fail).serve(Router::new())
+    };
+    let failure = deploys(trials().seeds(0..1)).to(fails).run().unwrap_err();
+    assert_eq!(failure.broken.promise, "D6", "{failure}");
+    assert!(failure.broken.why.contains("did not become ready within"), "{failure}");
+    let starts = failure.to_string().matches("new-0     process begins").count();
+    assert!((3..9).contains(&starts), "with a pause that doubles: {failure}");
+}

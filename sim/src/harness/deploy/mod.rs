@@ -24,7 +24,8 @@
 //!   listens in a restart without a balancer, a downstream fails, or a connection was not used in
 //!   the whole lame duck delay, so that its close could not be announced.
 //! - D6, **the deploy ends.** Each new process becomes ready, and each old one exits before its
-//!   platform kills it.
+//!   platform kills it. A process that exits before it was ready is started again after a pause,
+//!   as by the kubelet or systemd.
 //!
 //! No exit of a process is judged: a deploy of a service with
 //! [`Trial::at_exit`](super::Trial::at_exit) or
