@@ -36,7 +36,7 @@ pub(super) const CONNECTS: &str = "downstream connect";
 /// Event for a target whose responses the exit condition counts.
 pub(super) const COUNTED: &str = "counted";
 /// Event for a request that could not be sent, since it takes a value from the response before it.
-const NO_VALUE: &str = "no value";
+pub(super) const NO_VALUE: &str = "no value";
 
 /// Status of an upgrade.
 pub(super) const UPGRADED: u64 = 101;

@@ -1,6 +1,11 @@
 //! Deploys that must not pass without having proved something, and what their failures show.
 
-use axum::{Router, http::StatusCode, response::IntoResponse, routing::get};
+use axum::{
+    Router,
+    http::StatusCode,
+    response::IntoResponse,
+    routing::{get, post},
+};
 use lameduck::{Hook, lifecycle::Plan};
 use lameduck_sim::{
     Deploy, DeployTrials, Request, TestWorld, Trials, explore, explore_server,
@@ -204,4 +209,33 @@ fn a_process_that_exits_before_it_is_ready_is_started_again() {
     assert!(failure.broken.why.contains("did not become ready within"), "{failure}");
     let starts = failure.to_string().matches("new-0     process begins").count();
     assert!((3..9).contains(&starts), "with a pause that doubles: {failure}");
+}
+
+// A client whose order was refused by 429 requested the literal target "{location}". The service
+// was blamed for its 404 (D5).
+#[test]
+fn a_request_without_its_value_is_not_sent_in_a_deploy() {
+    let orders = |world: TestWorld| {
+        let count = AtomicUsize::new(0);
+        let count = Arc::new(count);
+        let order = move || async move {
+            match count.fetch_add(1, Relaxed) % 2 {
+                0 => (StatusCode::CREATED, [("location", "/orders/1")]).into_response(),
+                _ => StatusCode::TOO_MANY_REQUESTS.into_response(),
+            }
+        };
+        let router = Router::new().route("/orders", post(order));
+        world.host().serve(router.route("/orders/1", get(|| async { "tea" })))
+    };
+    let order = Request::post("/orders", "tea").expect([201, 429]);
+    let followed = order.then(Request::get("{location}").expect(200));
+    let trials = || explore(orders).plan(plan()).seeds(0..2);
+    deploys(trials().request(followed)).run().unwrap();
+    let no_id = || Request::post("/orders", "tea").expect([201, 429]).then(Request::get("/{/id}"));
+    let failure = deploys(trials().request(no_id())).run().unwrap_err();
+    let why = "GET /{/id} never got the response that it expects in 2 deploys; the response of the \
+               request before it had no value for {/id}";
+    assert_eq!((failure.broken.promise, &*failure.broken.why), ("S6", why), "{failure}");
+    let said = panic_of(|| deploys(trials().request(no_id())).losses());
+    assert!(said.contains("had no value for {/id}"), "{said}");
 }

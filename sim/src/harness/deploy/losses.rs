@@ -89,7 +89,8 @@ impl Losses {
     ) -> Self {
         if let Some(request) = proved.missing(requests) {
             let name = request.name();
-            let cause = panicked.map_or_else(String::new, |panicked| format!("; {panicked}"));
+            let panicked = panicked.map(|panicked| format!("; {panicked}"));
+            let cause = panicked.unwrap_or_else(|| proved.why(request));
             panic!("{name} never succeeded, so the deploys prove nothing about it: {self}{cause}");
         }
         self

@@ -229,8 +229,9 @@ impl<S: HttpService, T: HttpService> DeployTrials<S, T> {
             promise: "S6",
             words: "each request succeeds",
             why: format!(
-                "{} never got the response that it expects in {scenarios} deploys",
-                request.name()
+                "{} never got the response that it expects in {scenarios} deploys{}",
+                request.name(),
+                proved.why(request)
             ),
         });
         match unproved.or_else(|| assertions.unreached()) {
