@@ -76,7 +76,7 @@ impl Observed {
     /// Whether the response confirms that the request was done.
     pub(super) fn is_acknowledged(&self) -> bool {
         self.succeeded()
-            && matches!(&self.last.result, AttemptResult::Response { status: 200..=299, .. })
+            && matches!(&self.last.result, AttemptResult::Response { status: 200..=399, .. })
     }
 
     /// Whether the response is none that the client accepts.
