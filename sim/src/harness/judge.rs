@@ -3,7 +3,7 @@
 
 use super::{
     assertions::BROKEN,
-    downstream::EFFECT,
+    downstream::{EFFECT, is_slow},
     proof::UPGRADED,
     runner::{FAILURE, TasksLeft},
 };
@@ -119,14 +119,16 @@ fn exit_is_clean(history: &RunHistory<'_>) -> Judgement {
         HookVerdict::GivenUp(_) => true,
         HookVerdict::StartDropped => false,
     };
-    // A hook may fail because of a downstream, but must not wait for it for ever.
+    // A hook may fail because of a downstream, but must not wait for it for ever. One that waits
+    // for a slow downstream may take longer than its time.
     let failing_downstream = has_failing_downstream(history, Duration::MAX);
-    let excused = |verdict| {
-        failing_downstream
-            && matches!(
-                verdict,
-                HookVerdict::Started(HookResult::Failed) | HookVerdict::Stopped(HookResult::Failed)
-            )
+    let slow_downstream = history.records.iter().any(is_slow);
+    let excused = |verdict| match verdict {
+        HookVerdict::Started(HookResult::Failed) | HookVerdict::Stopped(HookResult::Failed) => {
+            failing_downstream
+        }
+        HookVerdict::GivenUp(_) => slow_downstream,
+        HookVerdict::Started(_) | HookVerdict::Stopped(_) | HookVerdict::StartDropped => false,
     };
     let hook = report.hooks.iter().find(|hook| fails(hook.verdict) && !excused(hook.verdict));
     if let Some(hook) = hook {
