@@ -132,6 +132,13 @@ fn the_losses_of_a_service_that_does_not_work_are_not_counted() {
     assert!(deploys(tea().get("/")).losses().requests > 0);
 }
 
+// The scenario to replay was ignored: the losses of all seeds were counted.
+#[test]
+fn the_losses_of_one_scenario_are_not_counted() {
+    let said = panic_of(|| deploys(tea().get("/")).replay("{}").losses());
+    assert!(said.starts_with("losses are counted over the seeds"), "{said}");
+}
+
 /// A service whose tenth request panics.
 fn panics() -> Trials<Service> {
     let count = || Arc::new(AtomicUsize::new(0));
