@@ -232,6 +232,7 @@ fn also(fault: &str) -> &'static [&'static str] {
         }
         // Connections are refused from the stop on, when it has just become not ready.
         "lame-duck/new-connection" => &["ready/fails-first"],
+        "ready/fails-first hangs" => &["lame-duck/new-connection", "ready/responds"],
         "lame-duck/kept-connection" => &["lame-duck/announced-close", "request/pipelined"],
         // Its connections are idle, too.
         "exit/idle" => &["exit/descriptors"],
@@ -263,13 +264,16 @@ fn also(fault: &str) -> &'static [&'static str] {
 }
 
 /// Other faults that a scenario must see.
-const MORE_FAULTS: [&str; 6] = [
+const MORE_FAULTS: [&str; 7] = [
     "http2/requests-unread reset",
     "lame-duck/new-connection unaccepted",
     "ready/alive hangs",
     // A server whose liveness took seconds to respond passed.
     "ready/alive slow",
     "ready/fails-first at-close",
+    // A server that closed its listener at once passed, if its readiness hung: no connection was
+    // opened until its process had ended.
+    "ready/fails-first hangs",
     "request/stream short",
 ];
 
