@@ -335,6 +335,11 @@ fn lines(scenarios: &[&Scenario], profile: Profile) -> String {
 }
 
 fn explain(name: &str) -> Result<ExitCode, String> {
+    print(&explained(name)?)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn explained(name: &str) -> Result<String, String> {
     let selection = Selection { only: vec![name.to_owned()], skip: Vec::new() };
     let mut text = String::new();
     for scenario in selection.scenarios()? {
@@ -342,8 +347,8 @@ fn explain(name: &str) -> Result<ExitCode, String> {
             .into_iter()
             .map(|profile| format!("{} {}", profile.name(), scenario.weight.in_profile(profile)))
             .collect();
-        let needs: Vec<&str> = scenario.needs.iter().map(|need| need.missing()).collect();
-        let needs = if needs.is_empty() { "never".to_owned() } else { needs.join("; ") };
+        let needs: Vec<&str> = scenario.all_needs().map(Need::missing).collect();
+        let needs = needs.join("; ");
         text += &format!(
             "{}\n  does     {}\n  matters  {}\n  rule     {}\n  repair   {}\n  grade    {}\n  \
              skipped  {needs}\n",
@@ -355,8 +360,7 @@ fn explain(name: &str) -> Result<ExitCode, String> {
             grades.join(", ")
         );
     }
-    print(&text)?;
-    Ok(ExitCode::SUCCESS)
+    Ok(text)
 }
 
 /// Prints to standard output, whose reader may be gone.
@@ -370,8 +374,8 @@ fn print(text: &str) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::{
-        Action, Cli, Selection, grade_by, parse_run, prepare, restart_under_load, roll_out,
-        slow_hint,
+        Action, Cli, Selection, explained, grade_by, parse_run, prepare, restart_under_load,
+        roll_out, slow_hint,
     };
     use crate::target::Listen;
     use clap::{CommandFactory, Parser};
@@ -481,6 +485,18 @@ mod tests {
         assert!(bare.starts_with("lame-duck/kept-connection  INFO"), "{bare}");
         let tls = run(&["--tls"]).listed().unwrap();
         assert!(tls.lines().count() == 3 && tls.lines().all(|line| line.starts_with("tls/")));
+    }
+
+    // `explain` said that scenarios which `--tls` skips are never skipped.
+    #[test]
+    fn each_scenario_is_skipped_over_tls_or_without_it() {
+        let tls = explained("tls/*").unwrap() + &explained("accept/at-close").unwrap();
+        assert_eq!(
+            tls.matches("skipped  the server was not said to speak TLS").count(),
+            3,
+            "{tls}"
+        );
+        assert_eq!(tls.matches("skipped  the server speaks TLS").count(), 1, "{tls}");
     }
 
     #[test]
