@@ -12,11 +12,11 @@ use crate::{
     process,
     progress::Progress,
     scenario::{Need, Scenario, all, matches},
-    target::{Listen, Profile},
+    target::Profile,
 };
 use clap::{Args, Parser, Subcommand};
 use comparison::{CompareArgs, compare};
-use server_args::{ServerArgs, parse_time};
+use server_args::{ServerArgs, parse_time, slow_hint};
 use signal_hook::{
     consts::{SIGHUP, TERM_SIGNALS},
     iterator::Signals,
@@ -94,7 +94,7 @@ struct RunArgs {
     /// Decides the drawn moments
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Servers that run at the same time, if the port can be chosen
+    /// Servers that run at the same time, if the port can be chosen and no URL is fixed
     #[arg(long, default_value_t = 8, value_parser = parse_jobs)]
     jobs: usize,
     /// A failed SHOULD is a failure, too
@@ -261,22 +261,13 @@ impl RunArgs {
         (target.profile, target.lame_duck) = (self.profile, self.lame_duck);
         let abilities = examine(&mut target, &self.server.routes())?;
         let effort = Effort { repeat: self.repeat, seed: self.seed, jobs: self.jobs };
-        if let Some(hint) = slow_hint(&target.listen, self.jobs) {
+        if let Some(hint) = slow_hint(&target, self.jobs) {
             eprintln!("{hint}");
         }
         let report = grade(&target, &abilities, &scenarios, effort, progress);
         progress.end();
         Ok(report)
     }
-}
-
-/// Returns why a run takes several times as long as it could, if it does.
-fn slow_hint(listen: &Listen, jobs: usize) -> Option<String> {
-    let hint = format!(
-        "one server runs at a time, since its port cannot be chosen; with --port-env or with \
-         {{port}} in the command, {jobs} run at the same time"
-    );
-    (jobs > 1 && matches!(listen, Listen::At(_))).then_some(hint)
 }
 
 fn run(args: &RunArgs) -> Result<ExitCode, String> {
@@ -375,9 +366,8 @@ fn print(text: &str) -> Result<(), String> {
 mod tests {
     use super::{
         Action, Cli, Selection, explained, grade_by, parse_run, prepare, restart_under_load,
-        roll_out, slow_hint,
+        roll_out,
     };
-    use crate::target::Listen;
     use clap::{CommandFactory, Parser};
     use std::fs;
 
@@ -452,15 +442,6 @@ mod tests {
             };
             assert!(error.unwrap_err().starts_with("--tls: "), "{command}");
         }
-    }
-
-    // A run against a fixed port took seven minutes instead of two, and said nothing for as long.
-    #[test]
-    fn a_fixed_port_has_a_hint_to_the_faster_way() {
-        let fixed = Listen::At(([127, 0, 0, 1], 8080).into());
-        assert!(slow_hint(&fixed, 4).is_some_and(|hint| hint.contains("{port} in the command, 4")));
-        assert_eq!(slow_hint(&fixed, 1), None);
-        assert_eq!(slow_hint(&Listen::Chosen { variables: Vec::new() }, 4), None);
     }
 
     // A scenario that passed had the evidence of a failure: that of the run before.

@@ -192,9 +192,26 @@ impl ServerArgs {
     }
 }
 
+/// Returns why a run takes several times as long as it could, if it does.
+pub(super) fn slow_hint(target: &Target, jobs: usize) -> Option<String> {
+    let (why, how) = match (&target.listen, target.fixed()) {
+        (Listen::At(_), _) => {
+            ("its port cannot be chosen".to_owned(), "--port-env or with {port} in the command")
+        }
+        (Listen::Chosen { .. }, Some(flag)) => {
+            (format!("{flag} is the same for all"), "{port} or {port2} in it")
+        }
+        (Listen::Chosen { .. }, None) => return None,
+    };
+    let hint =
+        format!("one server runs at a time, since {why}; with {how}, {jobs} run at the same time");
+    (jobs > 1).then_some(hint)
+}
+
 #[cfg(test)]
 mod tests {
-    use super::ServerArgs;
+    use super::{ServerArgs, slow_hint};
+    use crate::target::{Listen, Target};
     use clap::{Args, Command, FromArgMatches};
 
     fn parsed(words: &[&str]) -> ServerArgs {
@@ -221,5 +238,19 @@ mod tests {
         }
         let trusted = parsed(&["--slow", "/s?ms={ms}", "--", "a"]).trusted().unwrap();
         assert_eq!(trusted.paths.slow.as_deref(), Some("/s?ms={ms}"));
+    }
+
+    // A run against a fixed port took seven minutes instead of two, and said nothing for as long.
+    #[test]
+    fn a_fixed_port_has_a_hint_to_the_faster_way() {
+        let mut target = Target::new(Vec::new());
+        assert_eq!(slow_hint(&target, 4), None);
+        target.live = Some("http://127.0.0.1:81/".to_owned());
+        let hint = slow_hint(&target, 4).unwrap();
+        assert!(hint.contains("--live is the same for all; with {port} or {port2}"), "{hint}");
+        target.listen = Listen::At(([127, 0, 0, 1], 8080).into());
+        let hint = slow_hint(&target, 4).unwrap();
+        assert!(hint.contains("with {port} in the command, 4 run"), "{hint}");
+        assert_eq!(slow_hint(&target, 1), None);
     }
 }

@@ -363,6 +363,23 @@ fn a_scenario_whose_stop_command_fails_could_not_be_tried() {
     }
 }
 
+// Servers that ran at the same time had one readiness: each was taken for ready when another was.
+#[test]
+fn servers_with_a_fixed_url_run_one_at_a_time() {
+    let _turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let free = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let probes = free.local_addr().unwrap().port();
+    drop(free);
+    let this = std::env::current_exe().unwrap().display().to_string();
+    let ready = format!("--ready=http://127.0.0.1:{probes}/");
+    let check = ["lameduck-check", "run", "--lame-duck=170ms", "--grace=4s", "--repeat=1", &ready];
+    let only = ["--only=exit/silent", "--only=exit/idle", "--only=exit/request", "--", &this];
+    let probes = format!("probes={probes}");
+    let role = ["--exact", "--nocapture", "server_role", "port={port}", &probes];
+    let report = grade_by(check.into_iter().chain(only).chain(role)).unwrap();
+    assert_eq!(report.exit_code(true), 0, "{}", format(&report, Format::Human, true));
+}
+
 // A server that responds to the stop request after its drain was not tried: the check waited for
 // the response, and found nothing wrong in a lame duck delay that was over.
 #[test]
