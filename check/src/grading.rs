@@ -256,7 +256,8 @@ pub fn grade(
         })
         .collect();
     progress.begin(items.len());
-    let jobs = if matches!(target.listen, Listen::At(_)) { 1 } else { effort.jobs };
+    let is_fixed = matches!(target.listen, Listen::At(_)) || target.fixed().is_some();
+    let jobs = if is_fixed { 1 } else { effort.jobs };
     let (queue, graded) = (Mutex::new(items), Mutex::new(graded));
     thread::scope(|scope| {
         for _ in 0..jobs.max(1) {

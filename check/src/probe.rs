@@ -33,9 +33,7 @@ impl Abilities {
     /// Returns the first need of a scenario that is missing.
     #[must_use]
     pub fn missing(&self, scenario: &Scenario) -> Option<Need> {
-        let plain = (!scenario.needs.contains(&Need::Tls)).then_some(Need::PlainText);
-        let needs = plain.iter().chain(scenario.needs);
-        needs.copied().find(|need| !self.present.contains(need))
+        scenario.all_needs().find(|need| !self.present.contains(need))
     }
 }
 

@@ -141,6 +141,12 @@ pub struct Scenario {
 }
 
 impl Scenario {
+    /// Returns everything that it needs: all scenarios but those of TLS need plain text.
+    pub fn all_needs(&self) -> impl Iterator<Item = Need> {
+        let plain = (!self.needs.contains(&Need::Tls)).then_some(Need::PlainText);
+        plain.into_iter().chain(self.needs.iter().copied())
+    }
+
     /// Returns the first part of its name.
     #[must_use]
     pub fn family(&self) -> &'static str {

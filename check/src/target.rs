@@ -50,6 +50,21 @@ impl Target {
             profile: Profile::Kubernetes,
         }
     }
+
+    /// Returns the flag of a URL, or of a stop command, that is the same for each start: servers
+    /// that run at the same time cannot be told apart by it.
+    #[must_use]
+    pub fn fixed(&self) -> Option<&'static str> {
+        let names = ["{port}", "{port2}", "{pid}"];
+        let is_fixed = |text: &String| !names.iter().any(|name| text.contains(name));
+        let stop = match &self.stop {
+            Stop::Signal(_) => None,
+            Stop::Post(text) | Stop::Command(text) => Some(text),
+        };
+        let texts = [("--ready", self.ready.as_ref()), ("--live", self.live.as_ref())];
+        let mut texts = texts.into_iter().chain([("--stop", stop)]);
+        texts.find(|(_, text)| text.is_some_and(is_fixed)).map(|(flag, _)| flag)
+    }
 }
 
 /// Where the server listens.

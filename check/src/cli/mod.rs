@@ -12,11 +12,11 @@ use crate::{
     process,
     progress::Progress,
     scenario::{Need, Scenario, all, matches},
-    target::{Listen, Profile},
+    target::Profile,
 };
 use clap::{Args, Parser, Subcommand};
 use comparison::{CompareArgs, compare};
-use server_args::{ServerArgs, parse_time};
+use server_args::{ServerArgs, parse_time, slow_hint};
 use signal_hook::{
     consts::{SIGHUP, TERM_SIGNALS},
     iterator::Signals,
@@ -94,7 +94,7 @@ struct RunArgs {
     /// Decides the drawn moments
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Servers that run at the same time, if the port can be chosen
+    /// Servers that run at the same time, if the port can be chosen and no URL is fixed
     #[arg(long, default_value_t = 8, value_parser = parse_jobs)]
     jobs: usize,
     /// A failed SHOULD is a failure, too
@@ -261,22 +261,13 @@ impl RunArgs {
         (target.profile, target.lame_duck) = (self.profile, self.lame_duck);
         let abilities = examine(&mut target, &self.server.routes())?;
         let effort = Effort { repeat: self.repeat, seed: self.seed, jobs: self.jobs };
-        if let Some(hint) = slow_hint(&target.listen, self.jobs) {
+        if let Some(hint) = slow_hint(&target, self.jobs) {
             eprintln!("{hint}");
         }
         let report = grade(&target, &abilities, &scenarios, effort, progress);
         progress.end();
         Ok(report)
     }
-}
-
-/// Returns why a run takes several times as long as it could, if it does.
-fn slow_hint(listen: &Listen, jobs: usize) -> Option<String> {
-    let hint = format!(
-        "one server runs at a time, since its port cannot be chosen; with --port-env or with \
-         {{port}} in the command, {jobs} run at the same time"
-    );
-    (jobs > 1 && matches!(listen, Listen::At(_))).then_some(hint)
 }
 
 fn run(args: &RunArgs) -> Result<ExitCode, String> {
@@ -335,6 +326,11 @@ fn lines(scenarios: &[&Scenario], profile: Profile) -> String {
 }
 
 fn explain(name: &str) -> Result<ExitCode, String> {
+    print(&explained(name)?)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn explained(name: &str) -> Result<String, String> {
     let selection = Selection { only: vec![name.to_owned()], skip: Vec::new() };
     let mut text = String::new();
     for scenario in selection.scenarios()? {
@@ -342,8 +338,8 @@ fn explain(name: &str) -> Result<ExitCode, String> {
             .into_iter()
             .map(|profile| format!("{} {}", profile.name(), scenario.weight.in_profile(profile)))
             .collect();
-        let needs: Vec<&str> = scenario.needs.iter().map(|need| need.missing()).collect();
-        let needs = if needs.is_empty() { "never".to_owned() } else { needs.join("; ") };
+        let needs: Vec<&str> = scenario.all_needs().map(Need::missing).collect();
+        let needs = needs.join("; ");
         text += &format!(
             "{}\n  does     {}\n  matters  {}\n  rule     {}\n  repair   {}\n  grade    {}\n  \
              skipped  {needs}\n",
@@ -355,8 +351,7 @@ fn explain(name: &str) -> Result<ExitCode, String> {
             grades.join(", ")
         );
     }
-    print(&text)?;
-    Ok(ExitCode::SUCCESS)
+    Ok(text)
 }
 
 /// Prints to standard output, whose reader may be gone.
@@ -370,10 +365,9 @@ fn print(text: &str) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::{
-        Action, Cli, Selection, grade_by, parse_run, prepare, restart_under_load, roll_out,
-        slow_hint,
+        Action, Cli, Selection, explained, grade_by, parse_run, prepare, restart_under_load,
+        roll_out,
     };
-    use crate::target::Listen;
     use clap::{CommandFactory, Parser};
     use std::fs;
 
@@ -450,15 +444,6 @@ mod tests {
         }
     }
 
-    // A run against a fixed port took seven minutes instead of two, and said nothing for as long.
-    #[test]
-    fn a_fixed_port_has_a_hint_to_the_faster_way() {
-        let fixed = Listen::At(([127, 0, 0, 1], 8080).into());
-        assert!(slow_hint(&fixed, 4).is_some_and(|hint| hint.contains("{port} in the command, 4")));
-        assert_eq!(slow_hint(&fixed, 1), None);
-        assert_eq!(slow_hint(&Listen::Chosen { variables: Vec::new() }, 4), None);
-    }
-
     // A scenario that passed had the evidence of a failure: that of the run before.
     #[test]
     fn evidence_of_an_earlier_run_is_removed() {
@@ -481,6 +466,18 @@ mod tests {
         assert!(bare.starts_with("lame-duck/kept-connection  INFO"), "{bare}");
         let tls = run(&["--tls"]).listed().unwrap();
         assert!(tls.lines().count() == 3 && tls.lines().all(|line| line.starts_with("tls/")));
+    }
+
+    // `explain` said that scenarios which `--tls` skips are never skipped.
+    #[test]
+    fn each_scenario_is_skipped_over_tls_or_without_it() {
+        let tls = explained("tls/*").unwrap() + &explained("accept/at-close").unwrap();
+        assert_eq!(
+            tls.matches("skipped  the server was not said to speak TLS").count(),
+            3,
+            "{tls}"
+        );
+        assert_eq!(tls.matches("skipped  the server speaks TLS").count(), 1, "{tls}");
     }
 
     #[test]

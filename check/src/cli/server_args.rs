@@ -133,6 +133,7 @@ impl ServerArgs {
             ("--echo", &self.echo),
             ("--big", &self.big),
             ("--ws", &self.ws),
+            ("--live", &self.live),
         ];
         match unused.into_iter().find(|(_, path)| self.tls && path.is_some()) {
             Some((flag, _)) => Err(format!("{flag}: the scenarios of --tls do not use it")),
@@ -140,9 +141,21 @@ impl ServerArgs {
         }
     }
 
-    /// Returns the target of a server that is not started before, so that its routes cannot be
-    /// tried: those that were given are there.
+    /// Returns the target of a server that gets a held socket, and is not started before. So its
+    /// routes cannot be tried: the one that the load uses is there if it was given.
     pub(super) fn trusted(&self) -> Result<Target, String> {
+        if let Some(addr) = self.addr {
+            return Err(format!("--addr {addr}: the port of a held socket is chosen"));
+        }
+        let unused = [
+            ("--echo", &self.echo),
+            ("--stream", &self.stream),
+            ("--big", &self.big),
+            ("--ws", &self.ws),
+        ];
+        if let Some((flag, _)) = unused.into_iter().find(|(_, path)| path.is_some()) {
+            return Err(format!("{flag}: the load on a held socket does not use it"));
+        }
         let mut target = self.target()?;
         target.paths.slow.clone_from(&self.slow);
         Ok(target)
@@ -179,9 +192,26 @@ impl ServerArgs {
     }
 }
 
+/// Returns why a run takes several times as long as it could, if it does.
+pub(super) fn slow_hint(target: &Target, jobs: usize) -> Option<String> {
+    let (why, how) = match (&target.listen, target.fixed()) {
+        (Listen::At(_), _) => {
+            ("its port cannot be chosen".to_owned(), "--port-env or with {port} in the command")
+        }
+        (Listen::Chosen { .. }, Some(flag)) => {
+            (format!("{flag} is the same for all"), "{port} or {port2} in it")
+        }
+        (Listen::Chosen { .. }, None) => return None,
+    };
+    let hint =
+        format!("one server runs at a time, since {why}; with {how}, {jobs} run at the same time");
+    (jobs > 1).then_some(hint)
+}
+
 #[cfg(test)]
 mod tests {
-    use super::ServerArgs;
+    use super::{ServerArgs, slow_hint};
+    use crate::target::{Listen, Target};
     use clap::{Args, Command, FromArgMatches};
 
     fn parsed(words: &[&str]) -> ServerArgs {
@@ -195,13 +225,32 @@ mod tests {
         for (words, error) in [
             (&["--tls", "--slow", "/nope", "--", "a"][..], "--slow: the scenarios of --tls"),
             (&["--tls", "--ws", "/nope", "--", "a"], "--ws: the scenarios of --tls"),
+            (&["--tls", "--live", "http://a:1/", "--", "a"], "--live: the scenarios of --tls"),
             (&["--addr", "127.0.0.1:1", "--", "a", "{port}"], "--addr 127.0.0.1:1: {port}"),
         ] {
             let found = parsed(words).target().unwrap_err();
             assert!(found.starts_with(error), "{found}");
         }
         parsed(&["--tls", "--stream", "/s", "--", "a"]).target().unwrap();
+        for (flag, value) in [("--addr", "127.0.0.1:1"), ("--echo", "/e"), ("--ws", "/w")] {
+            let error = parsed(&[flag, value, "--", "a"]).trusted().unwrap_err();
+            assert!(error.starts_with(flag) && error.contains("held socket"), "{error}");
+        }
         let trusted = parsed(&["--slow", "/s?ms={ms}", "--", "a"]).trusted().unwrap();
         assert_eq!(trusted.paths.slow.as_deref(), Some("/s?ms={ms}"));
+    }
+
+    // A run against a fixed port took seven minutes instead of two, and said nothing for as long.
+    #[test]
+    fn a_fixed_port_has_a_hint_to_the_faster_way() {
+        let mut target = Target::new(Vec::new());
+        assert_eq!(slow_hint(&target, 4), None);
+        target.live = Some("http://127.0.0.1:81/".to_owned());
+        let hint = slow_hint(&target, 4).unwrap();
+        assert!(hint.contains("--live is the same for all; with {port} or {port2}"), "{hint}");
+        target.listen = Listen::At(([127, 0, 0, 1], 8080).into());
+        let hint = slow_hint(&target, 4).unwrap();
+        assert!(hint.contains("with {port} in the command, 4 run"), "{hint}");
+        assert_eq!(slow_hint(&target, 1), None);
     }
 }

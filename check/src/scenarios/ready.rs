@@ -4,12 +4,16 @@ use crate::{
     scenario::{Grade, Need, Scenario, Weight},
     scenarios::drain::slower_than_the_delay,
     server::{status_of, status_within},
+    target::Url,
     trial::{Abort, Trial, get},
 };
 use std::{
     io::ErrorKind,
-    net::TcpStream,
-    sync::mpsc::channel,
+    net::{SocketAddr, TcpStream},
+    sync::{
+        atomic::{AtomicBool, Ordering::Relaxed},
+        mpsc::channel,
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -60,8 +64,8 @@ const POLL: Duration = Duration::from_millis(5);
 /// Longest wait for a connect. A SYN that is dropped while a listener closes has no response.
 const CONNECT_MAX: Duration = Duration::from_millis(200);
 
-/// The readiness must fail earlier than the connects by more than this. Each round of the loop
-/// probes before it connects, so what fails at the same time is seen up to one round apart.
+/// The readiness must fail earlier than the connects by more than this. What fails at the same time
+/// is seen up to one round of a loop apart.
 const SLACK: Duration = Duration::from_millis(50);
 
 fn fails_first(trial: &mut Trial<'_>) -> Result<(), Abort> {
@@ -69,27 +73,18 @@ fn fails_first(trial: &mut Trial<'_>) -> Result<(), Abort> {
     let address = trial.server()?.address;
     let Some(url) = trial.server()?.ready.clone() else { return Ok(()) };
     trial.stop()?;
-    // Times are those before each attempt, so that a slow attempt counts for no more than a quick
-    // one.
-    let (mut unready, mut closed, mut is_refused) = (None, None, false);
-    let most = trial.target.grace.min(LOOK_MAX);
-    while trial.since_stop() < most && !is_refused {
-        let begin = trial.since_stop();
-        if unready.is_none() && status_of(&url) != Ok(200) {
-            unready = Some(begin);
-        }
-        let begin = trial.since_stop();
-        match TcpStream::connect_timeout(&address, CONNECT_MAX) {
-            Ok(_) => closed = None,
-            // The listener was closed at the first of the attempts that failed in a row.
-            Err(error) => {
-                closed.get_or_insert(begin);
-                is_refused = error.kind() == ErrorKind::ConnectionRefused;
-            }
-        }
-        thread::sleep(POLL);
-    }
-    let refused = closed.filter(|_| is_refused);
+    let stopped = Instant::now() - trial.since_stop();
+    let most = stopped + trial.target.grace.min(LOOK_MAX);
+    let is_over = AtomicBool::new(false);
+    // The probes have their own thread: one that hangs must not hide when the listener closes.
+    let (unready, refused) = thread::scope(|scope| {
+        let probing = scope.spawn(|| first_unready(&url, &is_over));
+        let refused = first_refused(address, most);
+        is_over.store(true, Relaxed);
+        (probing.join().ok().flatten(), refused)
+    });
+    let unready = unready.map(|at| at - stopped);
+    let refused = refused.map(|at| at - stopped);
     if let Some(at) = unready {
         trial.measure("not ready", at);
     }
@@ -102,6 +97,41 @@ fn fails_first(trial: &mut Trial<'_>) -> Result<(), Abort> {
         _ => "connections were refused as soon as it was not ready".to_owned(),
     });
     Ok(())
+}
+
+// The times are those before each attempt, so that a slow attempt counts for no more than a quick
+// one.
+
+/// Probes the readiness until it fails, or until `is_over`.
+fn first_unready(url: &Url, is_over: &AtomicBool) -> Option<Instant> {
+    while !is_over.load(Relaxed) {
+        let begin = Instant::now();
+        if status_of(url) != Ok(200) {
+            return Some(begin);
+        }
+        thread::sleep(POLL);
+    }
+    None
+}
+
+/// Connects until a connection is refused. The listener was closed at the first of the attempts
+/// that failed in a row.
+fn first_refused(address: SocketAddr, most: Instant) -> Option<Instant> {
+    let mut closed = None;
+    while Instant::now() < most {
+        let begin = Instant::now();
+        match TcpStream::connect_timeout(&address, CONNECT_MAX) {
+            Ok(_) => closed = None,
+            Err(error) => {
+                let at = *closed.get_or_insert(begin);
+                if error.kind() == ErrorKind::ConnectionRefused {
+                    return Some(at);
+                }
+            }
+        }
+        thread::sleep(POLL);
+    }
+    None
 }
 
 /// Returns whether the readiness failed clearly before connections were refused. The margin is at
@@ -239,7 +269,6 @@ mod tests {
         };
         assert!(is_first(Some(2), Some(180), 100) && is_first(Some(2), None, 100));
         assert!(is_first(Some(1), Some(21), 20), "a short lame duck delay");
-        // The probe comes first in each round.
         assert!(!is_first(Some(180), Some(183), 100) && !is_first(Some(2), Some(4), 100));
         assert!(!is_first(Some(380), Some(181), 100), "the connect whose SYN was dropped");
         assert!(!is_first(None, Some(180), 100) && !is_first(None, None, 100));

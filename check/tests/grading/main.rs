@@ -232,6 +232,7 @@ fn also(fault: &str) -> &'static [&'static str] {
         }
         // Connections are refused from the stop on, when it has just become not ready.
         "lame-duck/new-connection" => &["ready/fails-first"],
+        "ready/fails-first hangs" => &["lame-duck/new-connection", "ready/responds"],
         "lame-duck/kept-connection" => &["lame-duck/announced-close", "request/pipelined"],
         // Its connections are idle, too.
         "exit/idle" => &["exit/descriptors"],
@@ -263,13 +264,16 @@ fn also(fault: &str) -> &'static [&'static str] {
 }
 
 /// Other faults that a scenario must see.
-const MORE_FAULTS: [&str; 6] = [
+const MORE_FAULTS: [&str; 7] = [
     "http2/requests-unread reset",
     "lame-duck/new-connection unaccepted",
     "ready/alive hangs",
     // A server whose liveness took seconds to respond passed.
     "ready/alive slow",
     "ready/fails-first at-close",
+    // A server that closed its listener at once passed, if its readiness hung: no connection was
+    // opened until its process had ended.
+    "ready/fails-first hangs",
     "request/stream short",
 ];
 
@@ -357,6 +361,23 @@ fn a_scenario_whose_stop_command_fails_could_not_be_tried() {
         let why = "the stop command: exit code 3 alas".to_owned();
         assert_eq!(graded.verdict, Verdict::Broken(why), "{}", graded.scenario.name);
     }
+}
+
+// Servers that ran at the same time had one readiness: each was taken for ready when another was.
+#[test]
+fn servers_with_a_fixed_url_run_one_at_a_time() {
+    let _turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let free = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let probes = free.local_addr().unwrap().port();
+    drop(free);
+    let this = std::env::current_exe().unwrap().display().to_string();
+    let ready = format!("--ready=http://127.0.0.1:{probes}/");
+    let check = ["lameduck-check", "run", "--lame-duck=170ms", "--grace=4s", "--repeat=1", &ready];
+    let only = ["--only=exit/silent", "--only=exit/idle", "--only=exit/request", "--", &this];
+    let probes = format!("probes={probes}");
+    let role = ["--exact", "--nocapture", "server_role", "port={port}", &probes];
+    let report = grade_by(check.into_iter().chain(only).chain(role)).unwrap();
+    assert_eq!(report.exit_code(true), 0, "{}", format(&report, Format::Human, true));
 }
 
 // A server that responds to the stop request after its drain was not tried: the check waited for

@@ -220,7 +220,7 @@ fn bind(port: u16, server: &Server) -> TcpListener {
 fn accept_all(listener: &TcpListener, server: &Arc<Server>) {
     let mut was_stopping = false;
     let end = match server.fault.as_str() {
-        "lame-duck/new-connection" => Duration::ZERO,
+        "lame-duck/new-connection" | "ready/fails-first hangs" => Duration::ZERO,
         "lame-duck/new-connection unaccepted" => 5 * MS,
         "accept/at-close" => LAME_DUCK - Duration::from_millis(40),
         _ => LAME_DUCK,
@@ -340,7 +340,8 @@ fn serve_probes(listener: TcpListener, server: &Arc<Server>) {
             continue;
         }
         let is_live = request.starts_with("GET /live ");
-        if is_live && server.is_stopping() && server.has("ready/alive hangs") {
+        let hangs = if is_live { "ready/alive hangs" } else { "ready/fails-first hangs" };
+        if server.is_stopping() && server.has(hangs) {
             hanging.push(stream);
             continue;
         }

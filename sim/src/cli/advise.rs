@@ -92,6 +92,21 @@ const GRACE_PERIOD: Duration = Duration::from_secs(600);
 /// Longest time that a platform may need to notice a stop.
 const NOTICES_MAX: Duration = Duration::from_secs(300);
 
+/// Checks that a balancer needs no longer than [`NOTICES_MAX`]. Otherwise its deploys would not end
+/// in the time of a play, and processes would be killed in the delays that are tried.
+fn notices_in_time(platform: Platform) -> Result<(), String> {
+    let Platform::ProbingBalancer(balancer) = platform else { return Ok(()) };
+    let notices = balancer.interval * (balancer.fall + 1);
+    if notices <= NOTICES_MAX {
+        return Ok(());
+    }
+    Err(format!(
+        "--probe-period {:?} with --failure-threshold {}: the balancer may notice a stop only after \
+         {notices:?}, and at most {NOTICES_MAX:?} are tried",
+        balancer.interval, balancer.fall
+    ))
+}
+
 pub(crate) fn advise_on(settings: &Advise) -> io::Result<Held> {
     let too_long = [settings.probe_period, settings.propagation]
         .into_iter()
@@ -101,8 +116,9 @@ pub(crate) fn advise_on(settings: &Advise) -> io::Result<Held> {
         let why = format!("a time of {span:?} is not above 0s and at most {NOTICES_MAX:?}");
         return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
     }
-    let platform =
-        settings.platform().map_err(|why| io::Error::new(io::ErrorKind::InvalidInput, why))?;
+    let refused = |why| io::Error::new(io::ErrorKind::InvalidInput, why);
+    let platform = settings.platform().map_err(refused)?;
+    notices_in_time(platform).map_err(refused)?;
     let deploy = Deploy::rolling(settings.replicas.into()).on(platform);
     let advice = advise(deploy, 0..settings.deploys.into());
     print(&format!("{platform:?}\n{advice}\n"))?;
@@ -112,4 +128,24 @@ pub(crate) fn advise_on(settings: &Advise) -> io::Result<Held> {
         })?;
     }
     Ok(if advice.least.is_some() { Held::Yes } else { Held::No })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::advise_on;
+    use crate::cli::args::{Args, Command};
+    use clap::Parser;
+
+    // The deploys of such a balancer did not end in the simulated hour, and a delay was advised.
+    #[test]
+    fn a_balancer_that_notices_too_late_is_refused() {
+        for (period, threshold, notices) in [("300s", "1", "600s"), ("60s", "5", "360s")] {
+            let words = ["lameduck-sim", "advise", "--platform=balancer", "--deploys=1"];
+            let given = ["--probe-period", period, "--failure-threshold", threshold];
+            let args = Args::parse_from(words.into_iter().chain(given));
+            let Some(Command::Advise(settings)) = args.command else { panic!("no command") };
+            let error = advise_on(&settings).unwrap_err().to_string();
+            assert!(error.contains(&format!("only after {notices}")), "{error}");
+        }
+    }
 }

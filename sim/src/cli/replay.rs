@@ -3,7 +3,7 @@
 use super::{Held, args::Args, print, print_error};
 use lameduck_sim::{
     Case, Recorded,
-    explore::{examine, play_on, quiet_panics},
+    explore::{Examined, examine, play_on, quiet_panics},
     timeline::{Picture, of_log, of_scenario},
 };
 use std::{fs, io, path::Path};
@@ -42,11 +42,23 @@ pub(super) fn replay(args: &Args, case: &io::Result<Case>) -> io::Result<Held> {
         }
         save(args, &picture)?;
     }
+    verdict(&examined, &case.scenario.about)
+}
+
+/// Prints what a run has proved.
+///
+/// # Errors
+/// If the machine stalled: a void run is not judged.
+fn verdict(examined: &Examined, about: &str) -> io::Result<Held> {
+    if examined.is_void {
+        let why = "the machine stalled in each of its runs, so this proves nothing: run it again";
+        return Err(io::Error::other(format!("{about}: {why}")));
+    }
     for broken in &examined.broken {
         print_error(&broken.to_string());
     }
     if examined.broken.is_empty() {
-        print_error(&format!("{}: all promises held", case.scenario.about));
+        print_error(&format!("{about}: all promises held"));
         return Ok(Held::Yes);
     }
     Ok(Held::No)
@@ -67,4 +79,31 @@ fn show(args: &Args, case: &Case, recorded: &Recorded) -> io::Result<Held> {
     print_error(&case.description);
     print_error("this was recorded; to run it again, set LAMEDUCK_REPLAY to this file in its test");
     Ok(Held::No)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Held, verdict};
+    use lameduck_sim::explore::Examined;
+    use std::time::Duration;
+
+    // A scenario on Linux whose machine had stalled in all runs was not judged, and "all promises
+    // held" was printed, with exit code 0.
+    #[test]
+    fn a_void_run_proves_nothing() {
+        let examined = |is_void| Examined {
+            broken: Vec::new(),
+            exercised: Vec::new(),
+            reached: Vec::new(),
+            simulated: Duration::ZERO,
+            hash: 0,
+            replayed: false,
+            void_runs: 6,
+            is_void,
+            outcome: None,
+        };
+        let error = verdict(&examined(true), "seed 7").unwrap_err().to_string();
+        assert!(error.starts_with("seed 7: the machine stalled"), "{error}");
+        assert_eq!(verdict(&examined(false), "seed 7").unwrap(), Held::Yes);
+    }
 }

@@ -64,8 +64,8 @@ pub(crate) async fn session<C: Connect>(
     }
 }
 
-/// Whether a handshake has the response that the client wants: the upgrade, or a refusal if its
-/// status was named.
+/// Whether a handshake has the response that the client wants: the upgrade, or a status that was
+/// named.
 fn accepts(request: &Request, status: u16) -> bool {
-    status == 101 || (request.has_statuses() && request.expects(status.into()))
+    if request.has_statuses() { request.expects(status.into()) } else { status == 101 }
 }

@@ -3,7 +3,7 @@
 use super::{Examined, Found, per_second, sometimes};
 use crate::{oracle::ORACLES, scenario::Scenario};
 use serde_json::{Value, json};
-use std::{fmt, time::Duration};
+use std::{collections::BTreeMap, fmt, time::Duration};
 
 /// Number of scenarios from which on a run must have reached every state. A shorter run may miss
 /// some.
@@ -104,11 +104,11 @@ impl Summary {
     /// Returns the summary as JSON.
     #[must_use]
     pub fn to_json(&self) -> Value {
-        let promises: serde_json::Map<String, Value> = ORACLES
-            .iter()
-            .zip(&self.exercised)
-            .map(|(oracle, count)| (oracle.promise.to_owned(), json!(count)))
-            .collect();
+        // Several oracles may judge one promise.
+        let mut promises: BTreeMap<&str, u64> = BTreeMap::new();
+        for (oracle, count) in ORACLES.iter().zip(&self.exercised) {
+            *promises.entry(oracle.promise).or_default() += count;
+        }
         let states: serde_json::Map<String, Value> = sometimes()
             .iter()
             .zip(&self.reached)
@@ -191,5 +191,25 @@ impl fmt::Display for Summary {
         }
         writeln!(f)?;
         write!(f, "{}", self.last_line())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Summary;
+    use crate::oracle::ORACLES;
+
+    // Of several oracles of one promise, the JSON had the count of the last one.
+    #[test]
+    fn the_counts_of_all_oracles_of_a_promise_are_added_up() {
+        let mut summary = Summary::new();
+        summary.exercised.fill(1);
+        let json = summary.to_json();
+        let of = |promise| ORACLES.iter().filter(|oracle| oracle.promise == promise).count() as u64;
+        let counts = ORACLES.iter().map(|oracle| (oracle.promise, of(oracle.promise)));
+        for (promise, count) in counts {
+            assert_eq!(json["exercised"][promise], count, "{promise}");
+        }
+        assert!(ORACLES.iter().any(|oracle| of(oracle.promise) > 1));
     }
 }

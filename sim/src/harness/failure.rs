@@ -29,8 +29,8 @@ pub struct Failure {
     pub seed: u64,
     /// The promise that did not hold.
     pub broken: Broken,
-    /// The failing scenario, shrunk. If no single run shows the failure (S6, S7 of an assertion
-    /// that no run reached, S8), one of the runs.
+    /// The failing scenario, shrunk. If no single run shows the failure (S4 of a target that no
+    /// client requested, S6, S7 of an assertion that no run reached, S8), one of the runs.
     pub scenario: Box<Scenario>,
     pub(super) account: Box<Account>,
 }
@@ -72,7 +72,7 @@ impl Failure {
     /// to it. Returns the path of the file, such as `s2-7-6e1f0a3b.json`.
     ///
     /// `LAMEDUCK_FAILURES=FOLDER` does this for each failure of
-    /// [`Trials::run`](super::Trials::run).
+    /// [`Trials::run`](super::Trials::run), also of a replay.
     ///
     /// # Errors
     /// If a file cannot be written.

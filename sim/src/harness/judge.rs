@@ -3,14 +3,15 @@
 
 use super::{
     assertions::BROKEN,
-    downstream::EFFECT,
+    downstream::{EFFECT, is_slow},
+    proof::UPGRADED,
     runner::{FAILURE, TasksLeft},
 };
 use crate::{
     host_run::MAIN_PORT,
     oracle::{
-        Exercise, HOST_ORACLES, Judgement, ObservedRequest, Oracle, REFUSED, RequestResult,
-        RunHistory,
+        Exercise, HOST_ORACLES, Judgement, ObservedRequest, Oracle, REFUSED, RESPONDS,
+        RequestResult, RunHistory,
     },
     scenario::{Reads, Request, RequestKind},
     trace::Record,
@@ -118,14 +119,16 @@ fn exit_is_clean(history: &RunHistory<'_>) -> Judgement {
         HookVerdict::GivenUp(_) => true,
         HookVerdict::StartDropped => false,
     };
-    // A hook may fail because of a downstream, but must not wait for it for ever.
+    // A hook may fail because of a downstream, but must not wait for it for ever. One that waits
+    // for a slow downstream may take longer than its time.
     let failing_downstream = has_failing_downstream(history, Duration::MAX);
-    let excused = |verdict| {
-        failing_downstream
-            && matches!(
-                verdict,
-                HookVerdict::Started(HookResult::Failed) | HookVerdict::Stopped(HookResult::Failed)
-            )
+    let slow_downstream = history.records.iter().any(is_slow);
+    let excused = |verdict| match verdict {
+        HookVerdict::Started(HookResult::Failed) | HookVerdict::Stopped(HookResult::Failed) => {
+            failing_downstream
+        }
+        HookVerdict::GivenUp(_) => slow_downstream,
+        HookVerdict::Started(_) | HookVerdict::Stopped(_) | HookVerdict::StartDropped => false,
     };
     let hook = report.hooks.iter().find(|hook| fails(hook.verdict) && !excused(hook.verdict));
     if let Some(hook) = hook {
@@ -270,34 +273,52 @@ fn responses_are_as_expected(history: &RunHistory<'_>) -> Judgement {
     for observed in &history.requests {
         let Some(RequestKind::User(first)) = history.request_kind(observed) else { continue };
         let Some(request) = first.steps().nth(observed.step) else { continue };
-        if observed.is_all_by_service() {
+        if let Some(upgraded) = upgraded(history, request, observed) {
             judged = Exercise::Yes;
-            is_as_expected(history, request, observed)?;
+            is_as_expected(history, request, observed, (upgraded, UPGRADED))?;
+        } else if observed.is_all_by_service() {
+            judged = Exercise::Yes;
+            let Some((at, RequestResult::Completed(status, _))) = observed.end else { continue };
+            let status = request.status_of(observed.grpc_status(), status);
+            is_as_expected(history, request, observed, (at, status))?;
         }
     }
     Ok(judged)
+}
+
+/// Returns when the service upgraded a connection to WebSocket.
+fn upgraded(
+    history: &RunHistory<'_>,
+    request: &Request,
+    observed: &ObservedRequest,
+) -> Option<Duration> {
+    let is_handshake = matches!(request.reads(), Reads::WebSocket(_));
+    if !is_handshake || observed.service_status != Some(UPGRADED) {
+        return None;
+    }
+    let client = format!("client-{}", observed.client);
+    let its = history.server(RESPONDS).find(|record| {
+        record.text("client") == Some(&client) && record.number("request") == Some(observed.number)
+    });
+    its.map(|record| record.at)
 }
 
 fn is_as_expected(
     history: &RunHistory<'_>,
     request: &Request,
     observed: &ObservedRequest,
+    (at, status): (Duration, u64),
 ) -> Result<(), String> {
-    let Some((at, RequestResult::Completed(status, _))) = &observed.end else { return Ok(()) };
-    let status = &request.status_of(observed.grpc_status(), *status);
     // A handler may refuse what it can no longer finish.
-    let cancelled = history.began(Phase::Cancelling).is_some_and(|cancelling| *at >= cancelling);
-    if cancelled && *status == 503 {
-        return Ok(());
-    }
-    if has_failing_downstream(history, *at) {
+    let cancelled = history.began(Phase::Cancelling).is_some_and(|cancelling| at >= cancelling);
+    if (cancelled && status == 503) || has_failing_downstream(history, at) {
         return Ok(());
     }
     let body = observed.body.as_deref().unwrap_or_default();
-    let phase = history.phases.iter().rev().find(|(_, _, began)| began <= at);
+    let phase = history.phases.iter().rev().find(|(_, _, began)| *began <= at);
     let when = phase.map_or_else(String::new, |(phase, _, _)| format!(" in {}", phase.name()));
     let name = request.name();
-    if request.refuses(*status) {
+    if request.refuses(status) {
         return Err(format!(
             "{name} got {status}{when} at {at:?} instead of {}: {:?}",
             request.expected(),
@@ -305,7 +326,7 @@ fn is_as_expected(
         ));
     }
     match request.misses(body).filter(|_| *request.reads() == Reads::Whole) {
-        Some(text) if request.expects(*status) => Err(format!(
+        Some(text) if request.expects(status) => Err(format!(
             "the response to {name}{when} at {at:?} does not contain {text:?}: {:?}",
             body.trim()
         )),

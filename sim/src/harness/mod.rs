@@ -348,14 +348,14 @@ impl<S: HttpService> Trials<S> {
                 "the scenario to replay sends requests that this test does not have, so it proves \
                  nothing: remove .replay(…), or the requests"
             );
-            return on_new_thread(|| replayed(&play, &scenario));
+            return on_new_thread(|| replayed(&play, &scenario)).map_err(Failure::saved);
         }
         assert!(
             !self.requests.is_empty(),
             "the service gets no requests: add them with .get(\"/path\") or .post(…)"
         );
         if let Some(scenario) = recorded::from_environment(&self.requests) {
-            return on_new_thread(|| replayed(&play, &scenario));
+            return on_new_thread(|| replayed(&play, &scenario)).map_err(Failure::saved);
         }
         let seeds = seeds::from_environment(self.seeds.clone());
         assert!(!seeds.is_empty(), "the range {seeds:?} is empty: there is nothing to run");

@@ -36,7 +36,10 @@ pub(super) const CONNECTS: &str = "downstream connect";
 /// Event for a target whose responses the exit condition counts.
 pub(super) const COUNTED: &str = "counted";
 /// Event for a request that could not be sent, since it takes a value from the response before it.
-const NO_VALUE: &str = "no value";
+pub(super) const NO_VALUE: &str = "no value";
+
+/// Status of an upgrade.
+pub(super) const UPGRADED: u64 = 101;
 
 /// The results of one request that clients send.
 #[derive(Debug)]
@@ -241,7 +244,8 @@ fn succeeded(request: &Request, observed: &ObservedRequest) -> bool {
     let body = observed.body.as_deref().unwrap_or_default();
     match request.reads() {
         Reads::WebSocket(messages) if observed.end.is_none() => {
-            observed.messages.is_some_and(|received| received == messages.len() as u64)
+            request.expects(UPGRADED)
+                && observed.messages.is_some_and(|received| received == messages.len() as u64)
         }
         // A handshake that was refused, which is right only if that was expected.
         Reads::WebSocket(_) => {

@@ -133,7 +133,8 @@ impl Request {
     }
 
     /// Creates a WebSocket handshake (RFC 6455). The client then sends each of `messages`, receives
-    /// one message for each, and closes the connection. A close by the service ends it earlier.
+    /// one message for each, and closes the connection. A close by the service ends it earlier. The
+    /// status of an upgrade is 101: with [`expect`](Self::expect) it must be named.
     ///
     /// ```
     /// # use lameduck_sim::Request;
@@ -288,12 +289,19 @@ impl Request {
     }
 
     /// Sets text that the body of the response must contain. It is compared with the first 16 KiB.
+    /// A stream of [`events`](Self::events) may end before it: one stream must contain it (S6).
     ///
     /// # Panics
-    /// Panics if the text is empty: each body contains that.
+    /// Panics if the text is empty: each body contains that. Panics if the request is a WebSocket
+    /// handshake or a gRPC call, whose messages are only counted.
     #[track_caller]
     #[must_use]
     pub fn expect_body(mut self, text: impl Into<String>) -> Self {
+        assert!(
+            matches!(self.reads, Reads::Whole | Reads::Events(_)),
+            "{} has no text to compare: its messages are counted",
+            self.name()
+        );
         let text = self.has.insert(text.into());
         assert!(!text.is_empty(), "each body contains the empty text, which proves nothing");
         self

@@ -1,6 +1,11 @@
 //! Deploys that must not pass without having proved something, and what their failures show.
 
-use axum::{Router, http::StatusCode, response::IntoResponse, routing::get};
+use axum::{
+    Router,
+    http::StatusCode,
+    response::IntoResponse,
+    routing::{get, post},
+};
 use lameduck::{Hook, lifecycle::Plan};
 use lameduck_sim::{
     Deploy, DeployTrials, Request, TestWorld, Trials, explore, explore_server,
@@ -127,6 +132,13 @@ fn the_losses_of_a_service_that_does_not_work_are_not_counted() {
     assert!(deploys(tea().get("/")).losses().requests > 0);
 }
 
+// The scenario to replay was ignored: the losses of all seeds were counted.
+#[test]
+fn the_losses_of_one_scenario_are_not_counted() {
+    let said = panic_of(|| deploys(tea().get("/")).replay("{}").losses());
+    assert!(said.starts_with("losses are counted over the seeds"), "{said}");
+}
+
 /// A service whose tenth request panics.
 fn panics() -> Trials<Service> {
     let count = || Arc::new(AtomicUsize::new(0));
@@ -166,4 +178,71 @@ fn a_balancer_uses_a_server_again_before_the_next_one_is_stopped() {
         ..ProbingBalancer::default()
     };
     tea().get("/").seeds(0..6).deploy(Deploy::rolling(2).on(balancer)).run().unwrap();
+}
+
+/// Connects to its database before it is ready, and fails to start if that fails.
+fn connects(world: TestWorld) -> lameduck::Host<Service> {
+    let database = world.tcp_downstream("db", |socket| async move { drop(socket) });
+    let connect = Hook::on_start("db", move || async move { database.connect().await.map(drop) });
+    let (pool, used) = (world.resource("pool"), world.resource("pool"));
+    // Runs after a start that failed, too.
+    let close = Hook::on_stop("pool", move || async move {
+        pool.closed();
+        Ok::<_, io::Error>(())
+    });
+    let page = move || async move { used.used() };
+    world.host().hook(close).hook(connect).serve(Router::new().route("/", get(page)))
+}
+
+// A new process whose database refused its connection failed to start, as it should. No platform
+// started it again, and the service was blamed: "did not become ready".
+#[test]
+fn a_process_that_exits_before_it_is_ready_is_started_again() {
+    let trials = || explore(connects).get("/").plan(plan());
+    deploys(trials().seeds(0..24)).run().unwrap();
+    let faults = r#"[{"Downstream":{"downstream":0,"at_ms":1,"for_ms":9000,"how":"Refuses"}}]"#;
+    let client = r#"{"at_ms":0,"every_ms":200,"request":{"method":"GET","target":"/"},
+        "keeps_connection":true,"retries":"Never"}"#;
+    let late = format!(
+        r#"{{"seed":1,"latency_ms":[1,1],"begins_ms":500,"clients":[{client}],"faults":{faults}}}"#
+    );
+    deploys(trials()).replay(late).run().unwrap();
+    let fails = |world: TestWorld| {
+        let fail = Hook::on_start("db", || async { Err(io::Error::other("no such host")) });
+        world.host().hook(fail).serve(Router::new())
+    };
+    let failure = deploys(trials().seeds(0..1)).to(fails).run().unwrap_err();
+    assert_eq!(failure.broken.promise, "D6", "{failure}");
+    assert!(failure.broken.why.contains("did not become ready within"), "{failure}");
+    let starts = failure.to_string().matches("new-0     process begins").count();
+    assert!((3..9).contains(&starts), "with a pause that doubles: {failure}");
+}
+
+// A client whose order was refused by 429 requested the literal target "{location}". The service
+// was blamed for its 404 (D5).
+#[test]
+fn a_request_without_its_value_is_not_sent_in_a_deploy() {
+    let orders = |world: TestWorld| {
+        let count = AtomicUsize::new(0);
+        let count = Arc::new(count);
+        let order = move || async move {
+            match count.fetch_add(1, Relaxed) % 2 {
+                0 => (StatusCode::CREATED, [("location", "/orders/1")]).into_response(),
+                _ => StatusCode::TOO_MANY_REQUESTS.into_response(),
+            }
+        };
+        let router = Router::new().route("/orders", post(order));
+        world.host().serve(router.route("/orders/1", get(|| async { "tea" })))
+    };
+    let order = Request::post("/orders", "tea").expect([201, 429]);
+    let followed = order.then(Request::get("{location}").expect(200));
+    let trials = || explore(orders).plan(plan()).seeds(0..2);
+    deploys(trials().request(followed)).run().unwrap();
+    let no_id = || Request::post("/orders", "tea").expect([201, 429]).then(Request::get("/{/id}"));
+    let failure = deploys(trials().request(no_id())).run().unwrap_err();
+    let why = "GET /{/id} never got the response that it expects in 2 deploys; the response of the \
+               request before it had no value for {/id}";
+    assert_eq!((failure.broken.promise, &*failure.broken.why), ("S6", why), "{failure}");
+    let said = panic_of(|| deploys(trials().request(no_id())).losses());
+    assert!(said.contains("had no value for {/id}"), "{said}");
 }

@@ -93,14 +93,18 @@ fn database(world: &TestWorld) -> Http {
 
 /// Acknowledges an order. The commit comes after 300 ms, when the process may be gone.
 fn acknowledges_early(world: TestWorld) -> lameduck::Host<Service> {
+    acknowledges_early_by(StatusCode::CREATED, world)
+}
+
+fn acknowledges_early_by(status: StatusCode, world: TestWorld) -> lameduck::Host<Service> {
     #[expect(clippy::disallowed_methods, reason = "this is the bug")]
-    async fn order(State(database): State<Http>, key: String) -> StatusCode {
+    let order = move |State(database): State<Http>, key: String| async move {
         tokio::spawn(async move {
             sleep(300).await;
             send(&database, "/commit", &key, None).await
         });
-        StatusCode::CREATED
-    }
+        status
+    };
     let database = database(&world);
     world.host().serve(Router::new().route("/orders", post(order)).with_state(database))
 }
@@ -125,6 +129,15 @@ fn d1_a_write_that_is_acknowledged_before_its_commit() {
         world.host().serve(router.with_state(database))
     });
     deploys(repaired.request(order())).seeds(SURVIVED).run().unwrap();
+}
+
+// A write that a form had sent was acknowledged by a redirect to its page, and lost. D1 judged only
+// a status from 200 to 299.
+#[test]
+fn d1_a_write_that_is_acknowledged_by_a_redirect() {
+    let redirects = |world: TestWorld| acknowledges_early_by(StatusCode::SEE_OTHER, world);
+    let form = Request::post("/orders", "{key}").expect([303, 503]);
+    found(deploys(explore(redirects).request(form)), "D1");
 }
 
 // The failing play was run again to describe it, on the thread of the test. Within a runtime that

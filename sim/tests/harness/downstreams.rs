@@ -208,3 +208,24 @@ fn a_slow_downstream_is_slow_on_a_kept_connection() {
         "{times:?}"
     );
 }
+
+// A stop hook that made five calls, each of which a slow downstream delayed by 1.4 s, was blamed:
+// its budget is 5 s. One that waits for a downstream that is dead is still found.
+#[test]
+fn a_hook_that_a_slow_downstream_delays_is_not_blamed() {
+    let flushes = |world: TestWorld| {
+        let stored = Arc::new(AtomicUsize::new(0));
+        let queue =
+            world.tcp_downstream("queue", move |connection| queue(connection, stored.clone()));
+        let flush = Hook::on_stop("flush", move || async move {
+            for _ in 0..5 {
+                publish(&queue).await?;
+            }
+            Ok::<_, io::Error>(())
+        });
+        world.host().hook(flush).serve(Router::new().route("/", get(|| async { "tea" })))
+    };
+    explore(flushes).replay(SLOW).run().unwrap();
+    let failed = explore(flushes).replay(SLOW.replace("Slow", "Stalls")).run();
+    assert!(failure_of(failed).broken.why.starts_with("the hook flush ended with GivenUp"));
+}

@@ -106,6 +106,10 @@ fn an_expectation_that_means_nothing_is_refused() {
     assert!(refused(|| Request::events("/", 0)).contains("expect at least one"));
     let call = || Request::grpc_stream("/tea.Tea/Get", [""], 0);
     assert!(refused(call).contains("expect at least one"));
+    // These were accepted, and compared with nothing.
+    for no_body in [Request::websocket("/", ["tea"]), Request::grpc("/tea.Tea/Get", [""])] {
+        assert!(refused(|| no_body.expect_body("tea")).contains("has no text to compare"));
+    }
     assert!(refused(|| serve(tea).expect(200)).starts_with("there is no request yet"));
     assert!(refused(|| serve(tea).may_diverge(" ")).contains("an exception needs a reason"));
 }

@@ -54,12 +54,12 @@ fn a_replay_that_passes_shows_it_too_and_needs_no_request() {
     assert_eq!(passed.unwrap().scenarios, 1);
 }
 
-/// Runs this test binary again, with a variable of the environment and one test.
-fn run_again(variable: (&str, &OsStr)) -> String {
+/// Runs this test binary again, with these variables of the environment and one test.
+fn run_again<const N: usize>(variables: [(&str, &OsStr); N]) -> String {
     let test = "replay::a_failure_with_the_environment";
     let this = std::env::current_exe().expect("a test binary");
     let mut command = Command::new(this);
-    command.args(["--exact", test, "--nocapture"]).env(variable.0, variable.1);
+    command.args(["--exact", test, "--nocapture"]).envs(variables);
     let run = command.output().expect("it can be started again");
     let (out, err) = (String::from_utf8_lossy(&run.stdout), String::from_utf8_lossy(&run.stderr));
     assert!(run.status.success(), "{out}{err}");
@@ -74,7 +74,7 @@ fn a_failure_with_the_environment() -> io::Result<()> {
 #[test]
 fn a_failure_is_saved_as_a_file_that_the_command_shows_and_the_test_replays() {
     let folder = std::env::temp_dir().join(format!("lameduck-failures-{}", std::process::id()));
-    let text = run_again(("LAMEDUCK_FAILURES", folder.as_os_str()));
+    let text = run_again([("LAMEDUCK_FAILURES", folder.as_os_str())]);
     let file = fs::read_dir(&folder)
         .unwrap()
         .map(|entry| entry.unwrap().path())
@@ -82,8 +82,13 @@ fn a_failure_is_saved_as_a_file_that_the_command_shows_and_the_test_replays() {
         .unwrap();
     assert!(text.contains(&format!("it was saved as {}", file.display())), "{text}");
 
-    let replayed = run_again(("LAMEDUCK_REPLAY", file.as_os_str()));
+    let replay = ("LAMEDUCK_REPLAY", file.as_os_str());
+    let replayed = run_again([replay]);
     assert!(replayed.contains("S1 (all requests and work finish) is broken"), "{replayed}");
+    // A replay that failed was not saved, although each failure of a run is.
+    let second = folder.join("second");
+    let replayed = run_again([replay, ("LAMEDUCK_FAILURES", second.as_os_str())]);
+    assert!(replayed.contains("it was saved as ") && second.is_dir(), "{replayed}");
     let case = fs::read_to_string(&file).unwrap();
     let again = failure_of(explore(|world| world.host().serve(slow())).replay(case).run());
     assert!(again.broken.why.contains("GET /report/7"), "{again}");

@@ -151,6 +151,24 @@ fn a_websocket_exchanges_its_messages_and_is_closed_by_the_drain() {
     assert!(failure.broken.why.contains("WebSocket /chat never got"), "{failure}");
 }
 
+// A chat that must refuse strangers, and upgrades everybody, passed: no status of an upgrade was
+// compared with what the client expects.
+#[test]
+fn an_upgrade_is_the_status_101() {
+    let chats = |request| {
+        explore(|world| world.host().serve(chat(true))).request(request).seeds(0..10).run()
+    };
+    let failure = failure_of(chats(Request::websocket("/chat", ["hi"]).expect(403)));
+    assert_eq!(failure.broken.promise, "S5", "{failure}");
+    assert!(failure.broken.why.starts_with("WebSocket /chat got 101"), "{failure}");
+    assert!(failure.broken.why.contains(" instead of 403"), "{failure}");
+    chats(Request::websocket("/chat", ["hi"]).expect([101, 503])).unwrap();
+    let guarded = || Router::new().route("/chat", get(|| async { StatusCode::FORBIDDEN }));
+    let refused = Request::websocket("/chat", ["hi"]).expect(403);
+    let then = refused.then(Request::get("/chat").expect(403));
+    explore(move |world| world.host().serve(guarded())).request(then).seeds(0..10).run().unwrap();
+}
+
 // A pool that closes before the requests that need it end: the usual bug of a shutdown. Without a
 // condition on the state it was missed, since a 500 was as good as a 200.
 #[test]

@@ -38,7 +38,8 @@ pub struct Advice {
 }
 
 /// Searches for the shortest lame duck delay that loses nothing. Each delay is tried in one deploy
-/// for each seed; the shortest one in three times as many.
+/// for each seed; the shortest one in three times as many. A deploy that does not end, or in which
+/// a process is killed, counts as one that loses a request.
 ///
 /// The service has quick and slow requests, `GET` and `POST`. Half of its clients never repeat a
 /// request.
@@ -110,8 +111,9 @@ impl Search {
 }
 
 impl Point {
+    /// Whether a deploy lost a request, or did not end as it should: it proves nothing then.
     fn loses(&self) -> bool {
-        self.losses.plays_with_loss > 0
+        self.losses.plays_with_loss + self.losses.unfinished + self.losses.killed > 0
     }
 }
 
@@ -170,17 +172,22 @@ impl fmt::Display for Advice {
                 (losses.per_deploy() / most.max(f64::MIN_POSITIVE) * BAR_MAX).ceil() as usize;
             writeln!(
                 f,
-                "{:>7.1} s   {:>15.2}   {:>5} of {:<5} {}",
+                "{:>7.1} s   {:>15.2}   {:>5} of {:<5} {}{}",
                 lame_duck.as_secs_f64(),
                 losses.per_deploy(),
                 losses.plays_with_loss,
                 losses.plays,
-                "█".repeat(width)
+                "█".repeat(width),
+                losses.ends()
             )?;
         }
         let point = self.curve.iter().find(|point| Some(point.lame_duck) == self.least);
         let Some(point) = point else {
-            return write!(f, "every delay loses requests: see what the platform does");
+            return write!(
+                f,
+                "each delay loses requests, or its deploys do not end well: see what the platform \
+                 does"
+            );
         };
         write!(
             f,
@@ -192,5 +199,27 @@ impl fmt::Display for Advice {
             point.losses.plays,
             self.bound().unwrap_or(1.0) * 100.0
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Advice, Losses, Point};
+    use std::time::Duration;
+
+    // Deploys that had not ended after an hour, or in which each process was killed, counted as
+    // deploys without a loss: their delay was advised.
+    #[test]
+    fn a_deploy_that_does_not_end_well_is_none_without_a_loss() {
+        let point = |losses| Point { lame_duck: Duration::from_secs(9), losses };
+        let killed = point(Losses { plays: 2, killed: 3, ..Losses::default() });
+        let unfinished = point(Losses { plays: 2, unfinished: 1, ..Losses::default() });
+        assert!(killed.loses() && unfinished.loses());
+        assert!(!point(Losses { plays: 2, ..Losses::default() }).loses());
+        let text = Advice { least: None, curve: vec![killed, unfinished] }.to_string();
+        for words in ["; 3 processes were killed\n", "; 1 deploys did not end\n", "do not end well"]
+        {
+            assert!(text.contains(words), "{text}");
+        }
     }
 }

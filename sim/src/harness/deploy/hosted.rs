@@ -48,7 +48,7 @@ async fn run<S: HttpService>(
     shared: Arc<Shared>,
     process: Process,
 ) {
-    let Process { name, host, trace, seed, stop, gone } = process;
+    let Process { name, host, trace, seed, stop, gone, .. } = process;
     let (sender, signals) = scripted_signals(name.clone(), trace.clone());
     let host_run = HostRun {
         name: name.clone(),

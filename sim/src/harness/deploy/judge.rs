@@ -196,6 +196,11 @@ fn nothing_is_used_after_its_stop_hook(case: &Case<'_>) -> Option<Why> {
     for record in &case.records {
         let process = &*record.actor;
         match (record.event, record.text("of")) {
+            // It may be started again.
+            ("process begins", _) => {
+                gone.remove(process);
+                closed.retain(|(of, _), _| *of != process);
+            }
             ("process ends", _) => drop(gone.insert(process)),
             (CLOSED, Some(of)) => drop(closed.entry((process, of)).or_insert(record.at)),
             (USED, Some(of)) if !gone.contains(process) => {

@@ -48,6 +48,14 @@ impl Losses {
         if self.plays == 0 { 0.0 } else { lost / self.plays as f64 }
     }
 
+    /// Says how many processes were killed, and how many deploys did not end.
+    pub(super) fn ends(&self) -> String {
+        let killed = (self.killed, "processes were killed");
+        let counts = [killed, (self.unfinished, "deploys did not end")];
+        let counts = counts.iter().filter(|(count, _)| *count > 0);
+        counts.map(|(count, what)| format!("; {count} {what}")).collect()
+    }
+
     pub(super) fn of(outcome: &DeployOutcome) -> Self {
         let mut losses = Self {
             plays: 1,
@@ -89,7 +97,8 @@ impl Losses {
     ) -> Self {
         if let Some(request) = proved.missing(requests) {
             let name = request.name();
-            let cause = panicked.map_or_else(String::new, |panicked| format!("; {panicked}"));
+            let panicked = panicked.map(|panicked| format!("; {panicked}"));
+            let cause = panicked.unwrap_or_else(|| proved.why(request));
             panic!("{name} never succeeded, so the deploys prove nothing about it: {self}{cause}");
         }
         self
@@ -129,12 +138,6 @@ impl fmt::Display for Losses {
             write!(f, "{}{count} × {cause}", if n == 0 { " (" } else { ", " })?;
         }
         f.write_str(if self.causes.is_empty() { "" } else { ")" })?;
-        if self.killed > 0 {
-            write!(f, "; {} processes were killed", self.killed)?;
-        }
-        if self.unfinished > 0 {
-            write!(f, "; {} deploys did not end", self.unfinished)?;
-        }
-        Ok(())
+        f.write_str(&self.ends())
     }
 }

@@ -15,6 +15,8 @@ pub(super) struct Process {
     pub(super) seed: Seed,
     /// Cancelled by SIGTERM.
     pub(super) stop: CancellationToken,
+    /// Cancelled when its platform has found it ready.
+    pub(super) ready: CancellationToken,
     /// Cancelled when the process has exited or was killed. Tasks that it has left may still run in
     /// the simulation, but must have no effect outside.
     pub(super) gone: CancellationToken,
@@ -44,6 +46,8 @@ pub(super) struct Version {
 
 /// Event of a process that is killed after its grace period.
 pub(super) const KILLED: &str = "killed";
+/// Pause before a process that was never ready is started again; it doubles.
+const RESTART_AFTER: Duration = Duration::from_secs(1);
 
 /// Marks the process as gone, however its task ends.
 struct Gone(Process);
@@ -55,8 +59,24 @@ impl Drop for Gone {
     }
 }
 
-/// Runs a process to its exit. Kills it if it runs for longer than `grace_period` after its stop.
+/// Runs a process to its exit. If it exits before it was ready, it is started again, as the kubelet
+/// and systemd do: a downstream may have failed.
 pub(super) async fn live(program: Program, process: Process, grace_period: Duration) {
+    let _gone = process.gone.clone().drop_guard();
+    let mut pause = RESTART_AFTER;
+    loop {
+        let gone = process.gone.child_token();
+        live_once(&program, Process { gone, ..process.clone() }, grace_period).await;
+        if process.stop.is_cancelled() || process.ready.is_cancelled() {
+            return;
+        }
+        client::pause(pause).await;
+        pause *= 2;
+    }
+}
+
+/// Kills the process if it runs for longer than `grace_period` after its stop.
+async fn live_once(program: &Program, process: Process, grace_period: Duration) {
     let gone = Gone(process.clone());
     let (stop, trace, name) = (process.stop.clone(), process.trace.clone(), process.name.clone());
     trace.record(&name, "process begins", &[]);

@@ -1,34 +1,51 @@
 //! Which requests the plays have proved something about.
 
 use super::play::DeployOutcome;
-use crate::scenario::Request;
+use crate::{harness::proof::NO_VALUE, scenario::Request, trace::Record};
+use std::collections::BTreeMap;
 
-/// The requests that succeeded in some play.
 #[derive(Debug, Default)]
-pub(super) struct Proved(Vec<Request>);
+pub(super) struct Proved {
+    /// The requests that succeeded in some play.
+    requests: Vec<Request>,
+    /// By the name of a request, a value that a response before it did not have.
+    no_value: BTreeMap<String, String>,
+}
 
 impl Proved {
     pub(super) fn of(outcome: &DeployOutcome) -> Self {
         let mut proved = Self::default();
         let succeeded = outcome.observed.iter().filter(|observed| observed.succeeded());
         proved.extend(succeeded.map(|observed| observed.request.clone()));
+        let unsent = outcome.trace.events(NO_VALUE);
+        let text = |record: &Record, name| record.text(name).map(ToOwned::to_owned);
+        let unsent = unsent.iter().filter_map(|it| Some((text(it, "of")?, text(it, "what")?)));
+        proved.no_value.extend(unsent);
         proved
     }
 
     pub(super) fn add(&mut self, play: Self) {
-        self.extend(play.0);
+        self.extend(play.requests);
+        self.no_value.extend(play.no_value);
     }
 
     fn extend(&mut self, requests: impl IntoIterator<Item = Request>) {
         for request in requests {
-            if !self.0.contains(&request) {
-                self.0.push(request);
+            if !self.requests.contains(&request) {
+                self.requests.push(request);
             }
         }
     }
 
+    /// Says which value a request lacked, if it was not sent for that.
+    pub(super) fn why(&self, request: &Request) -> String {
+        self.no_value.get(&request.name()).map_or_else(String::new, |value| {
+            format!("; the response of the request before it had no value for {value}")
+        })
+    }
+
     /// Returns the first of `requests`, and of those that follow them, that never succeeded.
     pub(super) fn missing<'a>(&self, requests: &'a [Request]) -> Option<&'a Request> {
-        requests.iter().flat_map(Request::steps).find(|step| !self.0.contains(step))
+        requests.iter().flat_map(Request::steps).find(|step| !self.requests.contains(step))
     }
 }

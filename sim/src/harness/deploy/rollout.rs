@@ -132,6 +132,7 @@ impl Fleet {
             trace: trace.clone(),
             seed: Seed(seed.nth(0x90_0d + self.started)),
             stop: CancellationToken::new(),
+            ready: CancellationToken::new(),
             gone: CancellationToken::new(),
         };
         self.probes
@@ -189,6 +190,7 @@ impl Fleet {
                 self.await_kubelet(started, &probe, probing, is_old).await;
             }
         }
+        started.process.ready.cancel();
         run.trace.record(&started.process.name, "ready", &[]);
     }
 

@@ -105,7 +105,8 @@ impl ServerTrials {
         self.request(Request::post(target, body))
     }
 
-    /// Adds a request of any kind that clients send, except WebSocket and server-sent events.
+    /// Adds a request of any kind that clients send, except WebSocket, server-sent events and gRPC:
+    /// [`run`](Self::run) panics for these.
     pub fn request(mut self, request: Request) -> Self {
         self.requests.push(request);
         self

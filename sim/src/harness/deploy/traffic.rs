@@ -7,6 +7,7 @@ use super::{
 };
 use crate::{
     client::{ClientId, ExchangePacing, Http1Client, RequestFailure, RequestSpec, Route, pause},
+    harness::proof::NO_VALUE,
     host_run::MAIN_PORT,
     network::{HostNetwork, TurmoilNetHost},
     scenario::{Previous, Request},
@@ -75,7 +76,7 @@ impl Observed {
     /// Whether the response confirms that the request was done.
     pub(super) fn is_acknowledged(&self) -> bool {
         self.succeeded()
-            && matches!(&self.last.result, AttemptResult::Response { status: 200..=299, .. })
+            && matches!(&self.last.result, AttemptResult::Response { status: 200..=399, .. })
     }
 
     /// Whether the response is none that the client accepts.
@@ -178,6 +179,10 @@ impl Session {
         let first = self.client.request.clone();
         let mut previous: Option<Previous> = None;
         for (step, request) in first.steps().enumerate() {
+            if let Some(value) = previous.as_ref().and_then(|found| request.missing_value(found)) {
+                let fields = [("of", request.name().into()), ("what", value.into())];
+                return self.client_id.tell(NO_VALUE, &fields);
+            }
             let key = key(&self.name, number, step);
             let Some(next) = self.send_step(request, &key, previous.as_ref()).await else { return };
             previous = Some(next);

@@ -229,8 +229,9 @@ impl<S: HttpService, T: HttpService> DeployTrials<S, T> {
             promise: "S6",
             words: "each request succeeds",
             why: format!(
-                "{} never got the response that it expects in {scenarios} deploys",
-                request.name()
+                "{} never got the response that it expects in {scenarios} deploys{}",
+                request.name(),
+                proved.why(request)
             ),
         });
         match unproved.or_else(|| assertions.unreached()) {
@@ -298,9 +299,11 @@ impl<S: HttpService, T: HttpService> DeployTrials<S, T> {
     /// # Panics
     /// Panics if the run would prove nothing, since no request or no seed is given, a request never
     /// succeeded, a setup panicked, or a setup returns a [`Trial`] that [`run`](Self::run) refuses.
-    /// Panics if the seeds in the environment are invalid.
+    /// Panics if the seeds in the environment are invalid, or if a scenario is to be
+    /// [replayed](Self::replay).
     #[track_caller]
     pub fn losses(self) -> Losses {
+        assert!(self.replay.is_none(), "losses are counted over the seeds: remove .replay(…)");
         let seeds = checked(&self.requests, self.seeds.clone());
         let draw = |seed| DeployScenario::draw(seed, &self.requests);
         let played = for_each_seed(

@@ -3,7 +3,7 @@
 use crate::{
     harness::proof::CONNECTS,
     scenario::{DownstreamFault, Fault, SERVER},
-    trace::Trace,
+    trace::{Record, Trace},
 };
 use std::{
     sync::{
@@ -16,6 +16,14 @@ use tokio_util::sync::CancellationToken;
 
 /// Event for a fault that had an effect on the service.
 pub(crate) const EFFECT: &str = "downstream";
+
+/// How the effects of a slow downstream begin.
+const IS_SLOW: &str = "is slow to ";
+
+/// Whether a record is the effect of a slow downstream.
+pub(crate) fn is_slow(record: &Record) -> bool {
+    record.event == EFFECT && record.text("what").is_some_and(|what| what.starts_with(IS_SLOW))
+}
 
 /// The number of a downstream, when its fault begins and ends, and how it fails.
 type Timed = (u64, Duration, Duration, DownstreamFault);
