@@ -202,12 +202,14 @@ fn two_checks(history: &RunHistory<'_>, timeout: Duration, has_task: bool) -> Du
     }
 }
 
-/// Whether this is a call that has its own deadline, at which its stream is reset, too.
-fn ends_at_a_deadline(history: &RunHistory<'_>, observed: &ObservedRequest) -> bool {
-    matches!(
-        history.request_kind(observed),
-        Some(RequestKind::Rare(RareRequest::Call(call))) if call.timeout_ms.is_some()
-    )
+/// Whether this request may be reset for another reason: it is a call with a deadline of its own, or
+/// it crosses the close of a handler.
+fn has_another_end(history: &RunHistory<'_>, observed: &ObservedRequest) -> bool {
+    match history.request_kind(observed) {
+        Some(RequestKind::Rare(RareRequest::Call(call))) => call.timeout_ms.is_some(),
+        Some(RequestKind::Rare(RareRequest::Closes { .. })) => true,
+        _ => false,
+    }
 }
 
 /// Checks that a stream whose window stays closed is reset in time, and not before.
@@ -225,7 +227,7 @@ fn closed_windows_are_cut(history: &RunHistory<'_>) -> Result<usize, String> {
         let least = observed.observed + near * 2 + timeout;
         let by = head + timeout + MOMENT + history.under_way() * 2 + history.rounding() * 2;
         if let Some(lost) = lost
-            && !ends_at_a_deadline(history, observed)
+            && !has_another_end(history, observed)
             && lost.at < until
             && lost.at + history.early() < least
         {
@@ -363,7 +365,7 @@ fn timeouts_are_counted(history: &RunHistory<'_>) -> Result<(), String> {
             let record = of_request(history, observed, event);
             record.is_some_and(|record| record.text("how") == Some(how) && record.at < until)
         };
-        !ends_at_a_deadline(history, observed)
+        !has_another_end(history, observed)
             && (is("stall ends", "reset") || is("response lost", "stream-reset"))
     };
     let cut = history.requests.iter().filter(lost).count() as u64;
