@@ -289,9 +289,9 @@ impl<'a> RunOptions<'a> {
     }
 
     /// Calls `finish` last, before the exit and after every failure, such as to flush a log. The
-    /// watchdog bounds it: half a second after the plan's worst case, or five seconds after a start
-    /// that failed before anything ran. The `error: …` line is printed before, and what the host
-    /// holds of the app is dropped. Default: nothing.
+    /// watchdog bounds it: half a second after the plan's worst case, or, if the host never ran,
+    /// five seconds after the failure or the stop, if the plan is not shorter. The `error: …` line
+    /// is printed before, and what the host holds of the app is dropped. Default: nothing.
     #[must_use]
     pub fn finish(mut self, finish: impl FnOnce(&Report) + 'a) -> Self {
         self.finish = Some(Box::new(finish));
@@ -307,8 +307,8 @@ impl fmt::Debug for RunOptions<'_> {
 
 /// What a process has before its host is built.
 struct Prepared {
-    /// The driver has it and the main thread to itself. No user code runs there, so none can delay
-    /// a signal (P7).
+    /// The driver has it and the main thread to itself. While the host runs, no user code runs there,
+    /// so none can delay a signal (P7).
     driving: tokio::runtime::Runtime,
     /// Two threads, so that a task which blocks one does not hold up the others.
     control: tokio::runtime::Runtime,

@@ -14,6 +14,7 @@ use std::{
     io::{self, IsTerminal},
     mem::ManuallyDrop,
     sync::mpsc,
+    thread,
     time::Duration,
 };
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
@@ -46,13 +47,15 @@ impl Drop for Log {
     /// Flushes on a separate thread. With a full queue the guard reports that on standard output,
     /// which may be the same pipe.
     fn drop(&mut self) {
-        let thread = std::thread::Builder::new().name("lameduck-flush".into());
-        drop_within(self.0.take(), FLUSH_MAX, |work| thread.spawn(work).map(drop));
+        let flusher = thread::Builder::new().name("lameduck-flush".into());
+        drop_within(self.0.take(), FLUSH_MAX, |work| flusher.spawn(work).map(drop));
     }
 }
 
 /// Drops a value on a thread that `spawn` starts, and waits for that at most this long. Without a
-/// thread the value is leaked.
+/// thread it waits for as long, so that the thread of the log writes what is queued, and leaks the
+/// value.
+#[expect(clippy::disallowed_methods, reason = "the process ends, and no world sees it")]
 fn drop_within<V: Send + 'static>(
     value: V,
     max_wait: Duration,
@@ -64,9 +67,10 @@ fn drop_within<V: Send + 'static>(
         drop(ManuallyDrop::into_inner(value));
         drop(dropped);
     }));
-    if spawned.is_ok() {
+    match spawned {
         // Wait for the sender to be dropped.
-        let _ = end.recv_timeout(max_wait);
+        Ok(()) => drop(end.recv_timeout(max_wait)),
+        Err(_) => thread::sleep(max_wait),
     }
 }
 
@@ -161,7 +165,7 @@ fn log_filter(flag: Option<&str>) -> Result<EnvFilter, String> {
 /// block the thread that panics, usually a worker.
 fn log_panics() {
     std::panic::set_hook(Box::new(|panic| {
-        let thread = std::thread::current();
+        let thread = thread::current();
         crate::log::error!(
             panic = message(panic).unwrap_or("(no message)"),
             location = panic.location().map(tracing::field::display),

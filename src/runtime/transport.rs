@@ -84,7 +84,7 @@ pub trait Transport: AsyncRead + AsyncWrite + Unpin + Send + Sync + 'static {
     }
 
     /// Whether bytes were read from the kernel and not returned by a read yet. After a read that
-    /// was pending, they are an incomplete record.
+    /// was pending, they are an incomplete record, unless it was pending to give others a turn.
     fn has_buffered(&self) -> bool {
         false
     }

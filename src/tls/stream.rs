@@ -32,7 +32,7 @@ const READ_MAX: usize = 18 * 1024;
 /// the ciphertext of these.
 const WRITE_MAX: usize = 32 * 1024;
 
-/// Records without data, such as tickets and alerts, that are processed in one poll.
+/// Reads of records without data, such as tickets and alerts, in one poll.
 const READS_PER_POLL: u8 = 16;
 
 thread_local! {
@@ -390,6 +390,8 @@ impl<T: Transport> Transport for TlsStream<T> {
             return false;
         }
         let mut nothing = ReadBuf::new(&mut []);
+        // This is a turn of its own.
+        self.session.take_turn();
         for _ in 0..READS_PER_POLL {
             let filled = self.fill(&mut nothing, T::read_now);
             let has_read = matches!(filled, Poll::Ready(Ok(1..))) && !self.session.take_turn();

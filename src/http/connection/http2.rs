@@ -20,6 +20,7 @@ use super::{
 use crate::http::{
     exchange::{
         connection_state::{ConnectionState, Protocol},
+        final_reads::FinalReads,
         http_service::HttpService,
         http2_input::{ENHANCE_YOUR_CALM, INTERNAL_ERROR},
         in_flight::UnflushedResponses,
@@ -68,8 +69,10 @@ pub(super) struct Http2<T: Transport, S: HttpService> {
     idle_since: Option<(Moment, u64)>,
     seen_request: SeenRequest,
     partial: PartialTimer,
-    /// Until when bytes that the client sends delay the end of the idle connection.
-    final_reads_until: Option<Moment>,
+    /// How long bytes that the client sends delay the end of the idle connection.
+    final_reads: FinalReads,
+    /// How long bytes that are no part of an incomplete frame delay its time limit.
+    partial_reads: FinalReads,
     stall_timer: StallTimer,
     /// The client's progress with the last bytes of a response.
     last_bytes: StallTimer,
@@ -124,7 +127,8 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
             idle_since: None,
             seen_request: SeenRequest::No,
             partial: PartialTimer::default(),
-            final_reads_until: None,
+            final_reads: FinalReads::default(),
+            partial_reads: FinalReads::default(),
             stall_timer: StallTimer::default(),
             last_bytes: StallTimer::default(),
             given_up_at: None,
@@ -176,16 +180,17 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
                 // Poll again, so that the GOAWAY is written.
                 continue;
             }
-            if now >= self.partial.until(&self.connection, now) {
-                if has_peeked {
-                    const WHY: &[u8] = b"the request head took too long";
-                    return self.give_up(ENHANCE_YOUR_CALM, WHY);
-                }
+            if now >= self.partial.until(&self.connection, now) && !has_peeked {
                 // Read first what has arrived by now.
                 has_peeked = true;
                 self.connection.io.inflow.request_peek();
                 self.connection.io.inflow.begin_poll();
                 continue;
+            }
+            if !has_peeked {
+                self.partial_reads.reset();
+            } else if !self.may_complete_partial(now) {
+                return self.give_up(ENHANCE_YOUR_CALM, b"the request head took too long");
             }
             return self.wait(cx, worker, slot, now);
         }
@@ -236,7 +241,7 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
                 worker.server().capacity.request_eviction();
             }
             self.idle_since = None;
-            self.final_reads_until = None;
+            self.final_reads.reset();
             self.delivery = Delivery::default();
             self.delivery_queried = false;
             let goaway = self.goaway_moment(worker);
@@ -288,7 +293,7 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
             (Goaway::NotYet, _) | (_, None) => until,
         };
         if now < until {
-            self.final_reads_until = None;
+            self.final_reads.reset();
             if self.goaway == Goaway::NotYet {
                 slot.set_idle(idle);
             }
@@ -332,8 +337,7 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
         }
         // The peer has no stream open, and owes a PONG or the rest of a handshake. It may send
         // frames without an end.
-        let reads_until = *self.final_reads_until.get_or_insert(now + HEAD_GRACE);
-        if now < reads_until && self.connection.io.may_have_unread(now) {
+        if self.final_reads.may_delay(now) && self.connection.io.may_have_unread(now) {
             slot.wake();
             return Transition::Wait;
         }
@@ -348,6 +352,12 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
     /// Whether a stream waits for its handler, and not for the client.
     pub(super) fn awaits_handler(&self) -> bool {
         self.connection.are_handlers_running()
+    }
+
+    /// Whether bytes that have arrived may complete the frame whose time is over.
+    fn may_complete_partial(&mut self, now: Moment) -> bool {
+        let until = self.partial.until(&self.connection, now);
+        now < until && (until < Moment::NEVER || self.partial_reads.may_delay(now))
     }
 
     fn start_goaway(&mut self, now: Moment) {

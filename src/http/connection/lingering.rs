@@ -345,7 +345,7 @@ pub(super) fn close_after_response<T: Transport>(
     None
 }
 
-/// Closes a connection with the host's error response in place of an aborted one. Nothing of that
+/// Closes a connection with the host's error response in place of an aborted one, of which nothing
 /// was written.
 pub(super) fn close_with<T: Transport>(
     io: T,

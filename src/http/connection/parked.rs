@@ -13,6 +13,7 @@ use super::{
 };
 use crate::http::{
     exchange::{
+        final_reads::FinalReads,
         http_service::HttpService,
         sniff::{PREFACE, Sniffed, after_empty_lines, is_blank, sniff_as},
     },
@@ -23,7 +24,7 @@ use crate::http::{
         client_timeout::ClientTimeout,
         connection_slot::ConnectionSlot,
         idle_policy::{Awaited, Idle},
-        limits::{HEAD_GRACE, PARK_AFTER},
+        limits::PARK_AFTER,
     },
 };
 use crate::{
@@ -57,8 +58,8 @@ pub(super) struct Parked<T: Transport, S: HttpService> {
     /// Present while the handler of a fast-path request waits.
     client_watch: Option<ClientWatch>,
     delivery: Delivery,
-    /// Until when input without a request delays the close.
-    final_reads_until: Option<Moment>,
+    /// How long input without a request delays the close.
+    final_reads: FinalReads,
 }
 
 /// One byte more, and it is either the whole preface or not the preface.
@@ -88,7 +89,7 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
             fast_path: None,
             client_watch: None,
             delivery: Delivery::default(),
-            final_reads_until: None,
+            final_reads: FinalReads::default(),
         }
     }
 
@@ -197,6 +198,7 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
                         break;
                     }
                     self.received_any = ReceivedAny::Yes;
+                    self.final_reads.reset();
                     let negotiated =
                         self.io.as_ref().map_or(Negotiated::Unknown, Transport::negotiated);
                     match sniff_as(negotiated, bytes) {
@@ -249,7 +251,7 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
             && slot.take_evicted()
             && now >= server.config.eviction_grace.ends(idle);
         if now < until && !evicted {
-            self.final_reads_until = None;
+            self.final_reads.note_poll();
             slot.set_idle(idle);
             let until = match self.next_delivery_check(now, idle, worker) {
                 Some(next_check) => until.min(next_check),
@@ -276,7 +278,7 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
             worker.wake_at(slot, again);
             return Transition::Wait;
         }
-        let next = self.close(now, cx, worker, slot, idle.awaited);
+        let next = self.close(now, cx, worker, slot, (idle.awaited, evicted));
         // A request that has just arrived is served first.
         if evicted && self.io.is_none() {
             slot.make_room();
@@ -398,19 +400,20 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
 
     /// Final read, then FIN (P5b). A request that the kernel already holds is served. One that
     /// arrives later crosses the close, which cannot be prevented. Input that is no request delays
-    /// the close by a second at most.
+    /// the close as [`FinalReads`] says; on the internal server it never keeps the place of another.
     fn close(
         &mut self,
         now: Moment,
         cx: &mut Context<'_>,
         worker: &WorkerContext<S>,
         slot: &ConnectionSlot,
-        awaited: Awaited,
+        (awaited, evicted): (Awaited, bool),
     ) -> Transition<T, S> {
         let Some(mut io) = self.io.take() else { return Transition::Close };
         io.read_ahead();
         let has_data = io.peek() == Peek::Data || io.has_buffered() && awaited != Awaited::Head;
-        if has_data && now < *self.final_reads_until.get_or_insert(now + HEAD_GRACE) {
+        let makes_room = evicted && worker.server().evicts_busy();
+        if has_data && !makes_room && self.final_reads.may_delay(now) {
             // The readiness event is on its way.
             self.io = Some(io);
             cx.waker().wake_by_ref();

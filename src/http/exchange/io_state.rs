@@ -1,7 +1,7 @@
 //! What hyper's reads, writes and flushes show, and what the kernel was asked for.
 
-use super::{http2_input::Inflow, sniff::is_blank};
-use crate::{http::server::limits::HEAD_GRACE, lifecycle::Moment};
+use super::{final_reads::FinalReads, http2_input::Inflow, sniff::is_blank};
+use crate::lifecycle::Moment;
 use std::sync::atomic::{
     AtomicBool, AtomicU8, AtomicU64,
     Ordering::{Acquire, Relaxed, Release},
@@ -37,8 +37,8 @@ pub(crate) struct IoState {
     unacknowledged_requested: AtomicBool,
     /// A `FinalRead`: whether the kernel holds bytes that the reactor has not reported.
     final_read: AtomicU8,
-    /// Until when such bytes delay the timeout, in nanoseconds since the clock's epoch.
-    final_reads_until: AtomicU64,
+    /// How long such bytes delay the timeout.
+    final_reads: FinalReads,
     /// The client has half-closed the connection.
     pub(super) read_ended: AtomicBool,
     /// The same, but never set under `HalfClose::Ignore`.
@@ -77,7 +77,7 @@ impl IoState {
             peek_requested: AtomicBool::new(false),
             unacknowledged_requested: AtomicBool::new(false),
             final_read: AtomicU8::new(FinalRead::NotWanted as u8),
-            final_reads_until: AtomicU64::new(0),
+            final_reads: FinalReads::default(),
             read_ended: AtomicBool::new(false),
             half_closed: AtomicBool::new(false),
             broken: AtomicBool::new(false),
@@ -226,15 +226,15 @@ impl IoState {
     /// meantime. If true, the caller must poll the connection again before the timeout takes effect
     /// (P5b).
     ///
-    /// Data that yields no bytes, such as records of TLS, delays the timeout by a second at most.
+    /// Data that yields no bytes, such as records of TLS, delays the timeout as [`FinalReads`] says.
     pub(crate) fn may_have_unread(&self, now: Moment) -> bool {
         let found = self.final_read.load(Relaxed);
         let is_first = found == FinalRead::NotWanted as u8;
         if is_first {
-            self.final_reads_until.store((now + HEAD_GRACE).as_nanos(), Relaxed);
+            self.final_reads.reset();
         }
-        let until = Moment::from_nanos(self.final_reads_until.load(Relaxed));
-        let may_have = is_first || found == FinalRead::Data as u8 && now < until;
+        let has_data = found == FinalRead::Data as u8;
+        let may_have = is_first || has_data && self.final_reads.may_delay(now);
         if may_have {
             self.final_read.store(FinalRead::Wanted as u8, Relaxed);
         }
@@ -271,6 +271,7 @@ impl IoState {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::server::limits::HEAD_GRACE;
 
     // A process that was suspended closed connections whose requests had arrived meanwhile (P5b).
     // The kernel is read once before a wait ends. If each read was followed by another, no silent
@@ -288,7 +289,11 @@ mod tests {
         assert!(!io.may_have_unread(now));
         io.on_read(b"a part of the head");
         assert!(io.may_have_unread(now), "the next wait has its own read");
+        for _ in 0..64 {
+            io.on_final_read(true);
+            assert!(io.may_have_unread(now + HEAD_GRACE), "the runtime may not know of the data");
+        }
         io.on_final_read(true);
-        assert!(!io.may_have_unread(now + HEAD_GRACE), "the data is no byte of a head");
+        assert!(!io.may_have_unread(now + HEAD_GRACE * 2), "the data is no byte of a head");
     }
 }

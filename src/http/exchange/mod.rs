@@ -5,6 +5,7 @@ pub(super) mod body_wait;
 pub(super) mod connection_state;
 pub(super) mod context;
 pub(super) mod error_response;
+pub(super) mod final_reads;
 pub(super) mod framing;
 mod grpc;
 pub(super) mod handler;

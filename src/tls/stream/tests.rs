@@ -121,3 +121,21 @@ fn other_connections_have_a_turn_after_many_records() {
     receive(&mut client, b"c");
     assert_eq!(read(), Poll::Ready(b"c".to_vec()));
 }
+
+// The turn was taken by the last look for a request that crosses a close. The request was not
+// counted (P5b).
+#[test]
+fn a_look_ahead_is_a_turn() {
+    let (mut server, mut client, mut wire) = connected_by(duplex(16 * 1024));
+    let cx = &mut Context::from_waker(Waker::noop());
+    for _ in 0..20 {
+        client.refresh_traffic_keys().unwrap();
+    }
+    for text in [b"a", b"b"] {
+        client.writer().write_all(text).unwrap();
+        assert!(Pin::new(&mut wire).poll_write(cx, &records(&mut client)).is_ready());
+        let mut room = [0; ROOM];
+        assert!(Pin::new(&mut server).poll_read(cx, &mut ReadBuf::new(&mut room)).is_ready());
+        assert!(!server.read_ahead());
+    }
+}

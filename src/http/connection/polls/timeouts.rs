@@ -349,13 +349,28 @@ async fn input_without_a_request_delays_no_time_limit() {
         world.wire().refill = if is_hollow { b"" } else { b"\r\n" };
         world.wire().is_hollow = is_hollow;
         world.flood(Duration::from_secs(1)).await;
-        world.evict();
-        world.flood(Duration::from_millis(100)).await;
-        assert!(world.has_ended() || world.is_another_to_make_room(), "records: {is_hollow}");
         world.flood(Duration::from_secs(3)).await;
         assert!(!world.has_ended(), "records: {is_hollow}");
         world.flood(Duration::from_secs(3)).await;
         assert_eq!(world.wire().how_it_ended(), End::Fin, "records: {is_hollow}");
+    }
+    for is_hollow in [false, true] {
+        for internal in [false, true] {
+            let mut world = if internal { World::internal() } else { World::new() };
+            world.start().await;
+            world.wire().refill = if is_hollow { b"" } else { b"\r\n" };
+            world.wire().is_hollow = is_hollow;
+            world.evict();
+            world.flood(Duration::from_millis(100)).await;
+            assert_eq!(world.has_ended(), internal, "records: {is_hollow}");
+            if !internal {
+                assert!(world.is_another_to_make_room(), "records: {is_hollow}");
+                world.flood(Duration::from_secs(1)).await;
+                world.evict();
+                world.flood(Duration::from_millis(100)).await;
+                assert_eq!(world.wire().how_it_ended(), End::Fin, "records: {is_hollow}");
+            }
+        }
     }
     for half in [&b"GET / HT"[..], b"OPTIONS / HT"] {
         let mut world = World::with_limits(limits);
@@ -388,4 +403,33 @@ async fn pings_do_not_suspend_the_time_to_the_first_request() {
     assert!(!world.has_ended());
     world.wait(5).await;
     assert!(world.has_ended());
+}
+
+// The same records of TLS kept half a header block of HTTP/2 for the whole keep-alive time.
+#[tokio::test]
+async fn records_without_data_do_not_delay_the_end_of_half_a_header_block() {
+    let mut world = World::new();
+    world.start().await;
+    world.send(&[PREFACE, HTTP2_FIRST, &HTTP2_SECOND[..12]].concat()).await;
+    world.wire().is_hollow = true;
+    world.flood(Duration::from_secs(9)).await;
+    assert_eq!(world.wire().how_it_ended(), End::Open);
+    world.flood(Duration::from_secs(3)).await;
+    assert_eq!(http2(&world.wire().written), "H1 D1. G1/11");
+}
+
+// A thread that was blocked for more than a second between two polls threw away a request that the
+// runtime had not reported yet (P5b).
+#[tokio::test]
+async fn a_request_that_arrived_before_a_pause_is_served() {
+    for (begin, rest) in [(&b""[..], GET), (&GET[..8], &GET[8..])] {
+        let mut world = World::new();
+        world.start().await;
+        world.send(GET).await;
+        world.send(begin).await;
+        world.wire().late_reads = 4;
+        world.wire().arrive(rest);
+        world.drain_with_pauses(Duration::from_secs(2)).await;
+        assert_eq!(world.requests().finished, 2, "{}", begin.escape_ascii());
+    }
 }

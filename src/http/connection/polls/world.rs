@@ -331,6 +331,18 @@ impl World {
         }
     }
 
+    /// The drain begins. Before each poll the thread is blocked for a time.
+    pub(super) async fn drain_with_pauses(&mut self, pause: Duration) {
+        self.stage = Stage::Draining;
+        self.server.publish(Phase::Draining, self.server.clock.now());
+        self.slot.wake();
+        while self.is_woken() {
+            self.clock.advance(pause);
+            self.poll();
+            yield_now().await;
+        }
+    }
+
     /// The cut follows the abort before the connection was polled.
     pub(super) async fn abort_and_cut(&mut self) {
         self.enter(Stage::Cancelling).await;
@@ -354,11 +366,13 @@ impl World {
         const STEPS: u32 = 50;
         for _ in 0..STEPS {
             self.clock.advance(span / STEPS);
-            self.wire().teases = 1;
             self.slot.wake_if_due(self.server.clock.now());
-            yield_now().await;
-            if self.is_woken() {
-                self.poll();
+            for _ in 0..4 {
+                self.wire().teases = 1;
+                yield_now().await;
+                if self.is_woken() {
+                    self.poll();
+                }
             }
         }
     }
