@@ -307,8 +307,8 @@ impl fmt::Debug for RunOptions<'_> {
 
 /// What a process has before its host is built.
 struct Prepared {
-    /// The driver has it and the main thread to itself. While the host runs, no user code runs there,
-    /// so none can delay a signal (P7).
+    /// The driver has it and the main thread to itself. While the host runs, no user code runs
+    /// there, so none can delay a signal (P7).
     driving: tokio::runtime::Runtime,
     /// Two threads, so that a task which blocks one does not hold up the others.
     control: tokio::runtime::Runtime,
