@@ -401,6 +401,7 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
     /// Final read, then FIN (P5b). A request that the kernel already holds is served. One that
     /// arrives later crosses the close, which cannot be prevented. Input that is no request delays
     /// the close as [`FinalReads`] says; on the internal server it never keeps the place of another.
+    #[cold]
     fn close(
         &mut self,
         now: Moment,
