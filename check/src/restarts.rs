@@ -61,15 +61,17 @@ pub struct Relay {
 pub struct Ended {
     /// How it ended, or `None` if it did not within its grace period and was killed.
     pub exit: Option<Exit>,
+    /// Whether it ended before its stop was requested.
+    pub is_early: bool,
     /// Its output.
     pub output: String,
 }
 
 impl Ended {
-    /// Returns whether it exited with 0.
+    /// Returns whether it exited with 0 because of its stop.
     #[must_use]
     pub fn is_clean(&self) -> bool {
-        self.exit == Some(Exit::Code(0))
+        self.exit == Some(Exit::Code(0)) && !self.is_early
     }
 }
 
@@ -159,7 +161,10 @@ const CRASH_MAX: Duration = Duration::from_millis(100);
 /// # Errors
 /// If the stop cannot be requested, or the stop command fails. The server may still serve then.
 pub fn end(server: &mut Server, target: &Target, load: &Load) -> Result<Ended, String> {
-    let exit = match server.stop(&target.stop) {
+    let early = server.process.exit();
+    let stopped = if early.is_some() { Ok(()) } else { server.stop(&target.stop) };
+    let is_early = early.is_some() || stopped.is_err();
+    let exit = match stopped {
         Ok(()) => server.exit_until(Instant::now() + target.grace)?,
         // It may have exited by itself.
         Err(error) => Some(server.exit_until(Instant::now() + CRASH_MAX)?.ok_or(error)?),
@@ -174,7 +179,7 @@ pub fn end(server: &mut Server, target: &Target, load: &Load) -> Result<Ended, S
         server.process.kill();
     }
     server.process.await_output();
-    Ok(Ended { exit: exit.map(|(exit, _)| exit), output: server.process.output() })
+    Ok(Ended { exit: exit.map(|(exit, _)| exit), is_early, output: server.process.output() })
 }
 
 /// Returns a command with a socket as descriptor 3, as a service manager passes it.
@@ -298,9 +303,10 @@ impl Soaked {
 #[must_use]
 pub fn describe(ended: &Ended) -> String {
     let exit = ended.exit.map_or_else(|| "no exit in time".to_owned(), |exit| exit.to_string());
+    let early = if ended.is_early { "the command ended without a stop request: " } else { "" };
     let lines: Vec<&str> = ended.output.lines().collect();
     let last = &lines[lines.len().saturating_sub(8)..];
-    format!("{exit}; the last lines of its output:\n{}", last.join("\n"))
+    format!("{early}{exit}; the last lines of its output:\n{}", last.join("\n"))
 }
 
 /// Runs a future on a new runtime.
@@ -337,7 +343,7 @@ mod tests {
     #[test]
     fn the_last_lines_of_an_output_are_in_order() {
         let output = (1..=10).map(|line| format!("{line}\n")).collect();
-        let ended = Ended { exit: Some(Exit::Code(3)), output };
+        let ended = Ended { exit: Some(Exit::Code(3)), is_early: false, output };
         let described = describe(&ended);
         assert!(described.starts_with("exit code 3; "), "{described}");
         assert!(described.ends_with(":\n3\n4\n5\n6\n7\n8\n9\n10"), "{described}");
