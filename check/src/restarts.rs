@@ -79,13 +79,20 @@ impl Relay {
     /// Starts the first process.
     ///
     /// # Errors
-    /// If it does not serve.
+    /// If it does not serve, or cannot be told apart from its successor on the same port.
     pub fn start(target: Target, hand_over: HandOver) -> Result<Self, String> {
         let has_own_probe = target.ready.as_ref().is_some_and(|url| url.contains("{port2}"));
         if hand_over == HandOver::ReusePort && !has_own_probe {
             return Err("reuse-port needs --ready with {port2}: on the shared port either \
                         process may respond"
                 .to_owned());
+        }
+        if hand_over == HandOver::ReusePort && !target.stop.has_any(&["{port2}"]) {
+            return Err(
+                "reuse-port needs --stop with {port2}, or {pid} in a command: on the shared \
+                        port either process may stop"
+                    .to_owned(),
+            );
         }
         let (held, plan) = match hand_over {
             HandOver::Socket => {
@@ -336,6 +343,26 @@ mod tests {
             target.ready = ready.map(str::to_owned);
             let why = Relay::start(target.clone(), HandOver::ReusePort).unwrap_err();
             assert!(why.contains("--ready with {port2}"), "{ready:?}: {why}");
+        }
+    }
+
+    // A stop request on the shared port, or a stop command without an id, stopped the successor in
+    // place of the old process.
+    #[test]
+    fn processes_that_share_a_port_have_their_own_stop() {
+        let mut target = Target::new(vec!["/no/such/program".to_owned()]);
+        target.ready = Some("http://127.0.0.1:{port2}/".to_owned());
+        for (stop, is_own) in [
+            ("http:POST:http://127.0.0.1:{port}/stop", false),
+            ("http:POST:http://127.0.0.1:{port2}/stop/{pid}", true),
+            ("http:POST:http://127.0.0.1:81/stop/{pid}", false),
+            ("cmd:curl 127.0.0.1:{port}/stop", false),
+            ("cmd:kill {pid}", true),
+            ("TERM", true),
+        ] {
+            target.stop = stop.parse().unwrap();
+            let why = Relay::start(target.clone(), HandOver::ReusePort).unwrap_err();
+            assert_eq!(!why.contains("reuse-port needs --stop"), is_own, "{stop}: {why}");
         }
     }
 

@@ -194,7 +194,7 @@ impl ServerArgs {
 
 /// Returns why a run takes several times as long as it could, if it does.
 pub(super) fn slow_hint(target: &Target, jobs: usize) -> Option<String> {
-    let (why, how) = match (&target.listen, target.fixed()) {
+    let (why, how) = match (&target.listen, target.fixed().first()) {
         (Listen::At(_), _) => {
             ("its port cannot be chosen".to_owned(), "--port-env or with {port} in the command")
         }

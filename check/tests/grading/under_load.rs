@@ -53,7 +53,7 @@ fn a_soak_whose_successor_does_not_start_prints_its_counts() {
 #[test]
 fn a_server_that_serves_after_an_error_of_the_hand_over_has_lost_nothing() {
     let request = "--stop=http:POST:http://127.0.0.1:{port2}/nope";
-    let command = "--stop=cmd:sleep 0.2; exit 4";
+    let command = "--stop=cmd:sleep 0.2; exit 4 # {pid}";
     for (starts, hand_over, stop, words) in [
         (2, "--hand-over=reuse-port", "--stop=TERM", "exit code 3"),
         (9, "--hand-over=restart", request, "the stop request: 404"),
