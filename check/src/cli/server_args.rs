@@ -200,18 +200,19 @@ impl ServerArgs {
 
 /// Returns why a run takes several times as long as it could, if it does.
 pub(super) fn slow_hint(target: &Target, jobs: usize) -> Option<String> {
-    let (why, how) = match (&target.listen, target.fixed().first()) {
-        (Listen::At(_), _) => {
-            ("its port cannot be chosen".to_owned(), "--port-env or with {port} in the command")
-        }
-        (Listen::Chosen { .. }, Some(flag)) => {
-            (format!("{flag} is the same for all"), "{port} or {port2} in it")
-        }
-        (Listen::Chosen { .. }, None) => return None,
-    };
+    let (mut why, mut how) = (Vec::new(), Vec::new());
+    if let Listen::At(_) = target.listen {
+        why.push("its port cannot be chosen".to_owned());
+        how.push("--port-env or {port} in the command".to_owned());
+    }
+    for flag in target.fixed() {
+        why.push(format!("{flag} is the same for all"));
+        how.push(format!("{{port}} or {{port2}} in {flag}"));
+    }
+    let (is_slow, why, how) = (!why.is_empty(), why.join(", and "), how.join(", and "));
     let hint =
         format!("one server runs at a time, since {why}; with {how}, {jobs} run at the same time");
-    (jobs > 1).then_some(hint)
+    (is_slow && jobs > 1).then_some(hint)
 }
 
 #[cfg(test)]
