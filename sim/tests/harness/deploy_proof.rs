@@ -245,4 +245,10 @@ fn a_request_without_its_value_is_not_sent_in_a_deploy() {
     assert_eq!((failure.broken.promise, &*failure.broken.why), ("S6", why), "{failure}");
     let said = panic_of(|| deploys(trials().request(no_id())).losses());
     assert!(said.contains("had no value for {/id}"), "{said}");
+    // A request that was sent, and got 404 each time, was reported as one that lacked its value.
+    let lost = Request::post("/orders", "tea").expect([201, 429]);
+    let lost = lost.then(Request::get("{location}/bill").expect(200));
+    let said = panic_of(|| deploys(trials().request(lost)).losses());
+    assert!(said.starts_with("GET {location}/bill never succeeded"), "{said}");
+    assert!(!said.contains("had no value"), "{said}");
 }
