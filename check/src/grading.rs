@@ -256,7 +256,7 @@ pub fn grade(
         })
         .collect();
     progress.begin(items.len());
-    let is_fixed = matches!(target.listen, Listen::At(_)) || target.fixed().is_some();
+    let is_fixed = matches!(target.listen, Listen::At(_)) || !target.fixed().is_empty();
     let jobs = if is_fixed { 1 } else { effort.jobs };
     let (queue, graded) = (Mutex::new(items), Mutex::new(graded));
     thread::scope(|scope| {

@@ -61,15 +61,17 @@ pub struct Relay {
 pub struct Ended {
     /// How it ended, or `None` if it did not within its grace period and was killed.
     pub exit: Option<Exit>,
+    /// Whether it ended before its stop was requested.
+    pub is_early: bool,
     /// Its output.
     pub output: String,
 }
 
 impl Ended {
-    /// Returns whether it exited with 0.
+    /// Returns whether it exited with 0 because of its stop.
     #[must_use]
     pub fn is_clean(&self) -> bool {
-        self.exit == Some(Exit::Code(0))
+        self.exit == Some(Exit::Code(0)) && !self.is_early
     }
 }
 
@@ -77,13 +79,20 @@ impl Relay {
     /// Starts the first process.
     ///
     /// # Errors
-    /// If it does not serve.
+    /// If it does not serve, or cannot be told apart from its successor on the same port.
     pub fn start(target: Target, hand_over: HandOver) -> Result<Self, String> {
         let has_own_probe = target.ready.as_ref().is_some_and(|url| url.contains("{port2}"));
         if hand_over == HandOver::ReusePort && !has_own_probe {
             return Err("reuse-port needs --ready with {port2}: on the shared port either \
                         process may respond"
                 .to_owned());
+        }
+        if hand_over == HandOver::ReusePort && !target.stop.has_any(&["{port2}"]) {
+            return Err(
+                "reuse-port needs --stop with {port2}, or {pid} in a command: on the shared \
+                        port either process may stop"
+                    .to_owned(),
+            );
         }
         let (held, plan) = match hand_over {
             HandOver::Socket => {
@@ -159,7 +168,10 @@ const CRASH_MAX: Duration = Duration::from_millis(100);
 /// # Errors
 /// If the stop cannot be requested, or the stop command fails. The server may still serve then.
 pub fn end(server: &mut Server, target: &Target, load: &Load) -> Result<Ended, String> {
-    let exit = match server.stop(&target.stop) {
+    let early = server.process.exit();
+    let stopped = if early.is_some() { Ok(()) } else { server.stop(&target.stop) };
+    let is_early = early.is_some() || stopped.is_err();
+    let exit = match stopped {
         Ok(()) => server.exit_until(Instant::now() + target.grace)?,
         // It may have exited by itself.
         Err(error) => Some(server.exit_until(Instant::now() + CRASH_MAX)?.ok_or(error)?),
@@ -174,7 +186,7 @@ pub fn end(server: &mut Server, target: &Target, load: &Load) -> Result<Ended, S
         server.process.kill();
     }
     server.process.await_output();
-    Ok(Ended { exit: exit.map(|(exit, _)| exit), output: server.process.output() })
+    Ok(Ended { exit: exit.map(|(exit, _)| exit), is_early, output: server.process.output() })
 }
 
 /// Returns a command with a socket as descriptor 3, as a service manager passes it.
@@ -298,9 +310,10 @@ impl Soaked {
 #[must_use]
 pub fn describe(ended: &Ended) -> String {
     let exit = ended.exit.map_or_else(|| "no exit in time".to_owned(), |exit| exit.to_string());
+    let early = if ended.is_early { "the command ended without a stop request: " } else { "" };
     let lines: Vec<&str> = ended.output.lines().collect();
     let last = &lines[lines.len().saturating_sub(8)..];
-    format!("{exit}; the last lines of its output:\n{}", last.join("\n"))
+    format!("{early}{exit}; the last lines of its output:\n{}", last.join("\n"))
 }
 
 /// Runs a future on a new runtime.
@@ -333,11 +346,31 @@ mod tests {
         }
     }
 
+    // A stop request on the shared port, or a stop command without an id, stopped the successor in
+    // place of the old process.
+    #[test]
+    fn processes_that_share_a_port_have_their_own_stop() {
+        let mut target = Target::new(vec!["/no/such/program".to_owned()]);
+        target.ready = Some("http://127.0.0.1:{port2}/".to_owned());
+        for (stop, is_own) in [
+            ("http:POST:http://127.0.0.1:{port}/stop", false),
+            ("http:POST:http://127.0.0.1:{port2}/stop/{pid}", true),
+            ("http:POST:http://127.0.0.1:81/stop/{pid}", false),
+            ("cmd:curl 127.0.0.1:{port}/stop", false),
+            ("cmd:kill {pid}", true),
+            ("TERM", true),
+        ] {
+            target.stop = stop.parse().unwrap();
+            let why = Relay::start(target.clone(), HandOver::ReusePort).unwrap_err();
+            assert_eq!(!why.contains("reuse-port needs --stop"), is_own, "{stop}: {why}");
+        }
+    }
+
     // The error of a server whose exit was not clean stood above the lines that had led to it.
     #[test]
     fn the_last_lines_of_an_output_are_in_order() {
         let output = (1..=10).map(|line| format!("{line}\n")).collect();
-        let ended = Ended { exit: Some(Exit::Code(3)), output };
+        let ended = Ended { exit: Some(Exit::Code(3)), is_early: false, output };
         let described = describe(&ended);
         assert!(described.starts_with("exit code 3; "), "{described}");
         assert!(described.ends_with(":\n3\n4\n5\n6\n7\n8\n9\n10"), "{described}");

@@ -106,6 +106,9 @@ pub async fn roll(plan: &Rollout, progress: impl FnMut(Step)) -> Result<Outcome,
     if matches!(plan.target.listen, Listen::At(_)) {
         return Err("three servers need three ports: use --port-env or {port}".to_owned());
     }
+    if let Some(flag) = plan.target.fixed().first() {
+        return Err(format!("{flag} is the same for all three servers: use {{port}} or {{port2}}"));
+    }
     let mut servers = Vec::new();
     for _ in 0..SERVERS {
         let ports = Plan::new(&plan.target)?;
@@ -239,4 +242,35 @@ async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, String> + Send + 'static,
 ) -> Result<T, String> {
     tokio::task::spawn_blocking(work).await.map_err(|error| error.to_string())?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Rollout, roll};
+    use crate::{balancer::Kind, restarts::block_on, target::Target};
+    use std::time::Duration;
+
+    // A rollout with a fixed URL blamed the server: the stop of each of the three had stopped the
+    // same one.
+    #[test]
+    fn a_rollout_refuses_what_is_the_same_for_its_servers() {
+        let mut target = Target::new(vec!["/no/such/program".to_owned()]);
+        let refusal = |target: &Target| {
+            let plan = Rollout {
+                kind: Kind::Nginx,
+                target: target.clone(),
+                keeping: 1,
+                per_request: 1,
+                restarts_min: 1,
+                responses_min: 1,
+                span_max: Duration::ZERO,
+            };
+            block_on(roll(&plan, |_| {})).unwrap().unwrap_err()
+        };
+        assert!(refusal(&target).contains("cannot start"));
+        target.stop = "http:POST:http://127.0.0.1:81/stop/{pid}".parse().unwrap();
+        assert!(refusal(&target).starts_with("--stop is the same for all three servers"));
+        target.ready = Some("http://127.0.0.1:81/".to_owned());
+        assert!(refusal(&target).starts_with("--ready is the same for all three servers"));
+    }
 }

@@ -51,19 +51,20 @@ impl Target {
         }
     }
 
-    /// Returns the flag of a URL, or of a stop command, that is the same for each start: servers
-    /// that run at the same time cannot be told apart by it.
+    /// Returns the flags of URLs, and of a stop command, that are the same for each start: servers
+    /// that run at the same time cannot be told apart by them.
     #[must_use]
-    pub fn fixed(&self) -> Option<&'static str> {
-        let names = ["{port}", "{port2}", "{pid}"];
-        let is_fixed = |text: &String| !names.iter().any(|name| text.contains(name));
-        let stop = match &self.stop {
-            Stop::Signal(_) => None,
-            Stop::Post(text) | Stop::Command(text) => Some(text),
+    pub fn fixed(&self) -> Vec<&'static str> {
+        let names = ["{port}", "{port2}"];
+        let is_fixed = |url: &Option<String>| {
+            url.as_ref().is_some_and(|url| !names.iter().any(|name| url.contains(name)))
         };
-        let texts = [("--ready", self.ready.as_ref()), ("--live", self.live.as_ref())];
-        let mut texts = texts.into_iter().chain([("--stop", stop)]);
-        texts.find(|(_, text)| text.is_some_and(is_fixed)).map(|(flag, _)| flag)
+        let flags = [
+            ("--ready", is_fixed(&self.ready)),
+            ("--live", is_fixed(&self.live)),
+            ("--stop", !self.stop.has_any(&names)),
+        ];
+        flags.into_iter().filter(|(_, is_fixed)| *is_fixed).map(|(flag, _)| flag).collect()
     }
 }
 
@@ -130,6 +131,18 @@ impl Stop {
             }
             Self::Post(_) => "POST",
             Self::Command(_) => "stop command",
+        }
+    }
+
+    /// Returns whether it is of one server: a signal, a text with one of these names, or a command
+    /// with `{pid}`, which is replaced in no URL.
+    #[must_use]
+    pub fn has_any(&self, names: &[&str]) -> bool {
+        let has = |text: &str| names.iter().any(|name| text.contains(name));
+        match self {
+            Self::Signal(_) => true,
+            Self::Post(url) => has(url),
+            Self::Command(command) => has(command) || command.contains("{pid}"),
         }
     }
 }

@@ -161,13 +161,19 @@ impl ServerArgs {
         Ok(target)
     }
 
-    /// Checks that the server does not speak TLS, for a command whose clients do not.
+    /// Checks that the server does not speak TLS, and that no liveness is given, for a command that
+    /// uses neither.
     ///
     /// # Errors
-    /// If it was said to speak TLS.
+    /// Names the flag.
     pub(super) fn expect_plain_text(&self, command: &str) -> Result<(), String> {
-        let why = || format!("--tls: the clients of `{command}` speak no TLS; only `run` has it");
-        (!self.tls).then_some(()).ok_or_else(why)
+        if self.tls {
+            return Err(format!(
+                "--tls: the clients of `{command}` speak no TLS; only `run` has it"
+            ));
+        }
+        let why = || format!("--live: `{command}` does not use it; only `run` does");
+        self.live.is_none().then_some(()).ok_or_else(why)
     }
 
     /// Returns the target with the routes that the server has.
@@ -194,18 +200,19 @@ impl ServerArgs {
 
 /// Returns why a run takes several times as long as it could, if it does.
 pub(super) fn slow_hint(target: &Target, jobs: usize) -> Option<String> {
-    let (why, how) = match (&target.listen, target.fixed()) {
-        (Listen::At(_), _) => {
-            ("its port cannot be chosen".to_owned(), "--port-env or with {port} in the command")
-        }
-        (Listen::Chosen { .. }, Some(flag)) => {
-            (format!("{flag} is the same for all"), "{port} or {port2} in it")
-        }
-        (Listen::Chosen { .. }, None) => return None,
-    };
+    let (mut why, mut how) = (Vec::new(), Vec::new());
+    if let Listen::At(_) = target.listen {
+        why.push("its port cannot be chosen".to_owned());
+        how.push("--port-env or {port} in the command".to_owned());
+    }
+    for flag in target.fixed() {
+        why.push(format!("{flag} is the same for all"));
+        how.push(format!("{{port}} or {{port2}} in {flag}"));
+    }
+    let (is_slow, why, how) = (!why.is_empty(), why.join(", and "), how.join(", and "));
     let hint =
         format!("one server runs at a time, since {why}; with {how}, {jobs} run at the same time");
-    (jobs > 1).then_some(hint)
+    (is_slow && jobs > 1).then_some(hint)
 }
 
 #[cfg(test)]
@@ -231,6 +238,11 @@ mod tests {
             let found = parsed(words).target().unwrap_err();
             assert!(found.starts_with(error), "{found}");
         }
+        for (flag, value) in [("--tls", None), ("--live", Some("http://a:1/"))] {
+            let words: Vec<&str> = [flag].into_iter().chain(value).chain(["--", "a"]).collect();
+            let error = parsed(&words).expect_plain_text("soak").unwrap_err();
+            assert!(error.starts_with(flag) && error.contains("`soak`"), "{error}");
+        }
         parsed(&["--tls", "--stream", "/s", "--", "a"]).target().unwrap();
         for (flag, value) in [("--addr", "127.0.0.1:1"), ("--echo", "/e"), ("--ws", "/w")] {
             let error = parsed(&[flag, value, "--", "a"]).trusted().unwrap_err();
@@ -241,16 +253,26 @@ mod tests {
     }
 
     // A run against a fixed port took seven minutes instead of two, and said nothing for as long.
+    // The way out of that was no faster if --ready was fixed, too.
     #[test]
     fn a_fixed_port_has_a_hint_to_the_faster_way() {
         let mut target = Target::new(Vec::new());
         assert_eq!(slow_hint(&target, 4), None);
         target.live = Some("http://127.0.0.1:81/".to_owned());
         let hint = slow_hint(&target, 4).unwrap();
-        assert!(hint.contains("--live is the same for all; with {port} or {port2}"), "{hint}");
+        let live = "--live is the same for all; with {port} or {port2} in --live, 4 run";
+        assert!(hint.contains(live), "{hint}");
         target.listen = Listen::At(([127, 0, 0, 1], 8080).into());
         let hint = slow_hint(&target, 4).unwrap();
-        assert!(hint.contains("with {port} in the command, 4 run"), "{hint}");
+        for words in [
+            "since its port cannot be chosen, and --live is the same for all; ",
+            "with --port-env or {port} in the command, and {port} or {port2} in --live, 4 run",
+        ] {
+            assert!(hint.contains(words), "{hint}");
+        }
+        target.live = None;
+        let hint = slow_hint(&target, 4).unwrap();
+        assert!(hint.contains("chosen; with --port-env or {port} in the command, 4 run"), "{hint}");
         assert_eq!(slow_hint(&target, 1), None);
     }
 }

@@ -92,17 +92,18 @@ const GRACE_PERIOD: Duration = Duration::from_secs(600);
 /// Longest time that a platform may need to notice a stop.
 const NOTICES_MAX: Duration = Duration::from_secs(300);
 
-/// Checks that a balancer needs no longer than [`NOTICES_MAX`]. Otherwise its deploys would not end
-/// in the time of a play, and processes would be killed in the delays that are tried.
+/// Checks that a balancer needs no longer than [`NOTICES_MAX`], with one probe more. Otherwise its
+/// deploys would not end in the time of a play, and processes would be killed in the delays that
+/// are tried.
 fn notices_in_time(platform: Platform) -> Result<(), String> {
     let Platform::ProbingBalancer(balancer) = platform else { return Ok(()) };
-    let notices = balancer.interval * (balancer.fall + 1);
-    if notices <= NOTICES_MAX {
+    let notices = balancer.interval * balancer.fall;
+    if notices + balancer.interval <= NOTICES_MAX {
         return Ok(());
     }
     Err(format!(
         "--probe-period {:?} with --failure-threshold {}: the balancer may notice a stop only after \
-         {notices:?}, and at most {NOTICES_MAX:?} are tried",
+         {notices:?}; with one probe more that must be at most {NOTICES_MAX:?}",
         balancer.interval, balancer.fall
     ))
 }
@@ -139,7 +140,7 @@ mod tests {
     // The deploys of such a balancer did not end in the simulated hour, and a delay was advised.
     #[test]
     fn a_balancer_that_notices_too_late_is_refused() {
-        for (period, threshold, notices) in [("300s", "1", "600s"), ("60s", "5", "360s")] {
+        for (period, threshold, notices) in [("300s", "1", "300s"), ("60s", "5", "300s")] {
             let words = ["lameduck-sim", "advise", "--platform=balancer", "--deploys=1"];
             let given = ["--probe-period", period, "--failure-threshold", threshold];
             let args = Args::parse_from(words.into_iter().chain(given));

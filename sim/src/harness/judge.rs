@@ -17,7 +17,7 @@ use crate::{
     trace::Record,
 };
 use lameduck::{
-    TaskError,
+    HookReport, TaskError,
     lifecycle::{HookResult, HookVerdict, Phase},
 };
 use std::{collections::BTreeSet, time::Duration};
@@ -122,15 +122,14 @@ fn exit_is_clean(history: &RunHistory<'_>) -> Judgement {
     // A hook may fail because of a downstream, but must not wait for it for ever. One that waits
     // for a slow downstream may take longer than its time.
     let failing_downstream = has_failing_downstream(history, Duration::MAX);
-    let slow_downstream = history.records.iter().any(is_slow);
-    let excused = |verdict| match verdict {
+    let excused = |hook: &HookReport| match hook.verdict {
         HookVerdict::Started(HookResult::Failed) | HookVerdict::Stopped(HookResult::Failed) => {
             failing_downstream
         }
-        HookVerdict::GivenUp(_) => slow_downstream,
+        HookVerdict::GivenUp(_) => was_slow_in_clean_up(history, &hook.name),
         HookVerdict::Started(_) | HookVerdict::Stopped(_) | HookVerdict::StartDropped => false,
     };
-    let hook = report.hooks.iter().find(|hook| fails(hook.verdict) && !excused(hook.verdict));
+    let hook = report.hooks.iter().find(|hook| fails(hook.verdict) && !excused(hook));
     if let Some(hook) = hook {
         let message = hook.error.as_ref().map_or("", TaskError::with_causes);
         return Err(format!("the hook {} ended with {:?}: {message}", hook.name, hook.verdict));
@@ -139,6 +138,16 @@ fn exit_is_clean(history: &RunHistory<'_>) -> Judgement {
         return Err(format!("the process failed: {error:#}"));
     }
     Ok(Exercise::Yes)
+}
+
+/// Whether a downstream was slow in the clean-up, until a stop hook was given up.
+fn was_slow_in_clean_up(history: &RunHistory<'_>, hook: &str) -> bool {
+    let Some(begin) = history.began(Phase::CleaningUp) else { return false };
+    let mut logs = history.server("log");
+    let given_up = logs
+        .find(|log| log.text("message") == Some("hook given up") && log.text("hook") == Some(hook));
+    let end = given_up.map_or(Duration::MAX, |log| log.at);
+    history.records.iter().any(|record| is_slow(record) && (begin..=end).contains(&record.at))
 }
 
 /// Whether a fault of a downstream had an effect on the service until `at`.

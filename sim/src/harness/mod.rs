@@ -17,8 +17,7 @@
 //! request comes at some moment.
 //!
 //! The run checks the promises of the host that it can judge without knowing the service, such as
-//! one outcome per request and the bound of the shutdown. In addition it checks these promises of
-//! the service:
+//! one outcome per request. In addition it checks these promises of the service:
 //!
 //! - S1, **all requests and work finish.** The shutdown aborts no request or tracked work: they end
 //!   within the drain, or react to the cancellation.
@@ -27,6 +26,7 @@
 //! - S3, **the exit is clean.** No handler, response body or hook fails or panics, and the host
 //!   refuses no response. A handler fails by an error that it returns to the host (axum's do not).
 //!   Errors are excused after a downstream failed or in a cancelled request, or if clients leave.
+//!   A stop hook that is given up is excused if a downstream was slow in the clean-up before it.
 //! - S4, **the exit condition holds.** The condition of [`Trial::at_exit`] holds when the process
 //!   exits.
 //! - S5, **responses are as expected.** Each response of the service has an expected status and

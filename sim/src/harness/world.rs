@@ -188,7 +188,8 @@ impl TestWorld {
     #[must_use]
     pub fn resource(&self, name: &str) -> Resource {
         let process = self.process.as_ref().map_or(SERVER, |process| &process.name);
-        Resource::new(name, process, self.shared.trace.clone())
+        let gone = self.process.as_ref().map(|process| process.gone.clone());
+        Resource::new(name, process, self.shared.trace.clone(), gone)
     }
 
     fn add(&self, name: &str, server: impl FnOnce(u16) -> Server) -> Downstream {

@@ -180,6 +180,12 @@ fn a_balancer_uses_a_server_again_before_the_next_one_is_stopped() {
     tea().get("/").seeds(0..6).deploy(Deploy::rolling(2).on(balancer)).run().unwrap();
 }
 
+/// A deploy whose database refuses connections for nine seconds.
+const REFUSES: &str = r#"{"seed":1,"latency_ms":[1,1],"begins_ms":500,"clients":[
+    {"at_ms":0,"every_ms":200,"request":{"method":"GET","target":"/"},"keeps_connection":true,
+    "retries":"Never"}],
+    "faults":[{"Downstream":{"downstream":0,"at_ms":1,"for_ms":9000,"how":"Refuses"}}]}"#;
+
 /// Connects to its database before it is ready, and fails to start if that fails.
 fn connects(world: TestWorld) -> lameduck::Host<Service> {
     let database = world.tcp_downstream("db", |socket| async move { drop(socket) });
@@ -200,13 +206,7 @@ fn connects(world: TestWorld) -> lameduck::Host<Service> {
 fn a_process_that_exits_before_it_is_ready_is_started_again() {
     let trials = || explore(connects).get("/").plan(plan());
     deploys(trials().seeds(0..24)).run().unwrap();
-    let faults = r#"[{"Downstream":{"downstream":0,"at_ms":1,"for_ms":9000,"how":"Refuses"}}]"#;
-    let client = r#"{"at_ms":0,"every_ms":200,"request":{"method":"GET","target":"/"},
-        "keeps_connection":true,"retries":"Never"}"#;
-    let late = format!(
-        r#"{{"seed":1,"latency_ms":[1,1],"begins_ms":500,"clients":[{client}],"faults":{faults}}}"#
-    );
-    deploys(trials()).replay(late).run().unwrap();
+    deploys(trials()).replay(REFUSES).run().unwrap();
     let fails = |world: TestWorld| {
         let fail = Hook::on_start("db", || async { Err(io::Error::other("no such host")) });
         world.host().hook(fail).serve(Router::new())
@@ -216,6 +216,40 @@ fn a_process_that_exits_before_it_is_ready_is_started_again() {
     assert!(failure.broken.why.contains("did not become ready within"), "{failure}");
     let starts = failure.to_string().matches("new-0     process begins").count();
     assert!((3..9).contains(&starts), "with a pause that doubles: {failure}");
+}
+
+// A task that a failed start had left used its pool, while the next start of the same process had
+// closed its own: the service was blamed (D4).
+#[test]
+fn what_a_failed_start_has_left_uses_nothing() {
+    #[expect(clippy::disallowed_methods, reason = "a task that outlives its process")]
+    let leaves = |world: TestWorld| {
+        let database = world.tcp_downstream("db", |socket| async move { drop(socket) });
+        let (pool, used) = (world.resource("pool"), world.resource("pool"));
+        let connect = Hook::on_start("db", move || async move {
+            let connected = database.connect().await.map(drop);
+            if connected.is_err() {
+                tokio::spawn(async move {
+                    // By then the start has ended.
+                    sleep(900).await;
+                    loop {
+                        used.used();
+                        sleep(100).await;
+                    }
+                });
+            }
+            connected
+        });
+        let close = Hook::on_stop("pool", move || async move {
+            pool.closed();
+            sleep(500).await;
+            Ok::<_, io::Error>(())
+        });
+        let router = Router::new().route("/", get(|| async { "tea" }));
+        world.host().hook(close).hook(connect).serve(router)
+    };
+    let trials = explore(leaves).get("/").plan(plan());
+    deploys(trials).replay(REFUSES).run().unwrap();
 }
 
 // A client whose order was refused by 429 requested the literal target "{location}". The service
@@ -245,4 +279,10 @@ fn a_request_without_its_value_is_not_sent_in_a_deploy() {
     assert_eq!((failure.broken.promise, &*failure.broken.why), ("S6", why), "{failure}");
     let said = panic_of(|| deploys(trials().request(no_id())).losses());
     assert!(said.contains("had no value for {/id}"), "{said}");
+    // A request that was sent, and got 404 each time, was reported as one that lacked its value.
+    let lost = Request::post("/orders", "tea").expect([201, 429]);
+    let lost = lost.then(Request::get("{location}/bill").expect(200));
+    let said = panic_of(|| deploys(trials().request(lost)).losses());
+    assert!(said.starts_with("GET {location}/bill never succeeded"), "{said}");
+    assert!(!said.contains("had no value"), "{said}");
 }

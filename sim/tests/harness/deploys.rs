@@ -140,6 +140,26 @@ fn d1_a_write_that_is_acknowledged_by_a_redirect() {
     found(deploys(explore(redirects).request(form)), "D1");
 }
 
+// A redirect to send the same write elsewhere acknowledged it: D1 blamed a service for what it had
+// not done.
+#[test]
+fn d1_a_redirect_of_the_write_itself_acknowledges_nothing() {
+    let moves = |world: TestWorld| {
+        let (ledger, count) = (world.ledger("orders"), AtomicUsize::new(0));
+        let count = Arc::new(count);
+        let order = move |key: String| async move {
+            if count.fetch_add(1, Relaxed) % 2 == 1 {
+                return StatusCode::PERMANENT_REDIRECT;
+            }
+            ledger.wrote(&key);
+            StatusCode::CREATED
+        };
+        world.host().serve(Router::new().route("/orders", post(order)))
+    };
+    let order = Request::post("/orders", "{key}").expect([201, 308]);
+    deploys(explore(moves).request(order)).seeds(SURVIVED).run().unwrap();
+}
+
 // The failing play was run again to describe it, on the thread of the test. Within a runtime that
 // panics: "Cannot start a runtime from within a runtime". So the failure was lost.
 #[tokio::test]

@@ -229,3 +229,20 @@ fn a_hook_that_a_slow_downstream_delays_is_not_blamed() {
     let failed = explore(flushes).replay(SLOW.replace("Slow", "Stalls")).run();
     assert!(failure_of(failed).broken.why.starts_with("the hook flush ended with GivenUp"));
 }
+
+// A slow response anywhere in a run excused every stop hook that was given up.
+#[test]
+fn a_hook_that_nothing_slow_delays_is_blamed() {
+    let hangs = |world: TestWorld| {
+        let stored = Arc::new(AtomicUsize::new(0));
+        let queue =
+            world.tcp_downstream("queue", move |connection| queue(connection, stored.clone()));
+        let order = move || async move { drop(publish(&queue).await) };
+        let flush = Hook::on_stop("flush", std::future::pending::<io::Result<()>>);
+        world.host().hook(flush).serve(Router::new().route("/", get(order)))
+    };
+    let over = SLOW.replace(r#""for_ms":60000"#, r#""for_ms":4000"#);
+    let failure = failure_of(explore(hangs).replay(over).run());
+    assert!(failure.to_string().contains("is slow to respond"), "{failure}");
+    assert!(failure.broken.why.starts_with("the hook flush ended with GivenUp"), "{failure}");
+}

@@ -39,7 +39,8 @@ pub struct Advice {
 
 /// Searches for the shortest lame duck delay that loses nothing. Each delay is tried in one deploy
 /// for each seed; the shortest one in three times as many. A deploy that does not end, or in which
-/// a process is killed, counts as one that loses a request.
+/// a process is killed, counts as one that loses a request. The longest delays are left out if
+/// their deploys do not end in the time of a play, and lose nothing until then.
 ///
 /// The service has quick and slow requests, `GET` and `POST`. Half of its clients never repeat a
 /// request.
@@ -53,13 +54,11 @@ pub fn advise(deploy: Deploy, seeds: Range<u64>) -> Advice {
     for step in 0..=STEPS {
         search.lost(rounded(most * step / STEPS));
     }
-    // Between the longest delay that loses something, and the next one.
-    let lossy = search.curve.iter().rposition(Point::loses);
-    let mut clean = lossy.map_or(0, |place| place + 1);
-    if clean == search.curve.len() {
+    let Some(mut clean) = first_clean(&search.curve) else {
         return Advice { least: None, curve: search.curve };
-    }
-    let mut below = lossy.map(|place| search.curve[place].lame_duck);
+    };
+    // Between the longest delay that loses something, and the next one.
+    let mut below = clean.checked_sub(1).map(|lossy| search.curve[lossy].lame_duck);
     let mut least = search.curve[clean].lame_duck;
     while let Some(lost) = below
         && least - lost > GRAIN
@@ -77,7 +76,7 @@ pub fn advise(deploy: Deploy, seeds: Range<u64>) -> Advice {
             break;
         }
         let next = search.curve[clean].lame_duck + GRAIN;
-        if next > most {
+        if next > most || search.curve[clean].proves_nothing() {
             return Advice { least: None, curve: search.curve };
         }
         search.lost(next);
@@ -115,6 +114,19 @@ impl Point {
     fn loses(&self) -> bool {
         self.losses.plays_with_loss + self.losses.unfinished + self.losses.killed > 0
     }
+
+    /// Whether a deploy took longer than a play, and nothing was lost until then.
+    fn proves_nothing(&self) -> bool {
+        self.losses.unfinished > 0 && self.losses.plays_with_loss + self.losses.killed == 0
+    }
+}
+
+/// Returns the place of the shortest delay from which on nothing is lost. The longest delays are
+/// left out if they prove nothing.
+fn first_clean(curve: &[Point]) -> Option<usize> {
+    let proving = curve.iter().rposition(|point| !point.proves_nothing())?;
+    let lossy = curve[..=proving].iter().rposition(Point::loses);
+    Some(lossy.map_or(0, |lossy| lossy + 1)).filter(|clean| *clean <= proving)
 }
 
 /// Returns a delay that is long enough on any platform that is worth a search.
@@ -181,6 +193,12 @@ impl fmt::Display for Advice {
                 losses.ends()
             )?;
         }
+        if self.curve.last().is_some_and(Point::proves_nothing) {
+            writeln!(
+                f,
+                "the longest delays have deploys that take longer than an hour, and prove nothing"
+            )?;
+        }
         let point = self.curve.iter().find(|point| Some(point.lame_duck) == self.least);
         let Some(point) = point else {
             return write!(
@@ -204,8 +222,35 @@ impl fmt::Display for Advice {
 
 #[cfg(test)]
 mod tests {
-    use super::{Advice, Losses, Point};
+    use super::{Advice, Losses, Point, first_clean};
     use std::time::Duration;
+
+    // The longest delays that were tried made the deploys of a slow balancer longer than an hour.
+    // They counted as lossy, and no delay was advised.
+    #[test]
+    fn the_longest_delays_whose_deploys_do_not_end_hide_no_clean_one() {
+        let point = |losses| Point { lame_duck: Duration::from_secs(9), losses };
+        let clean = point(Losses { plays: 2, ..Losses::default() });
+        let lossy = point(Losses { plays: 2, plays_with_loss: 1, ..Losses::default() });
+        let open = point(Losses { plays: 2, unfinished: 1, ..Losses::default() });
+        let killed = point(Losses { plays: 2, unfinished: 1, killed: 1, ..Losses::default() });
+        for (curve, expected) in [
+            (vec![&lossy, &clean, &open, &open], Some(1)),
+            (vec![&open, &clean, &clean, &open], Some(1)),
+            (vec![&clean, &clean], Some(0)),
+            (vec![&lossy, &open], None),
+            (vec![&clean, &lossy, &open], None),
+            (vec![&clean, &killed], None),
+        ] {
+            let curve: Vec<Point> = curve.into_iter().cloned().collect();
+            assert_eq!(first_clean(&curve), expected, "{curve:?}");
+        }
+        let least = Some(clean.lame_duck);
+        let text = Advice { least, curve: vec![clean.clone(), open] }.to_string();
+        assert!(text.contains("longer than an hour, and prove nothing"), "{text}");
+        let text = Advice { least, curve: vec![clean] }.to_string();
+        assert!(!text.contains("prove nothing"), "{text}");
+    }
 
     // Deploys that had not ended after an hour, or in which each process was killed, counted as
     // deploys without a loss: their delay was advised.

@@ -192,18 +192,13 @@ fn messages_are_acknowledged_once(case: &Case<'_>) -> Option<Why> {
 
 fn nothing_is_used_after_its_stop_hook(case: &Case<'_>) -> Option<Why> {
     let mut closed: BTreeMap<(&str, &str), Duration> = BTreeMap::new();
-    let mut gone: BTreeSet<&str> = BTreeSet::new();
     for record in &case.records {
         let process = &*record.actor;
         match (record.event, record.text("of")) {
             // It may be started again.
-            ("process begins", _) => {
-                gone.remove(process);
-                closed.retain(|(of, _), _| *of != process);
-            }
-            ("process ends", _) => drop(gone.insert(process)),
+            ("process begins", _) => closed.retain(|(of, _), _| *of != process),
             (CLOSED, Some(of)) => drop(closed.entry((process, of)).or_insert(record.at)),
-            (USED, Some(of)) if !gone.contains(process) => {
+            (USED, Some(of)) => {
                 if let Some(at) = closed.get(&(process, of)) {
                     let why = format!(
                         "{process} used {of} at {:?}, {:?} after its stop hook closed it",

@@ -9,10 +9,11 @@
 //! [`Trials::deploy`](super::Trials::deploy) deploys a service on lameduck, and checks:
 //!
 //! - D1, **no acknowledged write is lost.** Each write with a key that got the response that its
-//!   client expects, with a status below 400, is in a [`Ledger`]. A write is a `POST`, `PUT`,
-//!   `PATCH` or `DELETE` with `{key}` in its target, header values or body; clients replace it by a
-//!   name of the request, which stays the same when they send it again. Requests that follow each
-//!   other ([`Request::then`](crate::Request::then)) have different names.
+//!   client expects, with a status below 400 except 304, 307 and 308, is in a [`Ledger`]. A write
+//!   is a `POST`, `PUT`, `PATCH` or `DELETE` with `{key}` in its target, header values or body;
+//!   clients replace it by a name of the request, which stays the same when they send it again.
+//!   Requests that follow each other ([`Request::then`](crate::Request::then)) have different
+//!   names.
 //! - D2, **no write is applied twice.** No ledger has a key twice.
 //! - D3, **every message is acknowledged once or delivered again.** No message of a ledger is
 //!   acknowledged twice, and none that was delivered before the deploy ended is left without an

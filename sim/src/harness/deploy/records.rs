@@ -2,6 +2,7 @@
 
 use crate::trace::Trace;
 use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
 
 /// Event of a ledger that was created.
 pub(super) const OPENED: &str = "ledger";
@@ -69,16 +70,25 @@ pub struct Resource {
     name: Arc<str>,
     process: Arc<str>,
     trace: Trace,
+    /// Cancelled when the process has exited. What it has left may still run in the simulation.
+    gone: Option<CancellationToken>,
 }
 
 impl Resource {
-    pub(in crate::harness) fn new(name: &str, process: &str, trace: Trace) -> Self {
-        Self { name: name.into(), process: process.into(), trace }
+    pub(in crate::harness) fn new(
+        name: &str,
+        process: &str,
+        trace: Trace,
+        gone: Option<CancellationToken>,
+    ) -> Self {
+        Self { name: name.into(), process: process.into(), trace, gone }
     }
 
-    /// Records that it is used.
+    /// Records that it is used, unless its process has exited.
     pub fn used(&self) {
-        self.trace.record(&self.process, USED, &[("of", (*self.name).into())]);
+        if !self.gone.as_ref().is_some_and(CancellationToken::is_cancelled) {
+            self.trace.record(&self.process, USED, &[("of", (*self.name).into())]);
+        }
     }
 
     /// Records that it is closed. Call it in the stop hook.

@@ -19,7 +19,8 @@ use std::{fmt, future::Future, ops::Range, panic::resume_unwind, sync::Arc};
 use tokio::sync::mpsc::unbounded_channel;
 
 /// Counts what the deploys of any server lose. `serve` is called for each process, and runs it
-/// until it returns: the process then exits.
+/// until it returns: the process then exits. If it returns before the process was ready, it is
+/// called again after 1 s, then 2 s, 4 s and so on.
 ///
 /// ```
 /// # use axum::{Router, routing::get};

@@ -73,10 +73,12 @@ impl Observed {
             if self.request.expects(u64::from(*status)) && self.request.misses(body).is_none())
     }
 
-    /// Whether the response confirms that the request was done.
+    /// Whether the response confirms that the request was done. By 304, 307 and 308 nothing was
+    /// done (RFC 9110 §15.4).
     pub(super) fn is_acknowledged(&self) -> bool {
         self.succeeded()
             && matches!(&self.last.result, AttemptResult::Response { status: 200..=399, .. })
+            && !matches!(&self.last.result, AttemptResult::Response { status: 304 | 307 | 308, .. })
     }
 
     /// Whether the response is none that the client accepts.
