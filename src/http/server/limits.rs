@@ -208,8 +208,8 @@ impl Limits {
 pub(crate) const FIRST_BYTE_GRACE: Duration = Duration::from_millis(250);
 
 /// Time in which a partial request head must become complete in the drain. On HTTP/2 also the time
-/// after a GOAWAY for a client that has sent no request yet, and in every phase the longest delay of
-/// a time limit by input without a request: see `FinalReads`.
+/// after a GOAWAY for a client that has sent no request yet. In every phase also how long input
+/// without a request delays a time limit at least: see `FinalReads`.
 pub(crate) const HEAD_GRACE: Duration = Duration::from_secs(1);
 
 /// Time that a close with unread bytes continues to read, so that the kernel does not discard our
