@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
 /// nothing: the thread may have been blocked between two polls.
 const POLLS_MIN: u8 = 64;
 
-/// How long input in which no request was found may delay a time limit. It may be a request that the
-/// runtime has not reported yet. It may also be empty lines, or records of TLS without data, which a
-/// client can send for ever.
+/// How long input in which no request was found may delay a time limit. It may be a request that
+/// the runtime has not reported yet. It may also be empty lines, or records of TLS without data,
+/// which a client can send for ever.
 #[derive(Debug, Default)]
 pub(crate) struct FinalReads {
     /// In nanoseconds since the clock's epoch.
