@@ -400,7 +400,8 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
 
     /// Final read, then FIN (P5b). A request that the kernel already holds is served. One that
     /// arrives later crosses the close, which cannot be prevented. Input that is no request delays
-    /// the close as [`FinalReads`] says; on the internal server it never keeps the place of another.
+    /// the close as [`FinalReads`] says, but never a connection that waits for a place on the
+    /// internal server.
     #[cold]
     fn close(
         &mut self,

@@ -226,7 +226,8 @@ impl IoState {
     /// meantime. If true, the caller must poll the connection again before the timeout takes effect
     /// (P5b).
     ///
-    /// Data that yields no bytes, such as records of TLS, delays the timeout as [`FinalReads`] says.
+    /// Data that yields no bytes, such as records of TLS, delays the timeout as [`FinalReads`]
+    /// says.
     pub(crate) fn may_have_unread(&self, now: Moment) -> bool {
         let found = self.final_read.load(Relaxed);
         let is_first = found == FinalRead::NotWanted as u8;
