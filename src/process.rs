@@ -289,9 +289,10 @@ impl<'a> RunOptions<'a> {
     }
 
     /// Calls `finish` last, before the exit and after every failure, such as to flush a log. The
-    /// watchdog bounds it: half a second after the plan's worst case, or, if the host never ran,
-    /// five seconds after the failure or the stop, if the plan is not shorter. The `error: …` line
-    /// is printed before, and what the host holds of the app is dropped. Default: nothing.
+    /// watchdog bounds it: half a second after the plan's worst case. If the host never ran, it has
+    /// five seconds after the failure; after a stop five seconds, or until half a second after the
+    /// plan's worst case if that is sooner. The `error: …` line is printed before, and what the
+    /// host holds of the app is dropped. Default: nothing.
     #[must_use]
     pub fn finish(mut self, finish: impl FnOnce(&Report) + 'a) -> Self {
         self.finish = Some(Box::new(finish));

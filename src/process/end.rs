@@ -23,8 +23,8 @@ pub(super) fn conclude<T>(report: Report, leftovers: T) -> Report {
     report
 }
 
-/// The time that the app's destructors and `finish` have after a start that failed before anything
-/// ran (P14).
+/// The time that the app's destructors and `finish` have at most if nothing has run: after a start
+/// that failed (P14), or a stop before the start.
 const FINISH_MAX: Duration = Duration::from_secs(5);
 
 /// Arms a watchdog for the end. A process that is out of threads gets none, but still its `finish`.

@@ -202,8 +202,8 @@ fn two_checks(history: &RunHistory<'_>, timeout: Duration, has_task: bool) -> Du
     }
 }
 
-/// Whether this request may be reset for another reason: it is a call with its own deadline, or it
-/// crosses the close of a handler.
+/// Whether this request may be reset for another reason: it is a call with its own deadline, or its
+/// handler closes the connection, which a further request may cross.
 fn has_another_end(history: &RunHistory<'_>, observed: &ObservedRequest) -> bool {
     match history.request_kind(observed) {
         Some(RequestKind::Rare(RareRequest::Call(call))) => call.timeout_ms.is_some(),

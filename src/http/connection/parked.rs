@@ -251,7 +251,7 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
             && slot.take_evicted()
             && now >= server.config.eviction_grace.ends(idle);
         if now < until && !evicted {
-            self.final_reads.note_poll();
+            self.final_reads.note_poll(now);
             slot.set_idle(idle);
             let until = match self.next_delivery_check(now, idle, worker) {
                 Some(next_check) => until.min(next_check),
@@ -400,8 +400,7 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
 
     /// Final read, then FIN (P5b). A request that the kernel already holds is served. One that
     /// arrives later crosses the close, which cannot be prevented. Input that is no request delays
-    /// the close as [`FinalReads`] says, but never a connection that waits for a place on the
-    /// internal server.
+    /// the close as [`FinalReads`] says.
     #[cold]
     fn close(
         &mut self,
@@ -414,8 +413,12 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
         let Some(mut io) = self.io.take() else { return Transition::Close };
         io.read_ahead();
         let has_data = io.peek() == Peek::Data || io.has_buffered() && awaited != Awaited::Head;
-        let makes_room = evicted && worker.server().evicts_busy();
-        if has_data && !makes_room && self.final_reads.may_delay(now) {
+        let is_needed = evicted && worker.server().evicts_busy();
+        let may_delay = |reads: &FinalReads| match is_needed {
+            true => reads.may_delay_room(now),
+            false => reads.may_delay(now),
+        };
+        if has_data && may_delay(&self.final_reads) {
             // The readiness event is on its way.
             self.io = Some(io);
             cx.waker().wake_by_ref();

@@ -23,11 +23,13 @@ impl FinalReads {
         self.polls.store(0, Relaxed);
     }
 
-    /// Counts a poll in which no time limit was over, once there was a delay.
-    pub(crate) fn note_poll(&self) {
+    /// Counts a poll in which no time limit was over, once there was a delay. A second after the
+    /// end of that one, the next is the first again.
+    pub(crate) fn note_poll(&self, now: Moment) {
         let polls = self.polls.load(Relaxed);
         if polls > 0 {
-            self.polls.store(polls.saturating_add(1), Relaxed);
+            let is_over = now > Moment::from_nanos(self.until.load(Relaxed)) + HEAD_GRACE;
+            self.polls.store(if is_over { 0 } else { polls.saturating_add(1) }, Relaxed);
         }
     }
 
@@ -40,5 +42,11 @@ impl FinalReads {
         }
         self.polls.store(polls.saturating_add(1), Relaxed);
         polls < POLLS_MIN || now < Moment::from_nanos(self.until.load(Relaxed))
+    }
+
+    /// Whether the input delays the close of a connection whose place another needs at once: for
+    /// the polls alone.
+    pub(crate) fn may_delay_room(&self, now: Moment) -> bool {
+        self.may_delay(now) && self.polls.load(Relaxed) <= POLLS_MIN
     }
 }

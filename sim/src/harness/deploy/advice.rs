@@ -116,7 +116,7 @@ impl Point {
     }
 
     /// Whether a deploy took longer than a play, and nothing was lost until then.
-    fn proves_nothing(&self) -> bool {
+    pub(super) fn proves_nothing(&self) -> bool {
         self.losses.unfinished > 0 && self.losses.plays_with_loss + self.losses.killed == 0
     }
 }

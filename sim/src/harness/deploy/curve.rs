@@ -37,7 +37,9 @@ pub(super) fn svg(curve: &[Point], least: Option<Duration>) -> String {
         text(x(Duration::from_secs_f64(second)), bottom + 20.0, "middle", &format!("{second} s"));
         second += every;
     }
-    let points: Vec<String> = curve
+    // The longest delays may prove nothing.
+    let proved = curve.iter().rposition(|point| !point.proves_nothing()).map_or(0, |at| at + 1);
+    let points: Vec<String> = curve[..proved]
         .iter()
         .map(|point| format!("{:.1},{:.1}", x(point.lame_duck), y(point.losses.per_deploy())))
         .collect();

@@ -86,13 +86,17 @@ impl Resource {
 
     /// Records that it is used, unless its process has exited.
     pub fn used(&self) {
-        if !self.gone.as_ref().is_some_and(CancellationToken::is_cancelled) {
-            self.trace.record(&self.process, USED, &[("of", (*self.name).into())]);
-        }
+        self.record(USED);
     }
 
-    /// Records that it is closed. Call it in the stop hook.
+    /// Records that it is closed, unless its process has exited. Call it in the stop hook.
     pub fn closed(&self) {
-        self.trace.record(&self.process, CLOSED, &[("of", (*self.name).into())]);
+        self.record(CLOSED);
+    }
+
+    fn record(&self, event: &'static str) {
+        if !self.gone.as_ref().is_some_and(CancellationToken::is_cancelled) {
+            self.trace.record(&self.process, event, &[("of", (*self.name).into())]);
+        }
     }
 }

@@ -68,6 +68,37 @@ async fn a_request_keeps_a_connection_of_the_internal_server_that_was_chosen() {
     assert!(!world.has_ended());
 }
 
+// A connection was chosen to make room while its request was in the kernel, and the runtime had not
+// reported it: on the internal server it was closed at once. So it was on each server if bytes
+// without a request had delayed an earlier choice, some 64 polls ago (P5b).
+#[tokio::test]
+async fn a_request_that_the_runtime_has_not_reported_keeps_a_connection_that_was_chosen() {
+    for internal in [true, false] {
+        for earlier in [false, true] {
+            let mut world = if internal { World::internal() } else { World::new() };
+            world.start().await;
+            world.send(GET).await;
+            if earlier {
+                world.wire().late_reads = 1;
+                world.wire().arrive(b"\r\n");
+                world.evict();
+                world.settle().await;
+                assert!(world.is_another_to_make_room());
+                for _ in 0..70 {
+                    world.pass(Duration::from_millis(100)).await;
+                    world.send(b"\r\n").await;
+                }
+            }
+            world.wire().late_reads = 1;
+            world.wire().arrive(GET);
+            world.evict();
+            world.settle().await;
+            assert_eq!(world.requests().finished, 2, "internal: {internal}, earlier: {earlier}");
+            assert!(world.is_another_to_make_room());
+        }
+    }
+}
+
 // A request crossed the GOAWAY of a connection that made room. The connection stayed as long as its
 // stream, and no other made room in its place (P15).
 #[tokio::test]

@@ -362,14 +362,13 @@ async fn input_without_a_request_delays_no_time_limit() {
             world.wire().is_hollow = is_hollow;
             world.evict();
             world.flood(Duration::from_millis(100)).await;
-            assert_eq!(world.has_ended(), internal, "records: {is_hollow}");
+            assert!(!world.has_ended() && world.is_another_to_make_room());
             if !internal {
-                assert!(world.is_another_to_make_room(), "records: {is_hollow}");
                 world.flood(Duration::from_secs(1)).await;
-                world.evict();
-                world.flood(Duration::from_millis(100)).await;
-                assert_eq!(world.wire().how_it_ended(), End::Fin, "records: {is_hollow}");
             }
+            world.evict();
+            world.flood(Duration::from_millis(100)).await;
+            assert_eq!(world.wire().how_it_ended(), End::Fin, "records: {is_hollow}");
         }
     }
     for half in [&b"GET / HT"[..], b"OPTIONS / HT"] {
