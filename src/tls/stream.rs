@@ -390,7 +390,7 @@ impl<T: Transport> Transport for TlsStream<T> {
             return false;
         }
         let mut nothing = ReadBuf::new(&mut []);
-        // This is a turn of its own.
+        // The caller has waited for other connections, so no turn is due.
         self.session.take_turn();
         for _ in 0..READS_PER_POLL {
             let filled = self.fill(&mut nothing, T::read_now);

@@ -361,30 +361,24 @@ impl World {
         }
     }
 
-    /// Time passes in small steps. At each the client has just sent a frame that requests nothing.
+    /// Like [`Self::flood`]. At each poll the client has just sent a frame that requests nothing.
     pub(super) async fn tease(&mut self, span: Duration) {
-        const STEPS: u32 = 50;
-        for _ in 0..STEPS {
-            self.clock.advance(span / STEPS);
-            self.slot.wake_if_due(self.server.clock.now());
-            for _ in 0..4 {
-                self.wire().teases = 1;
-                yield_now().await;
-                if self.is_woken() {
-                    self.poll();
-                }
-            }
-        }
+        self.flood_by(span, |wire| wire.teases = 1).await;
     }
 
     /// Time passes in small steps, in each of which the connection is polled a few times: what its
     /// client sends wakes it for ever.
     pub(super) async fn flood(&mut self, span: Duration) {
+        self.flood_by(span, |_| ()).await;
+    }
+
+    async fn flood_by(&mut self, span: Duration, before_poll: impl Fn(&mut Wire)) {
         const STEPS: u32 = 50;
         for _ in 0..STEPS {
             self.clock.advance(span / STEPS);
             self.slot.wake_if_due(self.server.clock.now());
             for _ in 0..4 {
+                before_poll(&mut self.wire());
                 yield_now().await;
                 if self.is_woken() {
                     self.poll();
