@@ -120,6 +120,10 @@ impl<T: Transport> Transport for ProxiedStream<T> {
         self.io.has_buffered()
     }
 
+    fn has_kept_end(&self) -> bool {
+        self.io.has_kept_end()
+    }
+
     fn read_now(&mut self, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         self.io.read_now(buf)
     }

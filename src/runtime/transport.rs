@@ -89,6 +89,12 @@ pub trait Transport: AsyncRead + AsyncWrite + Unpin + Send + Sync + 'static {
         false
     }
 
+    /// Whether the peer's end was taken out of the kernel with bytes before it, so that only a read
+    /// of the transport finds it.
+    fn has_kept_end(&self) -> bool {
+        false
+    }
+
     /// Reads what has arrived, past any readiness cache, and registers no waker.
     fn read_now(&mut self, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(self).poll_read(&mut Context::from_waker(Waker::noop()), buf)

@@ -112,6 +112,10 @@ impl<T: Transport> Transport for Stream<T> {
         either!(self, io => io.has_buffered())
     }
 
+    fn has_kept_end(&self) -> bool {
+        either!(self, io => io.has_kept_end())
+    }
+
     fn read_now(&mut self, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         either!(self, io => io.read_now(buf))
     }

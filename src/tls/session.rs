@@ -98,7 +98,12 @@ impl Session {
 
     /// Whether a read would be ready without the socket.
     pub(super) fn is_readable(&self) -> bool {
-        self.has_plain() || self.has_peer_ended() || self.failed.is_some()
+        self.has_plain() || self.has_ended()
+    }
+
+    /// Whether the peer sends nothing more that could be read.
+    pub(super) fn has_ended(&self) -> bool {
+        self.has_peer_ended() || self.failed.is_some()
     }
 
     /// Whether bytes of the peer are kept, decrypted or not.
@@ -106,9 +111,10 @@ impl Session {
         self.has_plain() || !self.partial.is_empty()
     }
 
-    /// Whether no bytes are kept in either direction.
+    /// Whether only the socket can have something to read, and nothing is left to be sent.
     pub(super) fn is_quiet(&self) -> bool {
-        !self.has_buffered() && self.unsent.is_empty() && !self.is_handshaking()
+        let keeps = self.has_buffered() || self.has_ended();
+        !keeps && self.unsent.is_empty() && !self.is_handshaking()
     }
 
     pub(super) fn has_peer_ended(&self) -> bool {

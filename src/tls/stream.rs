@@ -381,6 +381,10 @@ impl<T: Transport> Transport for TlsStream<T> {
         self.session.has_buffered()
     }
 
+    fn has_kept_end(&self) -> bool {
+        self.session.has_ended()
+    }
+
     fn read_now(&mut self, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         self.poll_plain(&mut Context::from_waker(Waker::noop()), buf)
     }

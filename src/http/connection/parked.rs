@@ -263,9 +263,7 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
             } else {
                 self.fast_path = None;
             }
-            // A connection that has announced its close does not move into the idle set.
-            let may_suspend =
-                !draining && self.is_idle() && idle_handoff.is_open() && !slot.has_announced();
+            let may_suspend = !draining && self.is_idle() && idle_handoff.is_open();
             // The reactor may not have reported readiness yet, especially on a new connection, so
             // peek at the socket.
             if may_suspend
@@ -432,7 +430,7 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
         let is_http2 = io.negotiated() == Negotiated::Http2;
         match self.request_bytes().max(u8::from(self.partial_record.is_some())) {
             0 if worker.server().phase() >= Phase::Draining => {
-                worker.server().metrics.count_unannounced(slot);
+                worker.server().metrics.unannounced.add_one();
             }
             0 => {}
             // This may be the beginning of a POST.

@@ -76,11 +76,6 @@ impl ResponsesState {
         self.responded.load(Relaxed)
     }
 
-    /// Whether an HTTP/1 response announced the close of the connection.
-    pub(crate) fn has_announced(&self) -> bool {
-        self.announced.load(Relaxed)
-    }
-
     /// Records that the handler or the host has set `Connection: close` in an HTTP/1 response.
     pub(crate) fn set_closes(&self) {
         self.closes.store(true, Relaxed);
@@ -89,14 +84,13 @@ impl ResponsesState {
     /// Whether the server has chosen the end of an HTTP/1 connection. Its client may have sent a
     /// next request.
     pub(crate) fn is_our_end(&self) -> bool {
-        self.has_announced() || self.closes.load(Relaxed)
+        self.announced.load(Relaxed) || self.closes.load(Relaxed)
     }
 
-    /// Records in the slot whether a response began and whether one announced the close, for the
-    /// protocol state that follows.
+    /// Records in the slot whether a response began, for the protocol state that follows.
     pub(crate) fn record_responses_in(&self, slot: &ConnectionSlot) {
         if self.has_responded() {
-            slot.record_response(self.has_announced());
+            slot.note_responded();
         }
     }
 

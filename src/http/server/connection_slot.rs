@@ -24,8 +24,6 @@ pub(crate) struct ConnectionSlot {
     pub(crate) announcement: Announcement,
     /// Whether a response began since the stop request.
     responded: AtomicBool,
-    /// Whether a response announced the close of the connection.
-    announced: AtomicBool,
     /// Set once: each connection is a task of its own, and a task keeps one waker from its first
     /// poll to its last.
     waker: OnceLock<Waker>,
@@ -76,7 +74,6 @@ impl ConnectionSlot {
             local,
             announcement,
             responded: AtomicBool::new(false),
-            announced: AtomicBool::new(false),
             waker: OnceLock::new(),
             wake_at: AtomicU64::new(Moment::NEVER.as_nanos()),
             idle: AtomicU64::new(BUSY),
@@ -236,22 +233,13 @@ impl ConnectionSlot {
     }
 
     /// Records for the next protocol state of the connection that a response began since the stop
-    /// request, and whether the last one announced the close.
-    pub(crate) fn record_response(&self, announced: bool) {
-        self.responded.store(true, Relaxed);
-        self.announced.store(announced, Relaxed);
-    }
-
+    /// request.
     pub(crate) fn note_responded(&self) {
         self.responded.store(true, Relaxed);
     }
 
     pub(crate) fn has_responded(&self) -> bool {
         self.responded.load(Relaxed)
-    }
-
-    pub(crate) fn has_announced(&self) -> bool {
-        self.announced.load(Relaxed)
     }
 
     /// Records for the next protocol state of the connection how many bytes were written.

@@ -1,7 +1,6 @@
 //! All counters of a server, and the sums that reports and metrics show.
 
 use super::{
-    connection_slot::ConnectionSlot,
     counters::{Counter, RequestCounters},
     worker_metrics::WorkerMetrics,
 };
@@ -42,13 +41,6 @@ impl ServerMetrics {
 
     pub(crate) fn workers(&self) -> Vec<Arc<WorkerMetrics>> {
         self.workers.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Counts an idle connection that the shutdown closes, unless its close was announced.
-    pub(crate) fn count_unannounced(&self, slot: &ConnectionSlot) {
-        if !slot.has_announced() {
-            self.unannounced.add_one();
-        }
     }
 
     /// Returns the sums over all workers' requests, by outcome (P5c).

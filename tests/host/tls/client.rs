@@ -132,9 +132,15 @@ impl TlsClient {
         self.send_raw(&records);
     }
 
-    pub(super) fn send_close_notify(&mut self) {
+    /// Encrypts a close_notify without sending it.
+    pub(super) fn seal_close_notify(&mut self) -> Vec<u8> {
         self.tls.send_close_notify();
-        self.flush();
+        self.take_records()
+    }
+
+    pub(super) fn send_close_notify(&mut self) {
+        let records = self.seal_close_notify();
+        let _ = self.try_send_raw(&records);
     }
 
     pub(super) fn shut_write(&self) {

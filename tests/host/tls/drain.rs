@@ -140,6 +140,26 @@ fn alerts_are_no_requests() {
     }
 }
 
+// A client that sent its last request and its close_notify in one segment, and kept TCP open, was
+// kept until its keep-alive or the drain: the session had read its end together with the request,
+// where the poller of the idle set does not see it.
+#[test]
+fn a_close_notify_that_comes_with_a_request_ends_an_idle_connection() {
+    let identity = identity();
+    for workers in ALL_WORKERS {
+        let app = start(&identity, workers);
+        let mut client = TlsClient::connect(app.main, &identity.client(&[]));
+        assert_eq!(client.get("/").body(), "hello");
+        park();
+        let mut records = client.seal(http1::get_bytes("/"));
+        records.extend(client.seal_close_notify());
+        client.send_raw(&records);
+        assert_eq!(client.response().unwrap().body(), "hello");
+        assert_eq!(client.end(), End::Clean, "{workers:?}");
+        assert_eq!(app.end().code(), 0);
+    }
+}
+
 #[test]
 fn a_cut_response_ends_without_a_close_notify() {
     let identity = identity();

@@ -45,10 +45,12 @@ impl<L: IdlePoller, S: HttpService> IdleSet<L, S> {
         self.resume(slot, State::Http1(Box::new(http1)));
     }
 
-    /// Resumes a connection if its transport has taken bytes out of the kernel, where the poller
-    /// does not see them. An incomplete record has its own timeout, like a partial head.
+    /// Resumes a connection if its transport has taken bytes, or the client's end, out of the
+    /// kernel, where the poller does not see them. An incomplete record has its own timeout, like a
+    /// partial head.
     pub(super) fn wake_if_buffered(&mut self, key: usize) {
-        if self.connections.get(key).is_some_and(|connection| connection.io.has_buffered()) {
+        let keeps = |io: &L::Idle| io.has_buffered() || io.has_kept_end();
+        if self.connections.get(key).is_some_and(|connection| keeps(&connection.io)) {
             self.wake_task(key, Bytes::new());
         }
     }
