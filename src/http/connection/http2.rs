@@ -8,7 +8,9 @@
 //! completes. Both have timers here (P6).
 
 mod progress;
+mod response_debt;
 
+use self::response_debt::ResponseDebt;
 use super::{
     http2_streams::StreamExecutor,
     lingering::{Lingering, close_at_once},
@@ -63,7 +65,7 @@ pub(super) struct Http2<T: Transport, S: HttpService> {
     responded: bool,
     goaway: Goaway,
     /// Whether a part of a response may be among the unflushed bytes.
-    owes_response: bool,
+    response_debt: ResponseDebt,
     since: Moment,
     /// When the last stream ended, or the connection began, and the bytes written; `None` if busy.
     idle_since: Option<(Moment, u64)>,
@@ -122,7 +124,7 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
             jitter: worker.server().config.seed.nth(number),
             responded: false,
             goaway: Goaway::NotYet,
-            owes_response: false,
+            response_debt: ResponseDebt::Nothing,
             since,
             idle_since: None,
             seen_request: SeenRequest::No,
@@ -144,7 +146,7 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
         slot: &ConnectionSlot,
     ) -> Transition<T, S> {
         self.connection.io.inflow.begin_poll();
-        let mut has_peeked = false;
+        let (mut has_peeked, mut called) = (false, false);
         loop {
             let Some(hyper) = &mut self.hyper else { return Transition::Close };
             self.connection.io.before_poll();
@@ -161,13 +163,12 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
             } else {
                 self.unflushed.set_slow();
             }
-            let is_unflushed = self.owes_response && !self.connection.io.is_flushed();
-            self.owes_response = is_unflushed || self.has_response();
             if self.connection.take_called() {
                 self.seen_request = SeenRequest::Yes;
                 // A refused request is never in flight. Its response comes in a later poll.
-                self.owes_response = true;
+                called = true;
             }
+            self.response_debt.follow(called || self.has_response(), &self.connection);
             self.unflushed.settle_discarded();
             if self.connection.io.inflow.take_reads_held() {
                 self.connection.io.inflow.on_requests_passed();
@@ -445,7 +446,7 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
     fn is_busy(&self, now: Moment) -> bool {
         let has_time = |at| now < at + PONG_WAIT + HEAD_GRACE;
         let may_receive_goaway = matches!(self.goaway, Goaway::Sent { at } if has_time(at));
-        let waits_for_flush = self.owes_response || may_receive_goaway;
+        let waits_for_flush = self.response_debt.is_open() || may_receive_goaway;
         self.has_response() || waits_for_flush && !self.connection.io.is_flushed()
     }
 

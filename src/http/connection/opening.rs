@@ -6,7 +6,7 @@
 
 use super::{lingering::close_at_once, transition::Transition, worker_context::WorkerContext};
 use crate::http::{
-    exchange::http_service::HttpService,
+    exchange::{final_reads::FinalReads, http_service::HttpService},
     server::{
         connection_slot::ConnectionSlot,
         idle_policy::{Awaited, Idle},
@@ -22,13 +22,12 @@ use std::task::{Context, Poll};
 pub(super) struct Opening<T> {
     /// `None` only after the transport was passed on.
     io: Option<T>,
-    /// Whether it was polled once more at its deadline, because bytes had arrived.
-    had_last_poll: bool,
+    final_reads: FinalReads,
 }
 
 impl<T: Transport> Opening<T> {
-    pub(super) const fn new(io: T) -> Self {
-        Self { io: Some(io), had_last_poll: false }
+    pub(super) fn new(io: T) -> Self {
+        Self { io: Some(io), final_reads: FinalReads::default() }
     }
 
     pub(super) fn poll<S: HttpService>(
@@ -80,14 +79,14 @@ impl<T: Transport> Opening<T> {
         let until = idle_until.min(handshake_until);
         let evicted = slot.take_evicted();
         if now < until && !evicted {
+            self.final_reads.note_poll(now);
             // At the connection limit a handshake makes room like a connection without a byte.
             slot.set_idle(Idle { awaited: Awaited::FirstByte, ..idle });
             worker.wake_at(slot, until);
             return Transition::Wait;
         }
-        if io.peek() == Peek::Data && !self.had_last_poll {
-            // The readiness event is on its way. Once: a client that does not read may send on.
-            self.had_last_poll = true;
+        if io.peek() == Peek::Data && self.final_reads.may_delay(now) {
+            // The readiness event is on its way.
             cx.waker().wake_by_ref();
             return Transition::Wait;
         }

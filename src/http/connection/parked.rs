@@ -164,6 +164,7 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
             if requests_left == 0 {
                 // Other tasks have a turn first.
                 caps.requests_per_poll.note(caps.requests_per_poll.get());
+                slot.set_busy();
                 cx.waker().wake_by_ref();
                 return Transition::Wait;
             }
@@ -276,7 +277,7 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
             worker.wake_at(slot, again);
             return Transition::Wait;
         }
-        let next = self.close(now, cx, worker, slot, (idle.awaited, evicted));
+        let next = self.close(now, cx, worker, (idle.awaited, evicted));
         // A request that has just arrived is served first.
         if evicted && self.io.is_none() {
             slot.make_room();
@@ -405,7 +406,6 @@ impl<T: Transport, S: HttpService> Parked<T, S> {
         now: Moment,
         cx: &mut Context<'_>,
         worker: &WorkerContext<S>,
-        slot: &ConnectionSlot,
         (awaited, evicted): (Awaited, bool),
     ) -> Transition<T, S> {
         let Some(mut io) = self.io.take() else { return Transition::Close };

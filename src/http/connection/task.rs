@@ -276,7 +276,7 @@ impl<T: Transport, S: HttpService> Connection<T, S> {
             }
             State::Parked(mut parked) => {
                 if parked.is_idle() {
-                    self.worker.server().metrics.count_unannounced(&self.slot);
+                    self.worker.server().metrics.unannounced.add_one();
                 }
                 parked.cut()
             }

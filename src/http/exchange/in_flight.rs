@@ -287,13 +287,13 @@ impl UnflushedResponses {
     }
 
     /// hyper's write buffer is empty, and HTTP/2 may hold more that the client does not take. If
-    /// the queue is long, responses that were written whole are settled without a wait for the
-    /// rest.
+    /// the queue is long, or the last poll left bytes behind, responses that were written whole are
+    /// settled without a wait for the rest.
     pub(super) fn settle_written(&self) {
         let settled_from = self.connection.server().caps().unflushed_settled_from;
-        if self.connection.protocol == Protocol::Http1
-            || !settled_from.is_reached_by(self.connection.responses.unflushed() as usize)
-        {
+        let (unflushed, io) = (self.connection.responses.unflushed() as usize, &self.connection.io);
+        let is_due = settled_from.is_reached_by(unflushed) || unflushed > 0 && io.is_blocked();
+        if self.connection.protocol == Protocol::Http1 || !is_due {
             return;
         }
         let now = self.connection.server().clock.now();

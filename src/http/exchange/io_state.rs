@@ -13,6 +13,8 @@ use std::sync::atomic::{
 pub(crate) struct IoState {
     /// hyper's write buffer is empty, and all that hyper wrote was flushed.
     flushed: AtomicBool,
+    /// Number of times that it was.
+    flushes: AtomicU64,
     /// Bytes other than empty lines were read for hyper since this was last cleared.
     pub(super) received: AtomicBool,
     /// All bytes ever read for hyper.
@@ -65,6 +67,7 @@ impl IoState {
     pub(super) fn new(sent: u64) -> Self {
         Self {
             flushed: AtomicBool::new(true),
+            flushes: AtomicU64::new(0),
             received: AtomicBool::new(false),
             read: AtomicU64::new(0),
             written: AtomicU64::new(0),
@@ -127,7 +130,13 @@ impl IoState {
     /// hyper's write buffer is empty.
     pub(super) fn on_flushed(&self) {
         self.flushed.store(true, Relaxed);
+        self.flushes.store(self.flushes() + 1, Relaxed);
         self.inflow.on_flushed();
+    }
+
+    /// How often all that hyper wrote has been flushed.
+    pub(crate) fn flushes(&self) -> u64 {
+        self.flushes.load(Relaxed)
     }
 
     pub(super) fn is_final_read_wanted(&self) -> bool {

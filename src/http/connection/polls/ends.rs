@@ -338,35 +338,6 @@ async fn frames_without_an_end_do_not_hold_a_connection_that_has_no_pong() {
     assert_eq!(world.requests().started, 1);
 }
 
-// A client without a PONG received nothing for a while. It lost the rest of an error response two
-// seconds after the GOAWAY if its request had ended before that (P5d).
-#[tokio::test]
-async fn an_error_response_from_before_the_goaway_is_written_whole() {
-    let mut refused = [HTTP2_FIRST, &b"\x00\x01a\x01b".repeat(101)].concat();
-    let length = u16::try_from(refused.len() - 9).unwrap();
-    refused[1..3].copy_from_slice(&length.to_be_bytes());
-    for request in [&HTTP2_WAITS[PREFACE.len()..], &refused] {
-        let mut world = World::new();
-        world.start().await;
-        world.send(PREFACE).await;
-        world.wire().stop_receiving(10);
-        world.send(request).await;
-        world.wait(6).await;
-        world.wire().make_room(1);
-        world.settle().await;
-        world.enter(Stage::Draining).await;
-        for _ in 0..8 {
-            world.wire().make_room(10);
-            world.pass(Duration::from_millis(500)).await;
-            assert!(!world.has_ended());
-        }
-        world.wire().make_room(usize::MAX);
-        world.wait(3).await;
-        assert!(world.has_ended());
-        assert_eq!(http2(&world.wire().written), "H1 D1. Gmax/0 P");
-    }
-}
-
 // A client took nothing for a moment, and its connection had nothing left but the GOAWAY. Closed
 // earlier, it would lose a request that crosses the GOAWAY. One that never reads holds no drain
 // (P4, P5b, P6).

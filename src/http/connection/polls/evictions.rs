@@ -35,6 +35,21 @@ async fn a_request_keeps_a_connection_that_was_chosen_to_make_room() {
     }
 }
 
+// A client pipelined requests without a pause. Its connection counted as idle since before them, was
+// chosen to make room, and took no notice: no other made room in its place. After eight of those
+// nothing was accepted (P15).
+#[tokio::test]
+async fn a_flood_of_requests_on_a_connection_that_was_chosen_has_another_make_room() {
+    let mut world = World::new();
+    world.start().await;
+    world.send(GET).await;
+    world.wire().refill = GET;
+    world.evict();
+    world.flood(Duration::from_millis(100)).await;
+    assert!(world.requests().finished > 16);
+    assert!(world.is_another_to_make_room());
+}
+
 // On a runtime with several threads a connection was chosen while it was polled. It stayed, and no
 // other made room in its place. After eight of those nothing was accepted (P15).
 #[tokio::test]

@@ -17,6 +17,7 @@ mod pipelines;
 mod routes;
 mod running;
 pub(in crate::http) mod script;
+mod slow_readers;
 mod timeouts;
 mod uploads;
 mod world;

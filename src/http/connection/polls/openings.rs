@@ -18,10 +18,11 @@ use std::{sync::Arc, time::Duration};
 const HEADER: usize = 20;
 
 // The time of a PROXY header may expire in the moment in which the rest of it arrives, and of which
-// the runtime does not know yet. So the kernel is queried once more before the close (P5b).
+// the runtime does not know yet. The kernel was queried once more before the close, which proves
+// nothing after a pause of the thread: the header and its request were thrown away (P5b).
 #[tokio::test]
 async fn a_header_that_has_arrived_at_its_deadline_is_read() {
-    for (late_reads, is_served) in [(0, true), (1, true), (3, false)] {
+    for late_reads in [0, 1, 3] {
         let mut world = World::with_header(HEADER);
         world.wire().send(&[b'x'; HEADER / 2]);
         world.start().await;
@@ -31,7 +32,7 @@ async fn a_header_that_has_arrived_at_its_deadline_is_read() {
         world.wire().arrive(&[b'x'; HEADER / 2]);
         world.wire().arrive(GET);
         world.wait(1).await;
-        assert_eq!(world.requests().finished, u64::from(is_served), "{late_reads} late reads");
+        assert_eq!(world.requests().finished, 1, "{late_reads} late reads");
     }
 }
 
