@@ -12,7 +12,7 @@ use crate::{
 use std::{
     fmt,
     future::Future,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 use tokio_util::sync::CancellationToken;
@@ -137,8 +137,9 @@ pub(crate) struct CheckResult {
 
 impl CheckResult {
     fn record(&self, now: Moment, outcome: Result<(), String>) {
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = last.as_ref().map(|(_, outcome)| outcome.is_ok());
+        let before = self.lock().replace((now, outcome.clone()));
+        let before = before.map(|(_, outcome)| outcome.is_ok());
+        // Without the lock, which the probes take: the app's subscriber may block.
         match &outcome {
             Ok(()) if before == Some(false) => {
                 crate::log::info!(check = self.name, "readiness check passes again");
@@ -148,13 +149,15 @@ impl CheckResult {
             }
             Ok(()) | Err(_) => {}
         }
-        *last = Some((now, outcome));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<(Moment, Result<(), String>)>> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The reason why this check fails; `None` if it passes.
     pub(crate) fn failure(&self, now: Moment) -> Option<String> {
-        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        match &*last {
+        match &*self.lock() {
             None => Some("has not run yet".to_owned()),
             Some((at, _)) if now.since(*at) > self.stale_after => {
                 Some(format!("has not run for {:?}: is the main runtime stuck?", now.since(*at)))
@@ -168,6 +171,7 @@ impl CheckResult {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
     // No test noticed a host in which a check that no longer runs passes for ever.
     #[test]
@@ -181,5 +185,40 @@ mod tests {
             let failure = result.failure(latest + Duration::from_nanos(1)).unwrap();
             assert!(failure.starts_with("has not run for 13"), "{failure}");
         }
+    }
+
+    /// A subscriber that counts the events during which a probe can read the result.
+    struct Probes(Arc<CheckResult>, Arc<AtomicU64>);
+
+    impl tracing::Subscriber for Probes {
+        fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {
+            true
+        }
+
+        fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+            tracing::span::Id::from_u64(1)
+        }
+
+        fn event(&self, _: &tracing::Event<'_>) {
+            self.1.fetch_add(self.0.last.try_lock().is_ok().into(), Relaxed);
+        }
+
+        fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+        fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+        fn enter(&self, _: &tracing::span::Id) {}
+        fn exit(&self, _: &tracing::span::Id) {}
+    }
+
+    // The reader of an app's log was stuck when a check failed. The result was locked meanwhile, so
+    // no probe had a response, and the kubelet ended a process that served (P15, P16).
+    #[test]
+    fn a_result_is_not_locked_while_it_is_logged() {
+        let result = ReadinessCheck::new("db", || async { Ok::<_, &str>(()) }).result();
+        let read = Arc::<AtomicU64>::default();
+        tracing::subscriber::with_default(Probes(result.clone(), read.clone()), || {
+            result.record(Moment::from_nanos(1), Err("down".to_owned()));
+            result.record(Moment::from_nanos(2), Ok(()));
+        });
+        assert_eq!(read.load(Relaxed), 2);
     }
 }

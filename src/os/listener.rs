@@ -106,8 +106,8 @@ impl OsListener {
     }
 
     /// Returns a listener from a descriptor that another process, such as a service manager, bound
-    /// and listens on. At a shutdown its queue is left to the successor:
-    /// [`quiesce`](Listener::quiesce) changes nothing on it.
+    /// and listens on. At a shutdown its queue is left to the successor, see
+    /// [`is_inherited`](Listener::is_inherited).
     ///
     /// The options in `options` that concern connections apply to its connections. The socket's own
     /// options stay as they are, except that it becomes non-blocking and close-on-exec.
@@ -283,6 +283,10 @@ impl Listener for OsListener {
         }
     }
 
+    fn is_inherited(&self) -> bool {
+        matches!(self.ownership, Ownership::Inherited)
+    }
+
     fn quiesce(&mut self) -> QuiesceOutcome {
         self.accept_source = AcceptSource::Kernel;
         let sealed = match (&self.ownership, &self.local) {
@@ -291,8 +295,9 @@ impl Listener for OsListener {
                 .drop_new_handshakes(self.socket.descriptor(), *local)
                 .map(|decoy| self.decoy = decoy),
             (Ownership::Unix(path), _) => path.unlink(),
-            (Ownership::Tcp(_), Address::Unix(_)) => Err(io::ErrorKind::InvalidInput.into()),
-            (Ownership::Inherited, _) => return QuiesceOutcome::Inherited,
+            (Ownership::Tcp(_), Address::Unix(_)) | (Ownership::Inherited, _) => {
+                Err(io::ErrorKind::InvalidInput.into())
+            }
         };
         match sealed {
             Ok(()) => QuiesceOutcome::Sealed,

@@ -62,6 +62,10 @@ impl<L: Listener> Listener for ProxyListener<L> {
         self.listener.is_port_shared()
     }
 
+    fn is_inherited(&self) -> bool {
+        self.listener.is_inherited()
+    }
+
     fn quiesce(&mut self) -> QuiesceOutcome {
         self.listener.quiesce()
     }

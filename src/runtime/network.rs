@@ -86,6 +86,12 @@ pub trait Listener: fmt::Debug + Send + 'static {
         false
     }
 
+    /// Whether the queue belongs to a successor process. It is left to that one: the listener is
+    /// dropped, and not quiesced.
+    fn is_inherited(&self) -> bool {
+        false
+    }
+
     /// Keeps new connections out without losing queued ones, if this listener can. Called once.
     /// Afterwards connections are accepted as the result demands, and the listener is dropped.
     fn quiesce(&mut self) -> QuiesceOutcome;
@@ -116,6 +122,4 @@ pub enum QuiesceOutcome {
     /// New connections still enter, because that could not be prevented; holds the system's error,
     /// if any. Accept until the queue is empty.
     Open(Option<io::Error>),
-    /// The queue belongs to a successor process. Leave it.
-    Inherited,
 }

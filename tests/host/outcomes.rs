@@ -1,7 +1,7 @@
 //! P5c: the observer of outcomes sees each request once, with what the counters have.
 
 use crate::support::{
-    App, Client,
+    App, Client, MAX_WAIT,
     app::Workers,
     frames::{END_HEADERS, END_STREAM, HEADERS, Http2},
     quick_plan, settings, until, until_holds,
@@ -17,7 +17,7 @@ use lameduck::{BackgroundTask, Hook, Host, ReadinessCheck, RequestOutcome, lifec
 use lameduck_wire::http2::request_block;
 use std::{
     convert::Infallible,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, mpsc},
     time::Duration,
 };
 
@@ -228,4 +228,50 @@ fn what_a_closure_of_the_app_holds_does_not_replace_the_report() {
     let broken = Hook::on_start("broken", || std::future::ready(Err(std::io::Error::other("no"))));
     let report = App::spawn(with_bombs().hook(broken).serve(Router::new()), Workers::Task).report();
     assert_eq!(report.code(), 1, "{report:?}");
+}
+
+// An observer that blocked held the name of its request. The probes and the driver waited for that
+// name: no liveness had a response, and no signal had an effect (P3, P7, P16).
+#[test]
+fn an_observer_that_blocks_blocks_no_probe() {
+    let (release, blocks) = mpsc::channel::<()>();
+    let (entered, has_entered) = mpsc::channel();
+    let blocks = Mutex::new(blocks);
+    let router = Router::new().route("/slow", get(|| crate::support::pause(20)));
+    let host = Host::builder(settings().plan(quick_plan()))
+        .on_outcome(move |_| {
+            let _ = entered.send(());
+            let _ = blocks.lock().unwrap().recv();
+        })
+        .serve(router);
+    let app = App::start_on(host, Workers::Threads(1));
+    let mut client = Client::connect(app.main);
+    client.send("GET /slow HTTP/1.1\r\nhost: t\r\n\r\n");
+    has_entered.recv_timeout(MAX_WAIT).unwrap();
+    for path in ["/status", "/liveness"] {
+        assert_eq!(app.probe(path).status, 200, "{path}");
+    }
+    drop(release);
+    assert_eq!(app.end().code(), 0);
+}
+
+// On a runtime with several threads an HTTP/2 connection was cut after the first streams had sent
+// their 503s, if the abort and the cut came at the same moment (P5d).
+#[test]
+fn each_stream_that_is_cut_without_a_cancel_wait_gets_its_503() {
+    // The order of tasks is not the same each time.
+    for workers in [Workers::Threads(1)].into_iter().chain([Workers::Task; 4]) {
+        let router = Router::new().route("/stuck", get(|| crate::support::pause(60_000)));
+        let plan = quick_plan().drain(Duration::from_millis(300)).cancel(Duration::ZERO);
+        let settings = settings().plan(plan).request_timeout(None);
+        let app = App::start_on(Host::builder(settings).serve(router), workers);
+        let mut client = Http2::connect(app.main);
+        let streams: Vec<u32> = (0..20).map(|_| client.get("/stuck")).collect();
+        until_holds("20 requests", || app.status()["in_flight"] == 20);
+        app.stop();
+        client.read_to_end();
+        let cut = streams.iter().filter(|id| !client.data(**id).is_empty()).count();
+        assert_eq!(cut, 20, "{workers:?}");
+        assert_eq!(app.end().requests.aborted, 20);
+    }
 }

@@ -16,11 +16,12 @@ use crate::http::{
         abort::AbortCause,
         connection_slot::ConnectionSlot,
         idle_policy::Awaited,
+        limits::CUT_STREAMS_MAX,
         worker_metrics::{Counted, WorkerMetrics},
     },
 };
 use crate::{
-    lifecycle::Phase,
+    lifecycle::{Moment, Phase},
     runtime::{Opening as OpeningState, Transport},
 };
 use std::{
@@ -43,6 +44,9 @@ pub(crate) struct Connection<T: Transport, S: HttpService> {
     /// of the abort must still be written: by HTTP/2 streams, which are tasks of their own, then by
     /// their connection.
     polls_before_cut: u8,
+    /// Until when the cut waits for streams whose handlers have not ended. On a runtime with
+    /// several threads the connection may be polled many times before they are.
+    streams_until: Option<Moment>,
 }
 
 const POLLS_BEFORE_CUT: u8 = 3;
@@ -96,7 +100,15 @@ impl<T: Transport, S: HttpService> Connection<T, S> {
         state: State<T, S>,
     ) -> Self {
         let counted = state.counted(&worker.shared.metrics);
-        Self { worker, slot, idle_handoff, counted, state, polls_before_cut: POLLS_BEFORE_CUT }
+        Self {
+            worker,
+            slot,
+            idle_handoff,
+            counted,
+            state,
+            polls_before_cut: POLLS_BEFORE_CUT,
+            streams_until: None,
+        }
     }
 }
 
@@ -137,7 +149,7 @@ impl<T: Transport, S: HttpService> Future for Connection<T, S> {
                         this.close_evicted();
                         return Poll::Ready(());
                     }
-                    if this.is_cutting() {
+                    if this.is_cutting() && !this.waits_for_streams() {
                         this.polls_before_cut = this.polls_before_cut.saturating_sub(1);
                         // Yield, so that all tasks that were woken before run first. `wake_by_ref`
                         // could overtake them.
@@ -213,6 +225,18 @@ impl<T: Transport, S: HttpService> Connection<T, S> {
             State::Http2(http2) => http2.has_stream(),
             State::Opening(_) | State::Lingering(_) | State::Suspended | State::Closed => false,
         })
+    }
+
+    /// Whether the cut waits for streams. One that ends notifies the connection.
+    fn waits_for_streams(&mut self) -> bool {
+        let State::Http2(http2) = &self.state else { return false };
+        let now = self.worker.server().clock.now();
+        let until = *self.streams_until.get_or_insert(now + CUT_STREAMS_MAX);
+        let waits = http2.awaits_handler() && now < until;
+        if waits {
+            self.worker.wake_at(&self.slot, until);
+        }
+        waits
     }
 
     /// Changes the state. Returns the previous one.

@@ -368,10 +368,12 @@ impl RequestState {
     #[cold]
     pub(super) fn observe(&self, observer: &OutcomeObserver, outcome: RequestOutcome) {
         let server = self.server();
+        // Without the lock, which the driver and the probes take: the observer may block.
+        let path = self.known.name().1.clone();
         observer.observe(&EndedRequest {
             outcome,
             method: &self.method,
-            path: &self.known.name().1,
+            path: &path,
             version: match self.connection.protocol {
                 Protocol::Http1 => Version::HTTP_11,
                 Protocol::Http2 => Version::HTTP_2,

@@ -276,13 +276,17 @@ impl<L: Listener, S: HttpService> Worker<L, S> {
             }
             Some(WorkerCommand::Wake) => {}
             Some(WorkerCommand::Quiesce) => {
+                self.listeners.leave_inherited();
                 let is_port_shared = self.listeners.have_shared_port();
                 self.listeners.quiesce();
                 self.seal.set();
                 let clock = self.server().clock.clone();
                 self.handshake_wait = Some(HandshakeWait::new(clock, &self.seal, is_port_shared));
             }
-            Some(WorkerCommand::Close) => self.empty_backlogs().await,
+            Some(WorkerCommand::Close) => {
+                self.listeners.leave_inherited();
+                self.empty_backlogs().await;
+            }
             Some(WorkerCommand::Abort) | None => self.close_listeners(),
         }
         self.wake_all();

@@ -57,13 +57,15 @@ impl<L: Listener> Listeners<L> {
         self.sockets.iter().any(|socket| socket.listener.is_port_shared())
     }
 
-    /// Keeps new connections out, and keeps those that the kernel has completed. The queue of an
-    /// inherited socket is left to the process that inherits it next.
+    /// Drops the inherited sockets. Their queues are left to the process that inherits them next.
+    pub(super) fn leave_inherited(&mut self) {
+        self.sockets.retain(|socket| !socket.listener.is_inherited());
+    }
+
+    /// Keeps new connections out, and keeps those that the kernel has completed.
     pub(super) fn quiesce(&mut self) {
-        self.sockets.retain_mut(|socket| match socket.listener.quiesce() {
-            QuiesceOutcome::Sealed => true,
-            QuiesceOutcome::Inherited => false,
-            QuiesceOutcome::Open(reason) => {
+        for socket in &mut self.sockets {
+            if let QuiesceOutcome::Open(reason) = socket.listener.quiesce() {
                 let reason =
                     reason.map_or_else(|| "not supported".to_owned(), |error| error.to_string());
                 crate::log::warn!(
@@ -71,9 +73,8 @@ impl<L: Listener> Listeners<L> {
                     reason,
                     "cannot block new connections while the accept queue is emptied; some may be reset"
                 );
-                true
             }
-        });
+        }
     }
 
     /// Returns the number of handshakes in progress for each listener. The iterator
@@ -129,8 +130,12 @@ mod tests {
             Address::Unix(Some(Path::new(self.path).into()))
         }
 
+        fn is_inherited(&self) -> bool {
+            self.is_inherited
+        }
+
         fn quiesce(&mut self) -> QuiesceOutcome {
-            if self.is_inherited { QuiesceOutcome::Inherited } else { QuiesceOutcome::Sealed }
+            QuiesceOutcome::Sealed
         }
     }
 
@@ -165,7 +170,7 @@ mod tests {
         let mut listeners = Listeners::new(vec![own, inherited]);
         let before = accept_six(&mut listeners);
         assert!(before.iter().any(|local| local.contains("inherited")), "{before:?}");
-        listeners.quiesce();
+        listeners.leave_inherited();
         let after = accept_six(&mut listeners);
         assert!(after.iter().all(|local| local.contains("own")), "{after:?}");
     }

@@ -273,7 +273,7 @@ async fn an_inherited_listener_is_left_unchanged_for_its_successor() {
     let _first = TcpStream::connect(address).unwrap();
     let (server, _) = accept(&mut listener).await.unwrap();
     assert_eq!(server.peek(), Peek::Empty);
-    assert!(matches!(listener.quiesce(), QuiesceOutcome::Inherited));
+    assert!(listener.is_inherited());
     drop(listener);
     let _second = TcpStream::connect(address).unwrap();
     let mut successor = OsListener::inherited(parent.into(), SocketOptions::default()).unwrap();

@@ -1,6 +1,6 @@
 //! Gives a connection of the idle set a task again.
 
-use super::IdleSet;
+use super::{IdleConnection, IdleSet};
 use crate::http::{
     connection::{
         http1::Http1,
@@ -45,13 +45,15 @@ impl<L: IdlePoller, S: HttpService> IdleSet<L, S> {
         self.resume(slot, State::Http1(Box::new(http1)));
     }
 
-    /// Resumes a connection if its transport has taken bytes, or the client's end, out of the
-    /// kernel, where the poller does not see them. An incomplete record has its own timeout, like a
-    /// partial head.
+    /// Resumes a connection if its transport has taken bytes out of the kernel, where the poller
+    /// does not see them, and closes it if that was the client's end. An incomplete record has its
+    /// own timeout, like a partial head.
     pub(super) fn wake_if_buffered(&mut self, key: usize) {
-        let keeps = |io: &L::Idle| io.has_buffered() || io.has_kept_end();
-        if self.connections.get(key).is_some_and(|connection| keeps(&connection.io)) {
+        let Some(IdleConnection { io, .. }) = self.connections.get(key) else { return };
+        if io.has_buffered() {
             self.wake_task(key, Bytes::new());
+        } else if io.has_kept_end() {
+            self.on_client_ended(key);
         }
     }
 
