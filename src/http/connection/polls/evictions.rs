@@ -35,9 +35,9 @@ async fn a_request_keeps_a_connection_that_was_chosen_to_make_room() {
     }
 }
 
-// A client pipelined requests without a pause. Its connection counted as idle since before them, was
-// chosen to make room, and took no notice: no other made room in its place. After eight of those
-// nothing was accepted (P15).
+// A client pipelined requests without a pause. Its connection counted as idle since before them,
+// was chosen to make room, and took no notice: no other made room in its place. After eight of
+// those nothing was accepted (P15).
 #[tokio::test]
 async fn a_flood_of_requests_on_a_connection_that_was_chosen_has_another_make_room() {
     let mut world = World::new();
