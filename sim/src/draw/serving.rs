@@ -205,6 +205,10 @@ fn at_the_connection_limit(dice: &mut Dice, scenario: &mut Scenario, edges: &Edg
     scenario.workers = dice.pick(&[1, 1, 2, 3]);
     scenario.clients.clear();
     let begin = dice.between(edges.stop.saturating_sub(4_000), edges.stop);
+    if !dice.one_in(4) {
+        // From the stop request on, connections are closed for other reasons, too.
+        stop_after(scenario, edges, begin + 3_000);
+    }
     if dice.one_in(3) {
         // All are busy, so the rest wait in the kernel's queue.
         for _ in 0..most + dice.between(1, 2) {

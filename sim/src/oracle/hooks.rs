@@ -3,8 +3,8 @@
 use super::{Exercise, Judgement, RunHistory, shutdown};
 use crate::{hooks::ActEnd, trace::Record};
 use lameduck::{
-    Report,
-    lifecycle::{GiveUp, HookResult, HookVerdict, Phase},
+    HookReport, Report,
+    lifecycle::{GiveUp, HookResult, HookVerdict, Phase, START_RESULT_WAIT},
 };
 use std::time::Duration;
 
@@ -33,7 +33,7 @@ pub(super) fn hooks_in_pairs(history: &RunHistory<'_>) -> Judgement {
     // A stop hook whose time expired before its turn is reported as given up, and does not begin.
     let late = |name: &str| {
         history.outcome.report.as_ref().is_some_and(|report| {
-            let given_up = |hook: &lameduck::HookReport| {
+            let given_up = |hook: &HookReport| {
                 hook.name == name && matches!(hook.verdict, HookVerdict::GivenUp(_))
             };
             report.hooks.iter().any(given_up)
@@ -71,7 +71,23 @@ pub(super) fn hooks_in_pairs(history: &RunHistory<'_>) -> Judgement {
         ));
     }
     given_up_hooks_do_not_go_on(history)?;
+    cancelled_starts_have_their_time(history)?;
     Ok(Exercise::of(stopped.len()))
+}
+
+/// Checks that a start hook which was cancelled and dropped had time to return before the clean-up.
+fn cancelled_starts_have_their_time(history: &RunHistory<'_>) -> Result<(), String> {
+    let Some(report) = &history.outcome.report else { return Ok(()) };
+    let is_dropped = |hook: &HookReport| hook.verdict == HookVerdict::StartDropped;
+    let Some(dropped) = report.hooks.iter().find(|hook| is_dropped(hook)) else { return Ok(()) };
+    let cleans_up = |(phase, _): &&(Phase, Duration)| *phase == Phase::CleaningUp;
+    let cleaned_up = report.phases.iter().find(cleans_up).map_or(Duration::ZERO, |(_, span)| *span);
+    let waited = report.shutdown.saturating_sub(cleaned_up);
+    let left = report.worst_case.saturating_sub(history.scenario.plan().internal_close);
+    if waited < START_RESULT_WAIT.min(left) && !history.is_impatient() {
+        return Err(format!("{} was dropped {waited:?} after the stop request", dropped.name));
+    }
+    Ok(())
 }
 
 /// Checks that a stop hook which was given up does not continue while the next one runs.
