@@ -71,21 +71,34 @@ pub(super) fn hooks_in_pairs(history: &RunHistory<'_>) -> Judgement {
         ));
     }
     given_up_hooks_do_not_go_on(history)?;
-    cancelled_starts_have_their_time(history)?;
+    cancelled_starts_are_awaited(history)?;
     Ok(Exercise::of(stopped.len()))
 }
 
-/// Checks that a start hook which was cancelled and dropped had time to return before the clean-up.
-fn cancelled_starts_have_their_time(history: &RunHistory<'_>) -> Result<(), String> {
-    let Some(report) = &history.outcome.report else { return Ok(()) };
-    let is_dropped = |hook: &HookReport| hook.verdict == HookVerdict::StartDropped;
-    let Some(dropped) = report.hooks.iter().find(|hook| is_dropped(hook)) else { return Ok(()) };
+/// Checks that the result of a cancelled start hook is awaited: one that returns in time was not
+/// dropped.
+fn cancelled_starts_are_awaited(history: &RunHistory<'_>) -> Result<(), String> {
+    let (Some(report), Some(clean_up)) = (
+        &history.outcome.report,
+        history.began(Phase::CleaningUp).filter(|_| !history.is_impatient()),
+    ) else {
+        return Ok(());
+    };
     let cleans_up = |(phase, _): &&(Phase, Duration)| *phase == Phase::CleaningUp;
     let cleaned_up = report.phases.iter().find(cleans_up).map_or(Duration::ZERO, |(_, span)| *span);
-    let waited = report.shutdown.saturating_sub(cleaned_up);
+    let stop = clean_up.saturating_sub(history.world(report.shutdown.saturating_sub(cleaned_up)));
     let left = report.worst_case.saturating_sub(history.scenario.plan().internal_close);
-    if waited < START_RESULT_WAIT.min(left) && !history.is_impatient() {
-        return Err(format!("{} was dropped {waited:?} after the stop request", dropped.name));
+    let by = stop + history.world(START_RESULT_WAIT.min(left));
+    for record in history.server("hook ends").filter(|record| record.text("stage") == Some("start"))
+    {
+        let hook = record.text("hook").unwrap_or_default();
+        if history.was_dropped(hook) && record.at + history.rounding() < by {
+            return Err(format!(
+                "{hook} was dropped although its start ended at {:?}, {:?} after the stop request",
+                record.at,
+                record.at.saturating_sub(stop)
+            ));
+        }
     }
     Ok(())
 }
@@ -221,7 +234,7 @@ pub(super) fn hook_verdicts_match_the_trace(
 /// Checks the time that the report gives for a hook that ended by itself.
 fn the_length_is_true(
     history: &RunHistory<'_>,
-    hook: &lameduck::HookReport,
+    hook: &HookReport,
     begins: Option<Duration>,
     ends: Option<Duration>,
 ) -> Result<(), String> {
