@@ -1,6 +1,6 @@
 //! The entry points: a host on the operating system.
 
-mod end;
+pub(crate) mod end;
 
 #[cfg(all(feature = "systemd", target_os = "linux"))]
 use crate::systemd;

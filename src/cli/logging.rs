@@ -7,6 +7,7 @@ use super::readable::Readable;
 use crate::{
     SettingsError,
     os::{preflight, with_limit},
+    process::end::exit_with,
 };
 use std::{
     error::Error,
@@ -76,28 +77,61 @@ fn drop_within<V: Send + 'static>(
 
 /// An error that leaves the process without a log.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum LogError {
-    /// The filter is invalid. Holds the setting, its value and the reason.
-    Filter(String),
+    /// The filter is invalid.
+    Filter(SettingsError),
     /// The system refused the thread that writes the lines.
     Thread(io::Error),
+}
+
+impl LogError {
+    /// Ends the process as a failed start does: with one line `error: …` on standard error, and
+    /// exit code 2 if the filter is invalid, otherwise 1.
+    pub fn exit(&self) -> ! {
+        exit_with(
+            self,
+            match self {
+                Self::Filter(_) => 2,
+                Self::Thread(_) => 1,
+            },
+        )
+    }
 }
 
 impl fmt::Display for LogError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Filter(reason) => f.write_str(reason),
+            Self::Filter(error) => write!(f, "{error}"),
             Self::Thread(error) => write!(f, "cannot start the log thread: {error}"),
         }
     }
 }
 
-impl Error for LogError {}
+impl Error for LogError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Filter(error) => Some(error),
+            Self::Thread(_) => None,
+        }
+    }
+}
 
-/// Installs the log of this process.
+/// Installs the log of this process. `filter` has the syntax of `RUST_LOG`; without it that
+/// variable is read, and the default is `info`.
+///
+/// ```no_run
+/// use lameduck::{RunOptions, cli::logging::{self, LogFormat}};
+/// # fn host() -> Result<lameduck::Host<impl lameduck::HttpService>, lameduck::SettingsError> {
+/// #     Ok(lameduck::Host::builder(lameduck::Settings::from_env()?).serve(axum::Router::new()))
+/// # }
+///
+/// let log = logging::install(LogFormat::Auto, None).unwrap_or_else(|error| error.exit());
+/// lameduck::run_with(RunOptions::new().finish(|_| drop(log)), || Ok(host()?))
+/// ```
 ///
 /// # Errors
-/// [`LogError`] if `filter` is not a filter, or the system refuses a thread.
+/// [`LogError`] if the filter is invalid, or the system refuses a thread.
 pub fn install(format: LogFormat, filter: Option<&str>) -> Result<Log, LogError> {
     let filter = log_filter(filter).map_err(LogError::Filter)?;
     let writing = NonBlockingBuilder::default()
@@ -135,7 +169,7 @@ fn no_thread(error: io::Error) -> LogError {
 }
 
 /// Parses the flag's filter, else the variable's, else `info`.
-fn log_filter(flag: Option<&str>) -> Result<EnvFilter, String> {
+fn log_filter(flag: Option<&str>) -> Result<EnvFilter, SettingsError> {
     let (source, filter) = match flag {
         Some(filter) => ("--log-level", filter.to_owned()),
         None => match crate::settings::variable("RUST_LOG") {
@@ -143,8 +177,10 @@ fn log_filter(flag: Option<&str>) -> Result<EnvFilter, String> {
             Some(_) | None => return Ok(EnvFilter::new("info")),
         },
     };
-    let refused = |reason: String| {
-        SettingsError { setting: source.to_owned(), value: filter.clone(), reason }.to_string()
+    let refused = |reason: String| SettingsError {
+        setting: source.to_owned(),
+        value: filter.clone(),
+        reason,
     };
     if filter.contains(char::REPLACEMENT_CHARACTER) {
         return Err(refused("not valid UTF-8".to_owned()));
