@@ -186,9 +186,16 @@ fn log_filter(flag: Option<&str>) -> Result<EnvFilter, SettingsError> {
         return Err(refused("not valid UTF-8".to_owned()));
     }
     // A single word would be parsed as a module name and silence all other modules. A misspelled
-    // level would then leave no log at all.
-    let is_word = !filter.contains(['=', ',', ':', '[', '/']);
-    if is_word && filter.parse::<LevelFilter>().is_err() {
+    // level would then leave no log at all, and no directive would leave only errors.
+    let mut directives = filter.split(',').filter(|directive| !directive.trim().is_empty());
+    let only = (directives.next(), directives.next());
+    let is_word = |directive: &str| !directive.contains(['=', ':', '[', '/']);
+    let leaves_no_log = match only {
+        (None, _) => true,
+        (Some(only), None) => is_word(only) && only.parse::<LevelFilter>().is_err(),
+        (Some(_), Some(_)) => false,
+    };
+    if leaves_no_log {
         return Err(refused(
             "expected off, error, warn, info, debug, trace, or a filter such as info,hyper=debug"
                 .to_owned(),
@@ -222,12 +229,19 @@ fn message<'a>(panic: &'a std::panic::PanicHookInfo<'_>) -> Option<&'a str> {
 
 #[cfg(test)]
 mod tests {
-    use super::{FLUSH_MAX, drop_within};
+    use super::{FLUSH_MAX, drop_within, log_filter};
     use std::{
         io,
         sync::atomic::{AtomicU32, Ordering::SeqCst},
         thread,
     };
+
+    #[test]
+    fn filters_with_a_directive_are_accepted() {
+        for filter in ["off", "info,", "warn,hyper=debug", "hyper,tokio", "[request]=trace"] {
+            assert!(log_filter(Some(filter)).is_ok(), "{filter}");
+        }
+    }
 
     // A process at its limit of threads flushed its log on the main thread instead, for a second if
     // the reader was stuck. With a stop that had used its whole bound, it ended with the watchdog's
