@@ -18,7 +18,9 @@ use std::{
     thread,
     time::Duration,
 };
+use tracing::{Subscriber, subscriber::set_global_default};
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
+use tracing_log::{AsLog as _, LogTracer};
 use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
 /// The format of log lines.
@@ -83,6 +85,8 @@ pub enum LogError {
     Filter(SettingsError),
     /// The system refused the thread that writes the lines.
     Thread(io::Error),
+    /// The process has a subscriber of `tracing` already.
+    AlreadySet,
 }
 
 impl LogError {
@@ -93,7 +97,7 @@ impl LogError {
             self,
             match self {
                 Self::Filter(_) => 2,
-                Self::Thread(_) => 1,
+                Self::Thread(_) | Self::AlreadySet => 1,
             },
         )
     }
@@ -104,6 +108,9 @@ impl fmt::Display for LogError {
         match self {
             Self::Filter(error) => write!(f, "{error}"),
             Self::Thread(error) => write!(f, "cannot start the log thread: {error}"),
+            Self::AlreadySet => {
+                f.write_str("cannot install the log: the process has a tracing subscriber already")
+            }
         }
     }
 }
@@ -112,7 +119,7 @@ impl Error for LogError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
             Self::Filter(error) => Some(error),
-            Self::Thread(_) => None,
+            Self::Thread(_) | Self::AlreadySet => None,
         }
     }
 }
@@ -131,7 +138,8 @@ impl Error for LogError {
 /// ```
 ///
 /// # Errors
-/// [`LogError`] if the filter is invalid, or the system refuses a thread.
+/// [`LogError`] if the filter is invalid, the system refuses a thread, or the process has a
+/// subscriber already.
 pub fn install(format: LogFormat, filter: Option<&str>) -> Result<Log, LogError> {
     let filter = log_filter(filter).map_err(LogError::Filter)?;
     let writing = NonBlockingBuilder::default()
@@ -156,12 +164,21 @@ pub fn install(format: LogFormat, filter: Option<&str>) -> Result<Log, LogError>
     if json {
         // The host opens no span. An app's span, such as a request's with its id, belongs to its
         // lines.
-        builder.json().flatten_event(true).with_current_span(true).with_span_list(false).init();
+        let json = builder.json().flatten_event(true).with_current_span(true);
+        set(json.with_span_list(false).finish())?;
     } else {
-        builder.fmt_fields(Readable::default()).with_ansi(is_terminal).init();
+        set(builder.fmt_fields(Readable::default()).with_ansi(is_terminal).finish())?;
     }
     log_panics();
     Ok(Log(Some(guard)))
+}
+
+/// Makes this the subscriber of the process, also for records of the crate `log`.
+fn set(subscriber: impl Subscriber + Send + Sync) -> Result<(), LogError> {
+    set_global_default(subscriber).map_err(|_| LogError::AlreadySet)?;
+    // If the app has a logger, it stays.
+    let _ = LogTracer::builder().with_max_level(LevelFilter::current().as_log()).init();
+    Ok(())
 }
 
 fn no_thread(error: io::Error) -> LogError {
