@@ -4,7 +4,7 @@ use crate::{
     Report, SettingsError,
     errors::{causes, chain, one_line},
     host_error::HostErrorKind,
-    lifecycle::WATCHDOG_SLACK,
+    lifecycle::{Verdict, WATCHDOG_SLACK},
     os::{ThreadPerWorker, TokioClock, reached_limit, stdio::write_stderr_line},
     runtime::{Clock, Spawner},
     unwind::{catch, discard},
@@ -58,10 +58,14 @@ pub(super) fn with_limit_named(mut report: Report) -> Report {
     report
 }
 
-/// Writes the error, if there is one, as one line to standard error (P14).
+/// Writes the failure, if there is one, as one line to standard error (P14): its error, or the
+/// whole report if that has more and no subscriber has logged it.
 pub(super) fn print_failure(report: &Report) {
-    if let Some(error) = &report.error {
-        print_error(error.with_causes());
+    let is_loss = matches!(report.verdict, Verdict::Aborted | Verdict::HookFailed);
+    match &report.error {
+        _ if is_loss && !crate::log::takes_errors() => print_error(&report.to_string()),
+        Some(error) => print_error(error.with_causes()),
+        None => {}
     }
 }
 

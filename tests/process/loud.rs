@@ -3,6 +3,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot set up its world should fail")]
 
+mod losses;
+
 use crate::support::{
     App, app::Workers, block, builder, quick_plan, run_to_end, scratch_path, service::Ended,
     settings, until,
@@ -26,11 +28,15 @@ use std::{
 
 const ROLE: &str = "LAMEDUCK_TEST_ROLE";
 
-/// Runs the victim in its own process.
 fn run(role: &str) -> Ended {
+    run_victim("loud::victim", role)
+}
+
+/// Runs the victim in its own process.
+fn run_victim(victim: &str, role: &str) -> Ended {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command
-        .args(["--exact", "loud::victim", "--nocapture"])
+        .args(["--exact", victim, "--nocapture"])
         .env(ROLE, role)
         .env("APP_PORT", "tcp://10.0.0.1:80");
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
