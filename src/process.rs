@@ -69,8 +69,11 @@ impl<S: HttpService> Host<S> {
     /// - The threads: a handler that blocks a thread of the runtime may delay the driver, and with
     ///   it signals and deadlines, for as long as it blocks.
     ///
+    /// # Errors
+    /// Outside of a tokio runtime nothing runs, and the report has the error, with exit code 1.
+    ///
     /// # Panics
-    /// If called outside a tokio runtime with its time and io drivers enabled.
+    /// If the tokio runtime has no time driver or no io driver.
     ///
     /// # Cancel safety
     /// Dropping the future drops everything without a drain. Other threads and tasks release their
