@@ -26,7 +26,7 @@
 //! ```
 //!
 //! The log reports `no more jobs` at the stop request, `confirmation sent` some time after the
-//! response, and `exit_code=0`.
+//! response, and `report: exit code 0 (clean)`.
 #![expect(
     clippy::disallowed_methods,
     reason = "an app lives on tokio's time; only the host must not"
