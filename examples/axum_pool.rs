@@ -37,7 +37,7 @@ use axum::{
 };
 use lameduck::{
     Hook, Host, ReadinessCheck, RunOptions, Settings,
-    cli::logging::{self, LogError, LogFormat},
+    cli::logging::{self, LogFormat},
 };
 use std::{
     io,
@@ -52,8 +52,8 @@ use tokio::{
     time::sleep,
 };
 
-fn main() -> Result<(), LogError> {
-    let log = logging::install(LogFormat::Auto, None)?;
+fn main() {
+    let log = logging::install(LogFormat::Auto, None).unwrap_or_else(|error| error.exit());
     lameduck::run_with(RunOptions::new().finish(|_| drop(log)), || {
         let pool = Pool::default();
         let (opened, checked, broken) = (pool.clone(), pool.clone(), pool.clone());

@@ -26,7 +26,7 @@
 //! ```
 //!
 //! The log reports `no more jobs` at the stop request, `confirmation sent` some time after the
-//! response, and `exit_code=0`.
+//! response, and `report: exit code 0 (clean)`.
 #![expect(
     clippy::disallowed_methods,
     reason = "an app lives on tokio's time; only the host must not"
@@ -35,7 +35,7 @@
 use axum::{Extension, Router, extract::State, http::StatusCode, routing::post};
 use lameduck::{
     BackgroundTask, Host, RequestContext, RunOptions, Settings, TaskContext,
-    cli::logging::{self, LogError, LogFormat},
+    cli::logging::{self, LogFormat},
 };
 use std::{
     convert::Infallible,
@@ -51,8 +51,8 @@ use tokio::time::sleep;
 const CONFIRMATION: Duration = Duration::from_secs(1);
 const JOB: Duration = Duration::from_millis(200);
 
-fn main() -> Result<(), LogError> {
-    let log = logging::install(LogFormat::Auto, None)?;
+fn main() {
+    let log = logging::install(LogFormat::Auto, None).unwrap_or_else(|error| error.exit());
     lameduck::run_with(RunOptions::new().finish(|_| drop(log)), || {
         let router = Router::new().route("/orders", post(order)).with_state(Arc::default());
         Ok(Host::builder(Settings::from_env()?)

@@ -42,14 +42,14 @@ use axum::{
 use futures_util::{Stream, StreamExt, stream};
 use lameduck::{
     Host, RequestContext, RunOptions, Settings, StreamShutdown,
-    cli::logging::{self, LogError, LogFormat},
+    cli::logging::{self, LogFormat},
 };
 use std::{convert::Infallible, time::Duration};
 
 const EVERY: Duration = Duration::from_millis(250);
 
-fn main() -> Result<(), LogError> {
-    let log = logging::install(LogFormat::Auto, None)?;
+fn main() {
+    let log = logging::install(LogFormat::Auto, None).unwrap_or_else(|error| error.exit());
     lameduck::run_with(RunOptions::new().finish(|_| drop(log)), || {
         let router = Router::new()
             .route("/events", get(events))

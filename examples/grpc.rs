@@ -33,7 +33,7 @@ use axum::{
 use futures_util::{Stream, stream};
 use lameduck::{
     BackgroundTask, Host, RunOptions, Settings, StreamShutdown,
-    cli::logging::{self, LogError, LogFormat},
+    cli::logging::{self, LogFormat},
 };
 use std::{convert::Infallible, time::Duration};
 use tonic::{Response, Status, server::Grpc, service::Routes};
@@ -56,8 +56,8 @@ struct HelloReply {
     text: String,
 }
 
-fn main() -> Result<(), LogError> {
-    let log = logging::install(LogFormat::Auto, None)?;
+fn main() {
+    let log = logging::install(LogFormat::Auto, None).unwrap_or_else(|error| error.exit());
     lameduck::run_with(RunOptions::new().finish(|_| drop(log)), || {
         let (reporter, health) = health_reporter();
         let router = Routes::new(health)

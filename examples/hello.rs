@@ -23,12 +23,12 @@
 use axum::{Extension, Router, routing::get};
 use lameduck::{
     Hook, Host, RequestContext, RunOptions, Settings,
-    cli::logging::{self, LogError, LogFormat},
+    cli::logging::{self, LogFormat},
 };
 use std::convert::Infallible;
 
-fn main() -> Result<(), LogError> {
-    let log = logging::install(LogFormat::Auto, None)?;
+fn main() {
+    let log = logging::install(LogFormat::Auto, None).unwrap_or_else(|error| error.exit());
     lameduck::run_with(RunOptions::new().finish(|_| drop(log)), || {
         let router = Router::new().route("/", get(hello));
         let host = Host::builder(Settings::from_env()?);

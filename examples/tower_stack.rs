@@ -35,7 +35,7 @@ use axum::{
 };
 use lameduck::{
     Host, RouteTimeout, RunOptions, Settings,
-    cli::logging::{self, LogError, LogFormat},
+    cli::logging::{self, LogFormat},
 };
 use std::time::Duration;
 use tower::ServiceBuilder;
@@ -50,8 +50,8 @@ use tracing::{Level, Span, info_span};
 const BODY_BYTES_MAX: usize = 16 * 1024;
 const REPORT_TIMEOUT: Duration = Duration::from_secs(30);
 
-fn main() -> Result<(), LogError> {
-    let log = logging::install(LogFormat::Auto, None)?;
+fn main() {
+    let log = logging::install(LogFormat::Auto, None).unwrap_or_else(|error| error.exit());
     lameduck::run_with(RunOptions::new().finish(|_| drop(log)), || {
         let router = Router::new()
             .route("/", get(async || "hello world"))

@@ -21,6 +21,9 @@
 //! SIGTERM it is a lame duck for 5 s, drains for at most 10 s, and exits with 0 if no request was
 //! cut. `docs/from-axum-serve.md` in the repository shows the change from `axum::serve`.
 //!
+//! The host logs through `tracing`. Without a subscriber, as here, only a failure is printed, as
+//! one line. `lameduck::cli::logging::install` (feature `cli`) installs one that never blocks.
+//!
 //! # The phases of a process
 //!
 //! They follow each other in this order, and none returns. A stop before Serving goes straight to

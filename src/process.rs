@@ -1,6 +1,6 @@
 //! The entry points: a host on the operating system.
 
-mod end;
+pub(crate) mod end;
 
 #[cfg(all(feature = "systemd", target_os = "linux"))]
 use crate::systemd;
@@ -64,13 +64,16 @@ impl<S: HttpService> Host<S> {
     ///   that wait. `std::process::exit(report.code().into())`, as in the example at [`Host`], or
     ///   `runtime.shutdown_background()` avoids it.
     /// - The log: a failure is logged as `the host failed`. If no subscriber takes that, it is one
-    ///   line `error: …` on standard error (P14). [`run`](crate::run#the-log) lists what a
-    ///   subscriber must not do.
+    ///   line `error: …` on standard error (P14), as is a report with the exit code 3 or 4.
+    ///   [`run`](crate::run#the-log) lists what a subscriber must not do.
     /// - The threads: a handler that blocks a thread of the runtime may delay the driver, and with
     ///   it signals and deadlines, for as long as it blocks.
     ///
+    /// # Errors
+    /// Outside of a tokio runtime nothing runs, and the report has the error, with exit code 1.
+    ///
     /// # Panics
-    /// If called outside a tokio runtime with its time and io drivers enabled.
+    /// If the tokio runtime has no time driver or no io driver.
     ///
     /// # Cancel safety
     /// Dropping the future drops everything without a drain. Other threads and tasks release their
@@ -236,10 +239,13 @@ impl<S: HttpService> Host<S> {
 /// connections and short handlers.
 ///
 /// # The log
-/// The host logs through `tracing`, also from its own threads. A subscriber must neither block them
-/// nor panic when the log's reader is gone. Give `tracing_subscriber::fmt` a writer that does not
-/// block, such as `tracing_appender::non_blocking`, and `log_internal_errors(false)`, because it
-/// prints its errors with `eprintln!`.
+/// The host logs through `tracing`, also from its own threads. Without a subscriber nothing is
+/// logged: if the exit code is not 0, standard error has one line that says why.
+///
+/// A subscriber must neither block these threads nor panic when the log's reader is gone. With the
+/// feature `cli`, `cli::logging::install` installs such a one. Give `tracing_subscriber::fmt` a
+/// writer that does not block, such as `tracing_appender::non_blocking`, and
+/// `log_internal_errors(false)`, because it prints its errors with `eprintln!`.
 ///
 /// # Panics
 /// If called inside a tokio runtime, such as under `#[tokio::main]`. Use [`Host::run`] there.

@@ -243,6 +243,15 @@ impl fmt::Display for Report {
             self.shutdown,
             self.worst_case
         )?;
+        if self.work_dropped > 0 {
+            write!(f, "; work dropped: {}", self.work_dropped)?;
+        }
+        for hook in self.hooks.iter().filter(|hook| hook.verdict.is_stop_failure()) {
+            write!(f, "; hook {}: {}", hook.name, hook.verdict)?;
+            if let Some(error) = &hook.error {
+                write!(f, ": {}", error.with_causes())?;
+            }
+        }
         match self.error_text() {
             Some(error) => write!(f, "; {error}"),
             None => Ok(()),

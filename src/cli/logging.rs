@@ -7,6 +7,7 @@ use super::readable::Readable;
 use crate::{
     SettingsError,
     os::{preflight, with_limit},
+    process::end::exit_with,
 };
 use std::{
     error::Error,
@@ -17,7 +18,9 @@ use std::{
     thread,
     time::Duration,
 };
+use tracing::{Subscriber, subscriber::set_global_default};
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
+use tracing_log::{AsLog as _, LogTracer};
 use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
 /// The format of log lines.
@@ -76,28 +79,67 @@ fn drop_within<V: Send + 'static>(
 
 /// An error that leaves the process without a log.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum LogError {
-    /// The filter is invalid. Holds the setting, its value and the reason.
-    Filter(String),
+    /// The filter is invalid.
+    Filter(SettingsError),
     /// The system refused the thread that writes the lines.
     Thread(io::Error),
+    /// The process has a subscriber of `tracing` already.
+    AlreadySet,
+}
+
+impl LogError {
+    /// Ends the process as a failed start does: with one line `error: …` on standard error, and
+    /// exit code 2 if the filter is invalid, otherwise 1.
+    pub fn exit(&self) -> ! {
+        exit_with(
+            self,
+            match self {
+                Self::Filter(_) => 2,
+                Self::Thread(_) | Self::AlreadySet => 1,
+            },
+        )
+    }
 }
 
 impl fmt::Display for LogError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Filter(reason) => f.write_str(reason),
+            Self::Filter(error) => write!(f, "{error}"),
             Self::Thread(error) => write!(f, "cannot start the log thread: {error}"),
+            Self::AlreadySet => {
+                f.write_str("cannot install the log: the process has a tracing subscriber already")
+            }
         }
     }
 }
 
-impl Error for LogError {}
+impl Error for LogError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Filter(error) => Some(error),
+            Self::Thread(_) | Self::AlreadySet => None,
+        }
+    }
+}
 
-/// Installs the log of this process.
+/// Installs the log of this process. `filter` has the syntax of `RUST_LOG`; without it that
+/// variable is read, and the default is `info`.
+///
+/// ```no_run
+/// use lameduck::{RunOptions, cli::logging::{self, LogFormat}};
+/// # fn host() -> Result<lameduck::Host<impl lameduck::HttpService>, lameduck::SettingsError> {
+/// #     Ok(lameduck::Host::builder(lameduck::Settings::from_env()?).serve(axum::Router::new()))
+/// # }
+///
+/// let log = logging::install(LogFormat::Auto, None).unwrap_or_else(|error| error.exit());
+/// lameduck::run_with(RunOptions::new().finish(|_| drop(log)), || Ok(host()?))
+/// ```
 ///
 /// # Errors
-/// [`LogError`] if `filter` is not a filter, or the system refuses a thread.
+/// [`LogError`] if the filter is invalid, the system refuses a thread, or the process has a
+/// subscriber already.
 pub fn install(format: LogFormat, filter: Option<&str>) -> Result<Log, LogError> {
     let filter = log_filter(filter).map_err(LogError::Filter)?;
     let writing = NonBlockingBuilder::default()
@@ -122,12 +164,21 @@ pub fn install(format: LogFormat, filter: Option<&str>) -> Result<Log, LogError>
     if json {
         // The host opens no span. An app's span, such as a request's with its id, belongs to its
         // lines.
-        builder.json().flatten_event(true).with_current_span(true).with_span_list(false).init();
+        let json = builder.json().flatten_event(true).with_current_span(true);
+        set(json.with_span_list(false).finish())?;
     } else {
-        builder.fmt_fields(Readable::default()).with_ansi(is_terminal).init();
+        set(builder.fmt_fields(Readable::default()).with_ansi(is_terminal).finish())?;
     }
     log_panics();
     Ok(Log(Some(guard)))
+}
+
+/// Makes this the subscriber of the process, also for records of the crate `log`.
+fn set(subscriber: impl Subscriber + Send + Sync) -> Result<(), LogError> {
+    set_global_default(subscriber).map_err(|_| LogError::AlreadySet)?;
+    // If the app has a logger, it stays.
+    let _ = LogTracer::builder().with_max_level(LevelFilter::current().as_log()).init();
+    Ok(())
 }
 
 fn no_thread(error: io::Error) -> LogError {
@@ -135,7 +186,7 @@ fn no_thread(error: io::Error) -> LogError {
 }
 
 /// Parses the flag's filter, else the variable's, else `info`.
-fn log_filter(flag: Option<&str>) -> Result<EnvFilter, String> {
+fn log_filter(flag: Option<&str>) -> Result<EnvFilter, SettingsError> {
     let (source, filter) = match flag {
         Some(filter) => ("--log-level", filter.to_owned()),
         None => match crate::settings::variable("RUST_LOG") {
@@ -143,16 +194,25 @@ fn log_filter(flag: Option<&str>) -> Result<EnvFilter, String> {
             Some(_) | None => return Ok(EnvFilter::new("info")),
         },
     };
-    let refused = |reason: String| {
-        SettingsError { setting: source.to_owned(), value: filter.clone(), reason }.to_string()
+    let refused = |reason: String| SettingsError {
+        setting: source.to_owned(),
+        value: filter.clone(),
+        reason,
     };
     if filter.contains(char::REPLACEMENT_CHARACTER) {
         return Err(refused("not valid UTF-8".to_owned()));
     }
     // A single word would be parsed as a module name and silence all other modules. A misspelled
-    // level would then leave no log at all.
-    let is_word = !filter.contains(['=', ',', ':', '[', '/']);
-    if is_word && filter.parse::<LevelFilter>().is_err() {
+    // level would then leave no log at all, and no directive would leave only errors.
+    let mut directives = filter.split(',').filter(|directive| !directive.trim().is_empty());
+    let only = (directives.next(), directives.next());
+    let is_word = |directive: &str| !directive.contains(['=', ':', '[', '/']);
+    let leaves_no_log = match only {
+        (None, _) => true,
+        (Some(only), None) => is_word(only) && only.parse::<LevelFilter>().is_err(),
+        (Some(_), Some(_)) => false,
+    };
+    if leaves_no_log {
         return Err(refused(
             "expected off, error, warn, info, debug, trace, or a filter such as info,hyper=debug"
                 .to_owned(),
@@ -186,12 +246,19 @@ fn message<'a>(panic: &'a std::panic::PanicHookInfo<'_>) -> Option<&'a str> {
 
 #[cfg(test)]
 mod tests {
-    use super::{FLUSH_MAX, drop_within};
+    use super::{FLUSH_MAX, drop_within, log_filter};
     use std::{
         io,
         sync::atomic::{AtomicU32, Ordering::SeqCst},
         thread,
     };
+
+    #[test]
+    fn filters_with_a_directive_are_accepted() {
+        for filter in ["off", "info,", "warn,hyper=debug", "hyper,tokio", "[request]=trace"] {
+            assert!(log_filter(Some(filter)).is_ok(), "{filter}");
+        }
+    }
 
     // A process at its limit of threads flushed its log on the main thread instead, for a second if
     // the reader was stuck. With a stop that had used its whole bound, it ended with the watchdog's

@@ -42,7 +42,8 @@ pub struct Plan {
     /// Limit of the wait after the cancellation. Its last [`ABORT_FLUSH`] is for flushing the
     /// responses of what was cut. Default 3 s.
     pub cancel: Duration,
-    /// Common budget of all stop hooks. Default 5 s.
+    /// Common budget of all stop hooks. Default 5 s. With zero each of them is given up at once,
+    /// perhaps before it runs, and the exit code is 4.
     pub cleanup: Duration,
     /// Limit of the internal server's own drain. Default 1 s.
     pub internal_close: Duration,

@@ -31,7 +31,7 @@ impl FlameGraph {
         }
     }
 
-    /// Returns the picture.
+    /// Returns the picture. Without samples it says so.
     ///
     /// # Errors
     /// None: text is written into memory.
@@ -44,7 +44,8 @@ impl FlameGraph {
              font-family=\"monospace\" font-size=\"11\">\
              <rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>"
         )?;
-        self.draw(&mut svg, "all", 0.0, WIDTH, 0, self.samples)?;
+        let name = if self.samples == 0 { "no samples: no CPU time was used" } else { "all" };
+        self.draw(&mut svg, name, 0.0, WIDTH, 0, self.samples)?;
         svg.push_str("</svg>\n");
         Ok(svg)
     }

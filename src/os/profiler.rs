@@ -107,9 +107,6 @@ fn encode(report: &Report, format: ProfileFormat) -> Result<Vec<u8>, Box<dyn std
             gzip.write_all(&report.pprof()?.encode_to_vec())?;
             Ok(gzip.finish()?)
         }
-        ProfileFormat::Flamegraph if report.data.is_empty() => {
-            Err("no samples: the process used no CPU time".into())
-        }
         ProfileFormat::Flamegraph => {
             let mut graph = FlameGraph::default();
             // In any order: the graph sorts the functions.
@@ -198,6 +195,19 @@ mod tests {
     const LIBGCC: &str = "7f02-7f03 r-xp 00000000 08:01 12   /usr/lib/libgcc_s.so.1\n";
     const STATIC: &str = "5500-5501 r-xp 00000000 08:01 10   /srv/libgcc_s-app/service\n\
                           7ffe-7fff rw-p 00000000 00:00 0    [stack]\n";
+
+    /// A flame graph of an idle process was a 500, although its profile in the other format was
+    /// not.
+    #[test]
+    fn a_flame_graph_without_samples_says_so() {
+        let (data, timing) = (Default::default(), Default::default());
+        let idle = Report { data, timing, missed_samples: 0 };
+        let svg = String::from_utf8(encode(&idle, ProfileFormat::Flamegraph).unwrap()).unwrap();
+        assert!(svg.starts_with("<svg ") && svg.ends_with("</svg>\n"), "{svg}");
+        assert!(svg.contains(">no samples: no CPU time was used</text>"), "{svg}");
+        assert!(!svg.contains("NaN"), "{svg}");
+        encode(&idle, ProfileFormat::Protobuf).unwrap();
+    }
 
     #[test]
     fn an_executable_without_a_shared_libgcc_has_no_profiles() {

@@ -1,15 +1,15 @@
 //! The end of a run: names its failure, and drops what is left of the app within a bound.
 
 use crate::{
-    Report,
-    errors::{causes, one_line},
+    Report, SettingsError,
+    errors::{causes, chain, one_line},
     host_error::HostErrorKind,
-    lifecycle::WATCHDOG_SLACK,
+    lifecycle::{Verdict, WATCHDOG_SLACK},
     os::{ThreadPerWorker, TokioClock, reached_limit, stdio::write_stderr_line},
     runtime::{Clock, Spawner},
     unwind::{catch, discard},
 };
-use std::{io, num::NonZeroUsize, sync::Arc, time::Duration};
+use std::{error::Error, io, num::NonZeroUsize, sync::Arc, time::Duration};
 
 /// Prints the failure of a run, and then drops what is left of the app.
 pub(super) fn conclude<T>(report: Report, leftovers: T) -> Report {
@@ -58,9 +58,35 @@ pub(super) fn with_limit_named(mut report: Report) -> Report {
     report
 }
 
-/// Writes the error, if there is one, as one line to standard error (P14).
+/// Writes the failure, if there is one, as one line to standard error (P14): its error, or the
+/// whole report if that has more and no subscriber has logged it.
 pub(super) fn print_failure(report: &Report) {
-    if let Some(error) = &report.error {
-        write_stderr_line(&format!("error: {}", one_line(error.with_causes())));
+    let is_loss = matches!(report.verdict, Verdict::Aborted | Verdict::HookFailed);
+    match &report.error {
+        _ if is_loss && !crate::log::takes_errors() => print_error(&report.to_string()),
+        Some(error) => print_error(error.with_causes()),
+        None => {}
     }
+}
+
+fn print_error(text: &str) {
+    write_stderr_line(&format!("error: {}", one_line(text)));
+}
+
+impl SettingsError {
+    /// Ends the process as a failed start does: with one line `error: …` on standard error, and
+    /// exit code 2. For a `main` that reads its settings itself:
+    ///
+    /// ```no_run
+    /// let settings = lameduck::Settings::from_env().unwrap_or_else(|error| error.exit());
+    /// ```
+    pub fn exit(&self) -> ! {
+        exit_with(self, 2)
+    }
+}
+
+/// Prints an error with its causes, and ends the process.
+pub(crate) fn exit_with(error: &(dyn Error + 'static), code: u8) -> ! {
+    print_error(&chain(error));
+    super::exit(code)
 }

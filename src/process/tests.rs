@@ -21,6 +21,17 @@ fn a_panic_while_the_host_is_built_is_a_failed_start() {
     assert_eq!(not_built(error).code(), 1);
 }
 
+/// The documents said that this panics. It is a failed start, whose report has the error.
+#[test]
+fn a_host_outside_of_a_runtime_does_not_start() {
+    use futures_util::FutureExt as _;
+    let host = Host::builder(Settings::default()).serve(axum::Router::new());
+    let report = host.run().now_or_never().expect("nothing to wait for");
+    let error = report.error.as_ref().expect("an error");
+    assert_eq!((report.code(), error.kind()), (1, HostErrorKind::System));
+    assert!(error.with_causes().starts_with("cannot install the signal handlers: "), "{error:?}");
+}
+
 /// An error of an app was its own cause. The start never ended, at 100 % CPU (P7).
 #[test]
 fn an_error_that_is_its_own_cause_ends_the_start() {

@@ -69,8 +69,10 @@ pub struct Settings {
     /// The idle time after which the kernel probes a TCP peer (`SO_KEEPALIVE`). Default 60 s,
     /// minimum 1 s; `None` or zero for no probes.
     pub tcp_keepalive: Option<Duration>,
-    /// The signals that request the stop; the others of the four are logged and ignored. Default:
-    /// all four. With [`Builder::on_reload`](crate::Builder::on_reload), SIGHUP reloads.
+    /// The signals that request the stop; the others of the four are logged and ignored, also while
+    /// the host stops. Without SIGINT and SIGQUIT, no signal ends a wait (P12). Without any, only a
+    /// failure or a [`ShutdownHandle`](crate::ShutdownHandle) stops the host. Default: all four.
+    /// With [`Builder::on_reload`](crate::Builder::on_reload), SIGHUP reloads.
     pub stop_signals: Vec<Signal>,
     /// The certificate chain of the main server, a PEM file. With it and
     /// [`tls_key`](Self::tls_key) the main server's TCP listeners speak TLS; needs the feature

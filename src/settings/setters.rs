@@ -38,7 +38,8 @@ impl Settings {
         self
     }
 
-    /// Sets [`stop_signals`](#structfield.stop_signals).
+    /// Sets [`stop_signals`](#structfield.stop_signals). With none, only a failure or a
+    /// [`ShutdownHandle`](crate::ShutdownHandle) stops the host.
     #[must_use]
     pub fn stop_signals(mut self, signals: impl IntoIterator<Item = Signal>) -> Self {
         self.stop_signals = signals.into_iter().collect();

@@ -87,8 +87,9 @@ pub const SETTINGS: &[Setting] = &[
         variable: "APP_ADDR",
         value: "ADDRESS",
         default: "[::]:8080",
-        help: "Address of the main server: [::]:8080, 127.0.0.1:0 or unix:/run/app.sock; may be \
-               repeated (in the variable: separated by commas); overrides the port",
+        help: "Address of the main server: [::]:8080 (which includes IPv4), 127.0.0.1:0 or \
+               unix:/run/app.sock; may be repeated (in the variable: separated by commas); \
+               overrides the port",
         apply: |settings, value| {
             settings.main_addresses.push(parse_address(value)?);
             Ok(())
@@ -340,7 +341,7 @@ pub const SETTINGS: &[Setting] = &[
         value: "SIGNALS",
         default: "TERM,INT,QUIT,HUP",
         help: "Signals that request the stop, separated by commas; the others of the four are \
-               ignored",
+               ignored, also during the stop",
         apply: |settings, value| {
             parse_signals(value).map(|signals| settings.stop_signals = signals)
         },

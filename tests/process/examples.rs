@@ -5,6 +5,7 @@
 //! and is bounded by [`MAX_WAIT`].
 #![expect(clippy::disallowed_methods, reason = "a test of a process lives in real time")]
 
+mod bad_settings;
 mod grpc;
 
 use crate::support::scratch_path;

@@ -3,6 +3,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot set up its world should fail")]
 
+mod losses;
+
 use crate::support::{
     App, app::Workers, block, builder, quick_plan, run_to_end, scratch_path, service::Ended,
     settings, until,
@@ -12,6 +14,7 @@ use axum::{Router, routing::get};
 use lameduck::{
     BackgroundTask, Builder, Hook, Host, HostError, Limits, ReadinessCheck, Report, Settings,
     TaskError,
+    cli::logging::{self, LogFormat},
     lifecycle::{Plan, Verdict},
     runtime::ListenAddress,
 };
@@ -25,11 +28,15 @@ use std::{
 
 const ROLE: &str = "LAMEDUCK_TEST_ROLE";
 
-/// Runs the victim in its own process.
 fn run(role: &str) -> Ended {
+    run_victim("loud::victim", role)
+}
+
+/// Runs the victim in its own process.
+fn run_victim(victim: &str, role: &str) -> Ended {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command
-        .args(["--exact", "loud::victim", "--nocapture"])
+        .args(["--exact", victim, "--nocapture"])
         .env(ROLE, role)
         .env("APP_PORT", "tcp://10.0.0.1:80");
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -143,6 +150,10 @@ fn victim() {
             exit(serves_errors().code());
         }
         "dead_database" => never_built(dead_database().unwrap_err()),
+        "bad_filter" => {
+            let installed = logging::install(LogFormat::Auto, Some("inof"));
+            never_built(installed.map(drop).unwrap_err().into())
+        }
         _ => panic!("no role {role}"),
     }
     exit(port_in_use().code())
@@ -300,6 +311,8 @@ fn a_build_error_is_printed_with_its_causes_and_a_nested_bad_setting_exits_with_
         ),
         ("bad_plan_in_build", 2, "error: worst-case shutdown 24s exceeds the grace period 1s"),
         ("dead_database", 1, &format!("error: {DEAD_DATABASE}")),
+        // An app installed its log in `build`, and its bad filter exited with 1.
+        ("bad_filter", 2, "error: --log-level=inof: expected off, error"),
     ] {
         let ended = run(role);
         assert_eq!(ended.code, Some(code), "{role}: {ended:?}");

@@ -283,6 +283,17 @@ fn help_version_and_plan_are_printed_and_an_unknown_flag_is_bad_usage() {
     assert_one_line(&refused(&[], &[("RUST_LOG", "info\n")]), 2, &["RUST_LOG=info", "debug"]);
 }
 
+/// An empty `--log-level`, as of a shell variable that is not set, left a log of errors alone: no
+/// phase and no report. `RUST_LOG=,` did the same, and `RUST_LOG=inof,` left nothing at all.
+#[test]
+fn a_log_filter_without_a_directive_is_refused() {
+    for filter in ["", ",", " , ", "inof,"] {
+        let setting = format!("--log-level={filter}");
+        assert_one_line(&refused(&[&setting], &[]), 2, &[&setting, "info", "debug"]);
+    }
+    assert_one_line(&refused(&[], &[("RUST_LOG", ",")]), 2, &["RUST_LOG=,:", "info"]);
+}
+
 #[test]
 fn the_first_line_and_the_status_have_the_addresses_and_the_worst_case() {
     let service = Service::start(&["--addr=127.0.0.1:0", "--lame-duck=1s"]);

@@ -4,7 +4,11 @@
 use super::os_process::{is_child, passes};
 use crate::support::{App, Client, app::Workers, builder, pause, until_holds};
 use axum::{Router, routing::get};
-use lameduck::{Hook, ReadinessCheck, lifecycle::Signal};
+use lameduck::{
+    Hook, ReadinessCheck,
+    cli::logging::{self, LogError, LogFormat},
+    lifecycle::Signal,
+};
 use std::{
     io,
     sync::atomic::{AtomicU32, Ordering},
@@ -78,4 +82,26 @@ fn a_subscriber_that_panics_costs_only_its_lines() {
     let report = app.report();
     assert_eq!((report.code(), report.requests.finished), (4, 2), "{report:?}");
     assert!(SAID.load(Ordering::Relaxed) > 5, "it was asked to say a lot");
+}
+
+/// Whether this process has a thread that writes a log.
+fn has_log_thread() -> bool {
+    let mut threads = std::fs::read_dir("/proc/self/task").expect("/proc").flatten();
+    threads.any(|thread| {
+        std::fs::read_to_string(thread.path().join("comm"))
+            .is_ok_and(|name| name == "lameduck-log\n")
+    })
+}
+
+/// A service that had set a subscriber before it installed the log panicked, with exit code 101.
+#[test]
+fn a_log_in_addition_to_a_subscriber_is_refused() {
+    if !is_child() {
+        return passes("subscriber::a_log_in_addition_to_a_subscriber_is_refused");
+    }
+    tracing::subscriber::set_global_default(Broken).unwrap();
+    let refused = logging::install(LogFormat::Json, None).map(drop).unwrap_err();
+    assert!(matches!(refused, LogError::AlreadySet), "{refused:?}");
+    assert!(refused.to_string().contains("subscriber already"), "{refused}");
+    until_holds("the end of the log's thread", || !has_log_thread());
 }

@@ -102,8 +102,8 @@ fn command() -> Command {
         )
         .after_help(
             "A flag overrides its variable. Durations need a unit: 500ms, 5s, 1m.\n\n\
-             SIGTERM, SIGINT, SIGQUIT and SIGHUP request a stop; a further SIGINT or SIGQUIT ends \
-             the current wait.\n\n\
+             SIGTERM, SIGINT, SIGQUIT and SIGHUP, or those of --stop-signals, request a stop; a \
+             further SIGINT or SIGQUIT of these ends the current wait.\n\n\
              Exit codes: 0 clean, 1 the start or a background task failed or tracked work \
              panicked, 2 bad usage or plan,\n3 the shutdown aborted requests or work, 4 a stop \
              hook failed or exceeded its budget, 5 the watchdog ended the process.",

@@ -8,7 +8,7 @@ mod plan;
 use args::{Args, ArgsError, Mode};
 use lameduck::{
     Host, RunOptions, Settings,
-    cli::logging::{self, LogError},
+    cli::logging,
     drill::Service,
     os::{block_signals, stdio::write_stderr_line},
 };
@@ -32,16 +32,8 @@ fn main() -> ExitCode {
     }
 
     // A log whose reader cannot block the process.
-    let log = match logging::install(args.log_format, args.log_level.as_deref()) {
-        Ok(log) => log,
-        Err(error) => {
-            write_stderr_line(&format!("error: {error}"));
-            return ExitCode::from(match error {
-                LogError::Filter(_) => 2,
-                LogError::Thread(_) => 1,
-            });
-        }
-    };
+    let log = logging::install(args.log_format, args.log_level.as_deref())
+        .unwrap_or_else(|error| error.exit());
 
     // Runs all phases: starting, serving, lame duck, draining, cancelling, cleaning up, stopped.
     // Then exits with the code of the report.
@@ -79,10 +71,7 @@ fn refuse(error: ArgsError) -> ExitCode {
             }
             ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
         }
-        ArgsError::Setting(error) => {
-            write_stderr_line(&format!("error: {error}"));
-            ExitCode::from(2)
-        }
+        ArgsError::Setting(error) => error.exit(),
     }
 }
 

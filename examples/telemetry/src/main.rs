@@ -7,7 +7,7 @@
 use axum::{Router, routing::get};
 use lameduck::{
     EndedRequest, Host, RunOptions, Settings,
-    cli::logging::{self, LogError, LogFormat},
+    cli::logging::{self, LogFormat},
 };
 use opentelemetry::{
     KeyValue,
@@ -25,8 +25,8 @@ use std::{
 /// Lines that wait to be written. More are dropped: a full disk must not hold up requests.
 const LINES_MAX: usize = 10_000;
 
-fn main() -> Result<(), LogError> {
-    let log = logging::install(LogFormat::Auto, None)?;
+fn main() {
+    let log = logging::install(LogFormat::Auto, None).unwrap_or_else(|error| error.exit());
     let exporter = opentelemetry_stdout::SpanExporter::default();
     // A thread of the provider exports the spans in batches.
     let spans = SdkTracerProvider::builder().with_batch_exporter(exporter).build();
