@@ -23,11 +23,23 @@ pub(super) struct Opening<T> {
     /// `None` only after the transport was passed on.
     io: Option<T>,
     final_reads: FinalReads,
+    header: Header,
+}
+
+/// What is known of a PROXY header that came in pieces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Header {
+    Unseen,
+    Begun,
+    /// Its last piece was read. What follows has the time of a first byte since then.
+    Read {
+        at: Moment,
+    },
 }
 
 impl<T: Transport> Opening<T> {
     pub(super) fn new(io: T) -> Self {
-        Self { io: Some(io), final_reads: FinalReads::default() }
+        Self { io: Some(io), final_reads: FinalReads::default(), header: Header::Unseen }
     }
 
     pub(super) fn poll<S: HttpService>(
@@ -67,9 +79,18 @@ impl<T: Transport> Opening<T> {
             OpeningState::Header => Awaited::Head,
             OpeningState::Begun | OpeningState::Done => Awaited::Handshake,
         };
-        let idle = Idle { awaited, since: slot.accepted };
+        self.header = match (self.header, awaited) {
+            (_, Awaited::Head) => Header::Begun,
+            (Header::Begun, _) => Header::Read { at: now },
+            (header, _) => header,
+        };
+        let since = match self.header {
+            Header::Read { at } if awaited == Awaited::FirstByte => at,
+            Header::Unseen | Header::Begun | Header::Read { .. } => slot.accepted,
+        };
+        let idle = Idle { awaited, since };
         let (limits, draining_since) = (&server.config.limits, server.draining_since());
-        let handshake = Idle { awaited: Awaited::Handshake, ..idle };
+        let handshake = Idle { awaited: Awaited::Handshake, since: slot.accepted };
         let idle_until = idle.deadline(limits, draining_since);
         let handshake_until = if io.has_handshake() {
             handshake.deadline(limits, draining_since)

@@ -193,6 +193,32 @@ fn a_header_precedes_the_tls_handshake() {
     }
 }
 
+// A PROXY header was completed in the drain, and the first byte of the handshake came a moment
+// later. The connection was closed in between: the time of a first byte counted from the accept
+// (P5).
+#[cfg(feature = "proxy-protocol")]
+#[test]
+fn a_handshake_follows_a_header_that_is_completed_in_the_drain() {
+    use crate::proxy_protocol::{CLIENT, VERSION_1, host, service};
+
+    let identity = identity();
+    for workers in ALL_WORKERS {
+        let builder = host("127.0.0.1:0".parse().unwrap(), Limits::default());
+        let app = App::start_on(builder.tls(identity.server()).serve(service()), workers);
+        let mut client = TlsClient::silent(app.main, &identity.client(&[]));
+        client.send_raw(&VERSION_1[..20]);
+        until_holds("the accept", || app.status()["connections"]["open"] == 1);
+        app.stop();
+        app.wait_for_phase("draining");
+        block(Duration::from_millis(400));
+        client.send_raw(&VERSION_1[20..]);
+        block(Duration::from_millis(50));
+        client.handshake().expect("the handshake");
+        assert_eq!(client.get("/").body(), CLIENT, "{workers:?}");
+        assert_eq!(app.report().code(), 0);
+    }
+}
+
 /// A resolver that panics.
 #[derive(Debug)]
 struct Panics;
