@@ -137,17 +137,17 @@ pub(crate) struct CheckResult {
 
 impl CheckResult {
     fn record(&self, now: Moment, outcome: Result<(), String>) {
-        let before = self.lock().replace((now, outcome.clone()));
-        let before = before.map(|(_, outcome)| outcome.is_ok());
+        let failure = outcome.as_ref().err().cloned();
+        let before = self.lock().replace((now, outcome)).map(|(_, outcome)| outcome.is_ok());
         // Without the lock, which the probes take: the app's subscriber may block.
-        match &outcome {
-            Ok(()) if before == Some(false) => {
+        match failure {
+            None if before == Some(false) => {
                 crate::log::info!(check = self.name, "readiness check passes again");
             }
-            Err(reason) if before != Some(false) => {
+            Some(reason) if before != Some(false) => {
                 crate::log::warn!(check = self.name, reason, "readiness check fails");
             }
-            Ok(()) | Err(_) => {}
+            None | Some(_) => {}
         }
     }
 

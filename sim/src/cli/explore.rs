@@ -59,6 +59,7 @@ pub(super) fn explore(args: &Args) -> io::Result<Held> {
     }
     exploration.on_progress = &on_progress;
     let mut summary = exploration.run();
+    summary.can_reach_all = args.network == Network::TurmoilNet;
     summary.real = began.elapsed();
     summary.cpu = Some(cpu_time().saturating_sub(cpu));
     life.over();

@@ -24,11 +24,14 @@ impl RunHistory<'_> {
         failures.any(|log| log.text("path") == path && (observed.observed..=end).contains(&log.at))
     }
 
-    /// Whether a response may be lost as its handler closes the connection: in a network without
-    /// acknowledgements the host does not see whether it has arrived.
+    /// Whether a response may be lost as the host closes the connection after it, with input on its
+    /// way: in a network without acknowledgements the host does not see whether it has arrived.
     #[must_use]
     pub fn may_be_lost_at_its_close(&self, observed: &ObservedRequest) -> bool {
-        let closes = |kind| matches!(kind, &RequestKind::Rare(RareRequest::Closes { .. }));
+        let closes = |kind: &RequestKind| {
+            matches!(kind, RequestKind::Rare(RareRequest::Closes { .. } | RareRequest::Late { .. }))
+                || matches!(kind, RequestKind::Odd(odd) if odd.closes())
+        };
         !self.resets() && self.request_kind(observed).is_some_and(closes)
     }
 
