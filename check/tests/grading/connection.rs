@@ -83,6 +83,11 @@ impl Connection<'_> {
     fn requests(&mut self) -> Step<()> {
         loop {
             let head = self.await_head()?;
+            let is_new = self.activity == Activity::Unused && !self.was_early;
+            let is_between = (90 * MS..150 * MS).contains(&self.server.since_stop());
+            if self.has("load/latency") && is_new && is_between {
+                return Err(Ended);
+            }
             self.turn_to(Activity::Handler);
             self.server.log();
             if self.server.log_is_dead.load(SeqCst) {
@@ -143,8 +148,7 @@ impl Connection<'_> {
         let is_due = if !self.buffer.is_empty() {
             since_stop >= DRAIN || self.has("request/half-head")
         } else if is_unused {
-            let grace = if self.has("load/latency") { 8 * MS } else { 200 * MS };
-            since_stop >= LAME_DUCK + grace || (self.has("request/first-byte") && self.was_early)
+            since_stop >= LAME_DUCK + 200 * MS || (self.has("request/first-byte") && self.was_early)
         } else {
             since_stop >= LAME_DUCK || self.has("lame-duck/kept-connection")
         };

@@ -250,6 +250,8 @@ fn also(fault: &str) -> &'static [&'static str] {
         }
         "accept/at-close" => &["drain/backlog", "load/latency", "lame-duck/new-connection"],
         "request/first-byte" => &["load/latency"],
+        // These open new connections at the same moments, too.
+        "load/latency" => &["accept/at-close", "lame-duck/new-connection"],
         // The probes are gone, whatever they ask.
         "ready/responds" => &["ready/alive"],
         "http2/in-flight" => &["drain/http2"],
