@@ -1,7 +1,8 @@
 //! The process under test, in a process group that is killed whatever happens.
 
 use rustix::process::{
-    Pid, Signal, WaitOptions, kill_process, kill_process_group, test_kill_process_group, waitpgid,
+    Pid, Signal, WaitId, WaitIdOptions, WaitOptions, kill_process, kill_process_group,
+    test_kill_process_group, waitid, waitpgid,
 };
 use std::{
     collections::{BTreeSet, VecDeque},
@@ -235,6 +236,23 @@ impl Process {
     /// If it is gone.
     pub fn thaw(&self) -> io::Result<()> {
         Ok(kill_process_group(self.group, Signal::CONT)?)
+    }
+
+    /// Kills the group as soon as its first process has exited, as the end of PID 1 does in a
+    /// container.
+    ///
+    /// # Errors
+    /// If there can be no thread that waits for the exit.
+    pub fn end_group_with_first(&self) -> io::Result<()> {
+        let group = self.group;
+        let wait = move || {
+            // It stays a zombie, so that its id is not given to another.
+            let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+            if waitid(WaitId::Pid(group), options).is_ok() {
+                let _ = kill_process_group(group, Signal::KILL);
+            }
+        };
+        thread::Builder::new().name("exit".into()).spawn(wait).map(drop)
     }
 
     /// Returns the state in `/proc`, where there is one.

@@ -301,7 +301,7 @@ impl<'a> Trial<'a> {
         self.stop_by(|server| server.stop(stop))
     }
 
-    /// Requests the stop in another way.
+    /// Requests the stop in another way. From now on the group ends with its first process.
     ///
     /// # Errors
     /// If that fails, or the server has ended before.
@@ -310,6 +310,9 @@ impl<'a> Trial<'a> {
         stop: impl FnOnce(&mut Server) -> Result<(), String>,
     ) -> Result<(), Abort> {
         self.server()?.expect_running()?;
+        if self.stopped.is_none() {
+            self.server()?.process.end_group_with_first()?;
+        }
         self.marks.push((self.recorder.now(), self.target.stop.name().to_owned()));
         self.stopped.get_or_insert_with(Instant::now);
         Ok(stop(self.server()?)?)
