@@ -271,7 +271,8 @@ impl<'a> Trial<'a> {
     }
 
     /// Reads wait at most until this moment: some time after SIGKILL.
-    fn last_moment(&self) -> Instant {
+    #[must_use]
+    pub fn last_moment(&self) -> Instant {
         let begin = self.stopped.unwrap_or_else(Instant::now);
         begin + self.target.grace + SILENCE_MAX
     }

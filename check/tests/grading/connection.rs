@@ -177,6 +177,9 @@ impl Connection<'_> {
             _ if self.has("404 after the stop") && self.server.is_stopping() => {
                 self.text(head, "404 Not Found", "not found")
             }
+            ("GET", "/") if self.has("endless page") && self.server.is_stopping() => {
+                self.endless_page()
+            }
             ("GET", "/") => self.pipelined(head),
             ("GET", _) if self.has("each path is the same") => self.page(),
             ("GET", "/slow") => self.slow(head, Duration::from_millis(number)),
@@ -216,6 +219,15 @@ impl Connection<'_> {
         thread::sleep(500 * MS);
         self.write(half.as_bytes())?;
         Ok(false)
+    }
+
+    /// A body that never ends.
+    fn endless_page(&mut self) -> Step<bool> {
+        self.write(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")?;
+        loop {
+            self.write(b"5\r\npiece\r\n")?;
+            thread::sleep(50 * MS);
+        }
     }
 
     /// Hello world.

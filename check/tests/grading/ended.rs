@@ -124,6 +124,15 @@ fn a_server_in_the_background_is_refused_and_does_not_survive_the_check() {
     fs::remove_file(&file).unwrap();
 }
 
+// A server whose last responses never ended was read for ever: the check did not end.
+#[test]
+fn a_response_without_an_end_ends_with_the_grace_period() {
+    let report =
+        crate::graded("endless page", &["--grace=1s", "--repeat=1", "--only=accept/at-close"]);
+    assert_eq!(crate::failed(&report).len(), 1, "{:?}", report.graded[0].findings);
+    assert!(report.took < Duration::from_secs(40), "{:?}", report.took);
+}
+
 // A server behind a shell that exits at SIGTERM passed: the shell left it behind, and it served on.
 // In a container it is killed at that moment.
 #[test]

@@ -120,6 +120,7 @@ impl Server {
             ("exit/silent", Activity::Unused),
             ("exit/idle", Activity::Idle),
             ("exit/request", Activity::Handler),
+            ("endless page", Activity::Handler),
             ("exit/upload", Activity::Upload),
             ("exit/reader", Activity::Writing),
             ("exit/upgraded", Activity::Upgraded),
