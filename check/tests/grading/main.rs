@@ -417,6 +417,15 @@ fn streams_that_are_refused_unprocessed_are_not_lost() {
     assert_eq!(report.graded[0].verdict, Verdict::Pass, "{:?}", report.graded[0].findings.stories);
 }
 
+// A server that logs more than a pipe holds before it listens could not be tried: nothing read its
+// log, and "no connection was accepted".
+#[test]
+fn the_log_of_the_start_is_read() {
+    let _turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let report = graded("loud start", &["--only=log/*", "--repeat=1", "--start=5s"]);
+    assert_eq!(report.exit_code(true), 0, "{}", format(&report, Format::Human, true));
+}
+
 // A server that reset all connections at the stop passed: its slow response ended before the first
 // probe, and nothing was observed.
 #[test]

@@ -186,6 +186,10 @@ pub(crate) fn run(port: u16, probe_port: u16, fault: &str) -> ! {
             }
         });
     }
+    if fault == "loud start" {
+        // More than a pipe holds.
+        io::stdout().write_all(&[b'x'; 100_000]).unwrap();
+    }
     let listener = bind(port, &server);
     let probes = TcpListener::bind(("127.0.0.1", probe_port)).unwrap();
     let probed = server.clone();
