@@ -410,6 +410,7 @@ mod tests {
             (&["--", "/no/such/program", "{port}"], "cannot start `/no/such/program`"),
             (&["--", "sh", "-c", "echo alas; exit 3 # {port}"], "exit code 3"),
             (&["--", "sh", "-c", "echo alas; exit 3 # {port}"], "alas"),
+            (&["--tls", "--", "sh", "-c", "exit 3 # {port}"], "(https://127.0.0.1:"),
         ] {
             let error = error(arguments);
             assert!(error.contains(words), "{arguments:?}: {error}");
