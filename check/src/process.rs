@@ -1,21 +1,24 @@
 //! The process under test, in a process group that is killed whatever happens.
 
+mod output;
+
+pub use output::Output;
+
+use output::Kept;
 use rustix::process::{
-    Pid, Signal, WaitOptions, kill_process, kill_process_group, test_kill_process_group, waitpgid,
+    Pid, Signal, WaitId, WaitIdOptions, WaitOptions, kill_process, kill_process_group,
+    test_kill_process_group, waitid, waitpgid,
 };
 use std::{
-    collections::{BTreeSet, VecDeque},
+    collections::BTreeSet,
     fmt,
-    io::{self, ErrorKind, Read},
+    io::{self, ErrorKind},
     os::unix::process::{CommandExt, ExitStatusExt},
-    process::{Child, Command, ExitStatus, Stdio},
-    sync::{Arc, Mutex, PoisonError},
+    process::{Child, Command, ExitStatus},
+    sync::{Mutex, PoisonError},
     thread,
     time::{Duration, Instant},
 };
-
-/// Bytes at the end of a process's output that are kept.
-const OUTPUT_MAX: usize = 256 * 1024;
 
 /// The process groups that this program has started.
 static GROUPS: Groups = Groups::new();
@@ -72,22 +75,12 @@ impl Groups {
     }
 }
 
-/// Where the output of the process goes.
-#[derive(Debug)]
-pub enum Output {
-    /// It is read and kept.
-    Kept,
-    /// Into these ends of a pipe.
-    Pipe(io::PipeWriter),
-}
-
 /// A process and its descendants. Dropping it kills them.
 #[derive(Debug)]
 pub struct Process {
     child: Child,
     group: Pid,
-    output: Arc<Mutex<VecDeque<u8>>>,
-    reader: Option<thread::JoinHandle<()>>,
+    output: Kept,
     exited: Option<(Exit, Instant)>,
     /// The group was killed and waited for.
     is_gone: bool,
@@ -156,31 +149,15 @@ impl Process {
     /// # Errors
     /// If the program cannot be started; the error names it.
     pub fn start(command: &mut Command, output: Output) -> io::Result<Self> {
-        let reader = match output {
-            Output::Kept => {
-                let (reader, writer) = io::pipe()?;
-                command.stdout(writer.try_clone()?).stderr(writer);
-                Some(reader)
-            }
-            Output::Pipe(writer) => {
-                command.stdout(writer.try_clone()?).stderr(writer);
-                None
-            }
-        };
+        let reader = output.of(command)?;
         let child = GROUPS.spawn(command).map_err(|error| {
             let program = command.get_program().to_string_lossy().into_owned();
             io::Error::new(error.kind(), format!("cannot start `{program}`: {error}"))
         })?;
-        // The command holds the write ends of the pipe, which would hide the end of the output.
-        command.stdout(Stdio::null()).stderr(Stdio::null());
-        let group = Pid::from_child(&child);
-        let kept = Arc::new(Mutex::new(VecDeque::new()));
-        let output = kept.clone();
-        let mut process = Self { child, group, output, reader: None, exited: None, is_gone: false };
-        if let Some(reader) = reader {
-            let thread = thread::Builder::new().name("output".into());
-            process.reader = Some(thread.spawn(move || keep(reader, &kept))?);
-        }
+        Output::release(command);
+        let (group, output) = (Pid::from_child(&child), Kept::default());
+        let mut process = Self { child, group, output, exited: None, is_gone: false };
+        process.output.begin(reader)?;
         Ok(process)
     }
 
@@ -235,6 +212,23 @@ impl Process {
     /// If it is gone.
     pub fn thaw(&self) -> io::Result<()> {
         Ok(kill_process_group(self.group, Signal::CONT)?)
+    }
+
+    /// Kills the group as soon as its first process has exited, as the end of PID 1 does in a
+    /// container.
+    ///
+    /// # Errors
+    /// If there can be no thread that waits for the exit.
+    pub fn end_group_with_first(&self) -> io::Result<()> {
+        let group = self.group;
+        let wait = move || {
+            // It stays a zombie, so that its id is not given to another.
+            let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+            if waitid(WaitId::Pid(group), options).is_ok() {
+                let _ = kill_process_group(group, Signal::KILL);
+            }
+        };
+        thread::Builder::new().name("exit".into()).spawn(wait).map(drop)
     }
 
     /// Returns the state in `/proc`, where there is one.
@@ -294,18 +288,18 @@ impl Process {
 
     /// Waits a moment for the end of the output of a process that has exited.
     pub fn await_output(&self) {
-        let end = Instant::now() + Duration::from_millis(300);
-        let is_read = || self.reader.as_ref().is_none_or(thread::JoinHandle::is_finished);
-        while !is_read() && Instant::now() < end {
-            thread::sleep(Duration::from_millis(1));
-        }
+        self.output.await_end();
+    }
+
+    /// Ends the reading of its output, which goes into an [`Output::Pipe`].
+    pub fn stop_reading(&mut self) {
+        self.output.stop();
     }
 
     /// Returns the output until now, at most its last 256 KiB.
     #[must_use]
     pub fn output(&self) -> String {
-        let mut output = self.output.lock().unwrap_or_else(PoisonError::into_inner);
-        String::from_utf8_lossy(output.make_contiguous()).into_owned()
+        self.output.text()
     }
 }
 
@@ -395,38 +389,17 @@ mod orphans {
     pub(super) const fn kill() {}
 }
 
-/// Reads until the end, and keeps the last bytes.
-fn keep(mut reader: impl Read, kept: &Mutex<VecDeque<u8>>) {
-    let mut buffer = [0; 8192];
-    while let Ok(read @ 1..) = reader.read(&mut buffer) {
-        let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.extend(&buffer[..read]);
-        let excess = kept.len().saturating_sub(OUTPUT_MAX);
-        kept.drain(..excess);
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{Groups, OUTPUT_MAX, Output, Process, keep};
+    use super::{Groups, Output, Process};
     use std::{
-        collections::VecDeque,
         io::ErrorKind,
         os::unix::process::ExitStatusExt,
         process::Command,
-        sync::{Barrier, Mutex},
+        sync::Barrier,
         thread,
         time::{Duration, Instant},
     };
-
-    // A server that had logged 256 KiB before it failed was reported without its error.
-    #[test]
-    fn the_end_of_a_long_output_is_kept() {
-        let kept = Mutex::new(VecDeque::new());
-        let output = [vec![b'x'; OUTPUT_MAX], b"the error".to_vec()].concat();
-        keep(&output[..], &kept);
-        assert!(kept.into_inner().unwrap().iter().eq(&output[b"the error".len()..]));
-    }
 
     // A server with worker processes left one zombie for each at every stop, until the check ended:
     // thousands in a soak.

@@ -15,7 +15,7 @@ use crate::{
     load::{Habit, Load, RequestSpec, Wire, run},
     process::Output,
     restarts::{describe, end},
-    server::{Plan, Server, status_of},
+    server::{Plan, Server, excerpt, status_of},
     target::{Listen, Target, Url},
     trial::route,
 };
@@ -117,7 +117,8 @@ pub async fn roll(plan: &Rollout, progress: impl FnMut(Step)) -> Result<Outcome,
     let backends: Vec<Backend> =
         servers.iter().map(|(server, _)| backend(server, &plan.target)).collect();
     let balancer = Balancer::start(plan.kind, &backends).map_err(|error| error.to_string())?;
-    await_response(balancer.address, &plan.target.paths.plain).await?;
+    let responded = await_response(balancer.address, &plan.target.paths.plain, FIRST_MAX).await;
+    responded.map_err(|error| format!("{error}; its output:\n{}", excerpt(&balancer.said())))?;
 
     let load = Arc::new(Load::of(Wire::direct(balancer.address), requests(&plan.target)));
     let mut clients = JoinSet::new();
@@ -226,16 +227,20 @@ async fn start(
 }
 
 /// Waits until a request through the balancer succeeds.
-async fn await_response(balancer: SocketAddr, path: &str) -> Result<(), String> {
-    let end = Instant::now() + FIRST_MAX;
-    while Instant::now() < end {
+async fn await_response(balancer: SocketAddr, path: &str, most: Duration) -> Result<(), String> {
+    let end = Instant::now() + most;
+    loop {
         let url = Url { address: balancer, path: path.to_owned() };
-        if blocking(move || Ok(status_of(&url))).await? == Ok(200) {
-            return Ok(());
+        let last = match blocking(move || Ok(status_of(&url))).await? {
+            Ok(200) => return Ok(()),
+            Ok(status) => format!("it responded {status}"),
+            Err(error) => error.unwrap_or_else(|| "no connection was accepted".to_owned()),
+        };
+        if Instant::now() >= end {
+            return Err(format!("the balancer does not respond 200 after {most:?}: {last}"));
         }
         sleep(Duration::from_millis(20)).await;
     }
-    Err(format!("the balancer does not respond 200 after {FIRST_MAX:?}"))
 }
 
 async fn blocking<T: Send + 'static>(
@@ -246,9 +251,23 @@ async fn blocking<T: Send + 'static>(
 
 #[cfg(test)]
 mod tests {
-    use super::{Rollout, roll};
+    use super::{Rollout, await_response, roll};
     use crate::{balancer::Kind, restarts::block_on, target::Target};
-    use std::time::Duration;
+    use std::{io::Write, net::TcpListener, thread, time::Duration};
+
+    // A balancer that responded 502 for 20 s "does not respond 200", whatever it had said.
+    #[test]
+    fn what_a_balancer_responds_in_place_of_200_is_reported() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = thread::spawn(move || {
+            let mut stream = listener.accept().unwrap().0;
+            stream.write_all(b"HTTP/1.1 502 Bad Gateway\r\ncontent-length: 0\r\n\r\n").unwrap();
+        });
+        let error = block_on(await_response(address, "/", Duration::ZERO)).unwrap().unwrap_err();
+        assert_eq!(error, "the balancer does not respond 200 after 0ns: it responded 502");
+        server.join().unwrap();
+    }
 
     // A rollout with a fixed URL blamed the server: the stop of each of the three had stopped the
     // same one.

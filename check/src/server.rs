@@ -165,8 +165,9 @@ impl Server {
             .clone()
             .unwrap_or_else(|| Url { address: self.address, path: target.paths.plain.clone() });
         let mut last = String::from("no connection was accepted");
+        let is_over_tls = target.tls && target.ready.is_none();
         loop {
-            let status = if target.tls && target.ready.is_none() {
+            let status = if is_over_tls {
                 tls::status_of(url.address, &url.path, PROBE_MAX)
             } else {
                 status_of(&url)
@@ -186,8 +187,9 @@ impl Server {
             };
             self.process.await_output();
             let output = self.process.output();
+            let scheme = if is_over_tls { "https" } else { "http" };
             return Err(format!(
-                "the server did not start: {ended}; {last} (http://{}{}); its output:\n{}",
+                "the server did not start: {ended}; {last} ({scheme}://{}{}); its output:\n{}",
                 url.address,
                 url.path,
                 excerpt(&output)
@@ -322,7 +324,7 @@ pub fn status_within(url: &Url, max_wait: Duration) -> Result<u16, Option<String
 }
 
 /// Returns the first and the last lines: a backtrace stands after its error.
-fn excerpt(output: &str) -> String {
+pub(crate) fn excerpt(output: &str) -> String {
     const KEPT: usize = 12;
     let lines: Vec<&str> = output.lines().collect();
     let Some(more @ 1..) = lines.len().checked_sub(2 * KEPT) else { return lines.join("\n") };

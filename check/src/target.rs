@@ -212,8 +212,8 @@ impl FromStr for Url {
             None => (rest, "/"),
         };
         let authority = authority.replace("localhost", "127.0.0.1");
-        let authority = if authority.contains(':') { authority } else { format!("{authority}:80") };
-        let address = authority.parse().map_err(|_| wrong())?;
+        let with_port_80 = |_| format!("{authority}:80").parse();
+        let address = authority.parse().or_else(with_port_80).map_err(|_| wrong())?;
         Ok(Self { address, path: path.to_owned() })
     }
 }
@@ -242,6 +242,10 @@ mod tests {
         let url: Url = "http://localhost:8081/a?b=c".parse().unwrap();
         assert_eq!((url.address.port(), url.path.as_str()), (8081, "/a?b=c"));
         assert_eq!("http://127.0.0.1".parse::<Url>().unwrap().path, "/");
+        // An IPv6 address without a port was no URL.
+        for (text, address) in [("http://[::1]/x", "[::1]:80"), ("http://[::1]:81/x", "[::1]:81")] {
+            assert_eq!(text.parse::<Url>().unwrap().address.to_string(), address);
+        }
         for wrong in ["127.0.0.1:80", "https://127.0.0.1/", "http://example.org/", "http://"] {
             assert!(wrong.parse::<Url>().unwrap_err().contains("not a URL"), "{wrong}");
         }

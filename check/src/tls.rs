@@ -24,6 +24,8 @@ pub struct Client {
     tls: ClientConnection,
     plain: Vec<u8>,
     has_close_notify: bool,
+    /// The first error of the TLS session.
+    error: Option<String>,
 }
 
 impl Client {
@@ -43,7 +45,8 @@ impl Client {
         let name = ServerName::try_from("localhost").map_err(|error| error.to_string())?;
         let tls =
             ClientConnection::new(Arc::new(config), name).map_err(|error| error.to_string())?;
-        let mut client = Self { transport, tls, plain: Vec::new(), has_close_notify: false };
+        let mut client =
+            Self { transport, tls, plain: Vec::new(), has_close_notify: false, error: None };
         client.flush().map_err(|error| error.to_string())?;
         Ok(client)
     }
@@ -124,6 +127,12 @@ impl Client {
         Ok(())
     }
 
+    /// Describes an end: by the error of the TLS session if there was one.
+    #[must_use]
+    pub fn describe(&self, end: End) -> String {
+        self.error.clone().filter(|_| end == End::Malformed).unwrap_or_else(|| end.to_string())
+    }
+
     /// Reads until the connection ends. Returns how.
     pub fn end(&mut self) -> End {
         loop {
@@ -150,7 +159,10 @@ impl Client {
             if self.tls.read_tls(&mut left).map_err(malformed)? == 0 {
                 break;
             }
-            let state = self.tls.process_new_packets().map_err(|_| End::Malformed)?;
+            let state = self.tls.process_new_packets().map_err(|error| {
+                self.error.get_or_insert_with(|| format!("TLS: {error}"));
+                End::Malformed
+            })?;
             self.has_close_notify |= state.peer_has_closed();
             let mut plain = vec![0; state.plaintext_bytes_to_read()];
             self.tls.reader().read_exact(&mut plain).map_err(malformed)?;
@@ -182,7 +194,7 @@ pub fn status_of(
 ) -> Result<u16, Option<String>> {
     let mut client = connect(address, max_wait)?;
     let response = client.request(&last_get(path));
-    response.map(|response| response.status).map_err(|end| Some(end.to_string()))
+    response.map(|response| response.status).map_err(|end| Some(client.describe(end)))
 }
 
 /// Returns the response of one GET request, and the time from its head to its end.
@@ -201,7 +213,7 @@ pub fn timed_body(
         let begin = Instant::now();
         Ok((client.response()?, begin.elapsed()))
     };
-    read().map_err(|end: End| Some(end.to_string()))
+    read().map_err(|end: End| Some(client.describe(end)))
 }
 
 /// Connects, and sends the first message of the handshake.
@@ -254,5 +266,33 @@ impl ServerCertVerifier for AnyCertificate {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::status_of;
+    use std::{io::Write, net::TcpListener, thread, time::Duration};
+
+    // The error of a server without TLS, or of one that refused the handshake by an alert, was "the
+    // bytes are not HTTP".
+    #[test]
+    fn the_error_of_a_handshake_is_reported() {
+        const ALERT: &[u8] = &[21, 3, 3, 0, 2, 2, 40];
+        for (response, words) in [
+            (&b"HTTP/1.1 400 Bad\r\n\r\n"[..], "TLS: received corrupt"),
+            (ALERT, "HandshakeFailure"),
+        ] {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let address = listener.local_addr().unwrap();
+            let server = thread::spawn(move || {
+                let mut stream = listener.accept().unwrap().0;
+                stream.write_all(response).unwrap();
+                stream
+            });
+            let error = status_of(address, "/", Duration::from_secs(5)).unwrap_err().unwrap();
+            assert!(error.contains(words), "{error}");
+            server.join().unwrap();
+        }
     }
 }

@@ -271,7 +271,8 @@ impl<'a> Trial<'a> {
     }
 
     /// Reads wait at most until this moment: some time after SIGKILL.
-    fn last_moment(&self) -> Instant {
+    #[must_use]
+    pub fn last_moment(&self) -> Instant {
         let begin = self.stopped.unwrap_or_else(Instant::now);
         begin + self.target.grace + SILENCE_MAX
     }
@@ -301,7 +302,7 @@ impl<'a> Trial<'a> {
         self.stop_by(|server| server.stop(stop))
     }
 
-    /// Requests the stop in another way.
+    /// Requests the stop in another way. From now on the group ends with its first process.
     ///
     /// # Errors
     /// If that fails, or the server has ended before.
@@ -310,6 +311,9 @@ impl<'a> Trial<'a> {
         stop: impl FnOnce(&mut Server) -> Result<(), String>,
     ) -> Result<(), Abort> {
         self.server()?.expect_running()?;
+        if self.stopped.is_none() {
+            self.server()?.process.end_group_with_first()?;
+        }
         self.marks.push((self.recorder.now(), self.target.stop.name().to_owned()));
         self.stopped.get_or_insert_with(Instant::now);
         Ok(stop(self.server()?)?)

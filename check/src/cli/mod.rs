@@ -213,7 +213,7 @@ where
     parse_run(arguments)?.grade(&Progress::silent())
 }
 
-/// Checks a command line, which begins with `run`, for a command that keeps no evidence.
+/// Checks a command line, which begins with `run`, for a command that has its own report.
 ///
 /// # Errors
 /// What is wrong with it.
@@ -222,10 +222,16 @@ pub(crate) fn expect_run(arguments: Vec<String>) -> Result<(), String> {
     args.selection.scenarios()?;
     args.server.target()?;
     args.server.expect_lame_duck(args.lame_duck)?;
-    if args.evidence.is_some() {
-        return Err("--evidence: only `run` keeps it".to_owned());
+    let unused = [
+        ("--evidence", args.evidence.is_some()),
+        ("--strict", args.strict),
+        ("--list", args.list),
+        ("--format", args.format != Format::Human),
+    ];
+    match unused.into_iter().find(|(_, is_given)| *is_given) {
+        Some((flag, _)) => Err(format!("{flag}: only `run` has it")),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 fn parse_run<I, T>(arguments: I) -> Result<Box<RunArgs>, String>
@@ -404,6 +410,7 @@ mod tests {
             (&["--", "/no/such/program", "{port}"], "cannot start `/no/such/program`"),
             (&["--", "sh", "-c", "echo alas; exit 3 # {port}"], "exit code 3"),
             (&["--", "sh", "-c", "echo alas; exit 3 # {port}"], "alas"),
+            (&["--tls", "--", "sh", "-c", "exit 3 # {port}"], "(https://127.0.0.1:"),
         ] {
             let error = error(arguments);
             assert!(error.contains(words), "{arguments:?}: {error}");

@@ -147,33 +147,35 @@ impl ServerArgs {
         if let Some(addr) = self.addr {
             return Err(format!("--addr {addr}: the port of a held socket is chosen"));
         }
-        let unused = [
-            ("--echo", &self.echo),
-            ("--stream", &self.stream),
-            ("--big", &self.big),
-            ("--ws", &self.ws),
-        ];
-        if let Some((flag, _)) = unused.into_iter().find(|(_, path)| path.is_some()) {
-            return Err(format!("{flag}: the load on a held socket does not use it"));
-        }
         let mut target = self.target()?;
         target.paths.slow.clone_from(&self.slow);
         Ok(target)
     }
 
-    /// Checks that the server does not speak TLS, and that no liveness is given, for a command that
-    /// uses neither.
+    /// Checks that the server does not speak TLS, and that nothing is given which the load of a
+    /// command does not use: no liveness, and no routes but `--slow` and the `used` ones.
     ///
     /// # Errors
     /// Names the flag.
-    pub(super) fn expect_plain_text(&self, command: &str) -> Result<(), String> {
+    pub(super) fn expect_load(&self, command: &str, used: &[&str]) -> Result<(), String> {
         if self.tls {
             return Err(format!(
                 "--tls: the clients of `{command}` speak no TLS; only `run` has it"
             ));
         }
-        let why = || format!("--live: `{command}` does not use it; only `run` does");
-        self.live.is_none().then_some(()).ok_or_else(why)
+        let flags = [
+            ("--live", &self.live),
+            ("--echo", &self.echo),
+            ("--stream", &self.stream),
+            ("--big", &self.big),
+            ("--ws", &self.ws),
+        ];
+        let is_unused =
+            |flag: &str, value: &Option<String>| value.is_some() && !used.contains(&flag);
+        match flags.into_iter().find(|(flag, value)| is_unused(flag, value)) {
+            Some((flag, _)) => Err(format!("{flag}: the load of `{command}` does not use it")),
+            None => Ok(()),
+        }
     }
 
     /// Returns the target with the routes that the server has.
@@ -238,16 +240,23 @@ mod tests {
             let found = parsed(words).target().unwrap_err();
             assert!(found.starts_with(error), "{found}");
         }
-        for (flag, value) in [("--tls", None), ("--live", Some("http://a:1/"))] {
+        for (flag, value) in [
+            ("--tls", None),
+            ("--live", Some("http://a:1/")),
+            ("--stream", Some("/s")),
+            ("--big", Some("/b")),
+            ("--ws", Some("/w")),
+        ] {
             let words: Vec<&str> = [flag].into_iter().chain(value).chain(["--", "a"]).collect();
-            let error = parsed(&words).expect_plain_text("soak").unwrap_err();
-            assert!(error.starts_with(flag) && error.contains("`soak`"), "{error}");
+            let error = parsed(&words).expect_load("rollout", &["--echo"]).unwrap_err();
+            assert!(error.starts_with(flag) && error.contains("`rollout`"), "{error}");
         }
+        let echo = parsed(&["--echo", "/e", "--slow", "/s", "--", "a"]);
+        echo.expect_load("rollout", &["--echo"]).unwrap();
+        assert!(echo.expect_load("soak", &[]).unwrap_err().starts_with("--echo: "));
         parsed(&["--tls", "--stream", "/s", "--", "a"]).target().unwrap();
-        for (flag, value) in [("--addr", "127.0.0.1:1"), ("--echo", "/e"), ("--ws", "/w")] {
-            let error = parsed(&[flag, value, "--", "a"]).trusted().unwrap_err();
-            assert!(error.starts_with(flag) && error.contains("held socket"), "{error}");
-        }
+        let error = parsed(&["--addr", "127.0.0.1:1", "--", "a"]).trusted().unwrap_err();
+        assert!(error.starts_with("--addr") && error.contains("held socket"), "{error}");
         let trusted = parsed(&["--slow", "/s?ms={ms}", "--", "a"]).trusted().unwrap();
         assert_eq!(trusted.paths.slow.as_deref(), Some("/s?ms={ms}"));
     }

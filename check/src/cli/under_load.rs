@@ -111,7 +111,7 @@ enum Behind {
 }
 
 pub(super) fn restart_under_load(args: &SoakArgs) -> Result<ExitCode, String> {
-    args.server.expect_plain_text("soak")?;
+    args.server.expect_load("soak", &[])?;
     // A socket that is held needs no port, and the server may not start without it.
     let target = match args.hand_over {
         HandOver::Socket => args.server.trusted()?,
@@ -144,7 +144,7 @@ pub(super) fn restart_under_load(args: &SoakArgs) -> Result<ExitCode, String> {
 }
 
 pub(super) fn roll_out(args: &RolloutArgs) -> Result<ExitCode, String> {
-    args.server.expect_plain_text("rollout")?;
+    args.server.expect_load("rollout", &["--echo"])?;
     if args.keeping == 0 && args.per_request == 0 {
         return Err("--keeping 0 --per-request 0: a rollout needs a client".to_owned());
     }

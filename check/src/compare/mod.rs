@@ -323,7 +323,11 @@ mod tests {
         for (options, words) in [
             (&["--jbos", "1"][..], "a: error: unexpected argument '--jbos'"),
             (&["--only", "none/*"], "a: no scenario matches `none/*`"),
-            (&["--evidence", "x"], "a: --evidence: only `run` keeps it"),
+            // These were ignored.
+            (&["--evidence", "x"], "a: --evidence: only `run` has it"),
+            (&["--strict"], "a: --strict: only `run` has it"),
+            (&["--list"], "a: --list: only `run` has it"),
+            (&["--format", "junit"], "a: --format: only `run` has it"),
         ] {
             let error = graded(options).unwrap_err();
             assert!(error.contains(words), "{error}");

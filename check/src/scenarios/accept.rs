@@ -76,7 +76,7 @@ fn at_close(trial: &mut Trial<'_>) -> Result<(), Abort> {
     let recorder = &recorder;
     let warm_up = Duration::from_millis(30 + trial.drawn(1, 20));
     let most = warm_up + trial.target.grace.min(CLOSE_MAX);
-    let max_wait = trial.max_wait();
+    let (max_wait, deadline) = (trial.max_wait(), trial.last_moment());
     let client = |number: usize| {
         let begin = recorder.now();
         let mut lost = Vec::new();
@@ -89,6 +89,7 @@ fn at_close(trial: &mut Trial<'_>) -> Result<(), Abort> {
                 break;
             };
             client.set_max_wait(max_wait);
+            client.set_deadline(deadline);
             let _ = client.send(&request);
             let response = client.response();
             if is_served(&response) {

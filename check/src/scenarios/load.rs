@@ -18,12 +18,13 @@ pub(super) const SCENARIOS: &[Scenario] = &[Scenario {
     needs: &[],
     does: "Busy clients, 1 to 40 ms away, keep connections or open one for every request during \
            the whole stop, and follow the rules of HTTP.",
-    why: "A request arrives later than its handshake, and a client sees an announcement later \
-          than it was sent. A shutdown that loses nothing without latency may lose requests \
-          with it.",
+    why: "Requests arrive at every moment of the stop, and a client sees an announcement later \
+          than it was sent. A shutdown that loses nothing of a single client without latency may \
+          lose requests of these.",
     rule: "RFC 9112 §9.5: a request on a kept connection may be repeated, one on a new \
            connection may not",
-    repair: "Give connections that were never used some time for their first request.",
+    repair: "Until the listener closes, accept and respond as before. Then respond to what has \
+             arrived on each connection before it is closed.",
     play: latency,
 }];
 

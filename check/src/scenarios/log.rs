@@ -49,14 +49,15 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     },
 ];
 
-/// Starts the server with a pipe as its output. Returns the end that should be read, and another
-/// end to write to.
+/// Starts the server with a pipe as its output, which is read until the server has settled. Returns
+/// the end that should be read, and another end to write to.
 fn start(trial: &mut Trial<'_>) -> Result<(io::PipeReader, io::PipeWriter), Abort> {
     let (reader, writer) = io::pipe()?;
     let plan = Plan::new(trial.target)?;
     let command = plan.command(trial.target);
-    let output = Output::Pipe(writer.try_clone()?);
+    let output = Output::Pipe(reader.try_clone()?, writer.try_clone()?);
     trial.start_by(&plan, command, output)?;
+    trial.server()?.process.stop_reading();
     Ok((reader, writer))
 }
 

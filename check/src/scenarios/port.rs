@@ -4,6 +4,7 @@ use crate::{
     process::{Exit, Output},
     scenario::{Grade, Need, Scenario, Weight},
     server::{Plan, Server},
+    target::Target,
     trial::{Abort, Trial},
 };
 use std::{
@@ -16,7 +17,8 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         name: "port/in-use",
         weight: Weight::Always(Grade::Should),
         needs: &[Need::ChosenPort],
-        does: "Starts the server while another socket listens on its port.",
+        does: "Starts the server while another socket listens on its port, and waits for its exit \
+               for as long as a start may take.",
         why: "A process that continues without its port looks healthy to its supervisor and serves \
               no client.",
         rule: "bind(2): EADDRINUSE; a supervisor sees only the exit code",
@@ -40,18 +42,24 @@ pub(super) const SCENARIOS: &[Scenario] = &[
 /// Some servers try for some seconds.
 const GIVE_UP_MAX: Duration = Duration::from_secs(12);
 
+/// Returns how long a server may take to give up its port. One that starts slowly binds it late.
+fn give_up_max(target: &Target) -> Duration {
+    GIVE_UP_MAX.max(target.start_max)
+}
+
 fn in_use(trial: &mut Trial<'_>) -> Result<(), Abort> {
     let plan = Plan::new(trial.target)?;
     let holder = TcpListener::bind(plan.address())?;
     let command = plan.command(trial.target);
     let mut server = Server::spawn(trial.target, &plan, command, Output::Kept)?;
-    let exit = server.process.exit_until(Instant::now() + GIVE_UP_MAX);
+    let give_up_max = give_up_max(trial.target);
+    let exit = server.process.exit_until(Instant::now() + give_up_max);
     drop(holder);
     trial.set_server(server);
     let is_loud = matches!(exit, Some((Exit::Code(1..), _) | (Exit::Signal(_), _)));
     trial.expect(is_loud, || match exit {
         Some((exit, _)) => format!("it exited with success: {exit}"),
-        None => format!("it still ran {GIVE_UP_MAX:?} after its start"),
+        None => format!("it still ran {give_up_max:?} after its start"),
     });
     Ok(())
 }
@@ -77,4 +85,21 @@ fn rebind(trial: &mut Trial<'_>) -> Result<(), Abort> {
         Ok(_) => String::new(),
     });
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::give_up_max;
+    use crate::target::Target;
+    use std::time::Duration;
+
+    // A server that takes 30 s until it binds its port, and then exits, was blamed after 12 s.
+    #[test]
+    fn a_slow_start_is_waited_for() {
+        let mut target = Target::new(vec!["server".to_owned()]);
+        for (start_max, expected) in [(60, 60), (1, 12)] {
+            target.start_max = Duration::from_secs(start_max);
+            assert_eq!(give_up_max(&target), Duration::from_secs(expected));
+        }
+    }
 }

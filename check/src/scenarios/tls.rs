@@ -59,9 +59,10 @@ fn close_notify(trial: &mut Trial<'_>) -> Result<(), Abort> {
     for n in 0..KEPT {
         let label = format!("kept {n}");
         let mut client = Client::begin(trial.connect(&label)?)?;
-        client
-            .request(&request)
-            .map_err(|end| Abort::Broken(format!("{label}: no response before the stop: {end}")))?;
+        client.request(&request).map_err(|end| {
+            let why = client.describe(end);
+            Abort::Broken(format!("{label}: no response before the stop: {why}"))
+        })?;
         clients.push((client, label));
     }
     trial.stop()?;
@@ -70,7 +71,8 @@ fn close_notify(trial: &mut Trial<'_>) -> Result<(), Abort> {
         let end = client.end();
         // One that stays open is judged by `exit/idle`.
         let holds = client.has_close_notify() || end == End::Silent;
-        trial.expect(holds, || format!("{label}: {end}, without a close_notify"));
+        let how = client.describe(end);
+        trial.expect(holds, || format!("{label}: {how}, without a close_notify"));
     }
     Ok(())
 }
@@ -82,12 +84,16 @@ fn cut(trial: &mut Trial<'_>) -> Result<(), Abort> {
     let path = route(trial.target.paths.stream.as_deref().unwrap_or_default(), longer);
     let mut client = Client::begin(trial.connect("stream")?)?;
     let sent = client.send(&format!("GET {path} HTTP/1.0\r\nhost: localhost\r\n\r\n"));
-    sent.map_err(|end| Abort::Broken(format!("no handshake before the stop: {end}")))?;
+    sent.map_err(|end| {
+        Abort::Broken(format!("no handshake before the stop: {}", client.describe(end)))
+    })?;
     thread::sleep(Duration::from_millis(300));
     trial.stop()?;
     // A reset that follows the end destroys what was not read.
     client.end();
     trial.exit()?;
+    // It may have been silent for longer than a client waits, and have ended since.
+    client.end();
     trial.expect(!looks_complete(&client.parsed()), || {
         "stream: it was cut, and looks complete".to_owned()
     });
@@ -114,7 +120,11 @@ fn handshake(trial: &mut Trial<'_>) -> Result<(), Abort> {
     trial.thaw()?;
     for (mut client, label) in clients {
         let response = client.request(&request);
-        trial.expect(is_served(&response), || format!("{label}: {}", outcome(&response)));
+        let what = match response {
+            Err(End::Malformed) => client.describe(End::Malformed),
+            Ok(_) | Err(_) => outcome(&response),
+        };
+        trial.expect(is_served(&response), || format!("{label}: {what}"));
     }
     Ok(())
 }

@@ -83,6 +83,11 @@ impl Connection<'_> {
     fn requests(&mut self) -> Step<()> {
         loop {
             let head = self.await_head()?;
+            let is_new = self.activity == Activity::Unused && !self.was_early;
+            let is_between = (90 * MS..150 * MS).contains(&self.server.since_stop());
+            if self.has("load/latency") && is_new && is_between {
+                return Err(Ended);
+            }
             self.turn_to(Activity::Handler);
             self.server.log();
             if self.server.log_is_dead.load(SeqCst) {
@@ -143,8 +148,7 @@ impl Connection<'_> {
         let is_due = if !self.buffer.is_empty() {
             since_stop >= DRAIN || self.has("request/half-head")
         } else if is_unused {
-            let grace = if self.has("load/latency") { 8 * MS } else { 200 * MS };
-            since_stop >= LAME_DUCK + grace || (self.has("request/first-byte") && self.was_early)
+            since_stop >= LAME_DUCK + 200 * MS || (self.has("request/first-byte") && self.was_early)
         } else {
             since_stop >= LAME_DUCK || self.has("lame-duck/kept-connection")
         };
@@ -172,6 +176,9 @@ impl Connection<'_> {
             },
             _ if self.has("404 after the stop") && self.server.is_stopping() => {
                 self.text(head, "404 Not Found", "not found")
+            }
+            ("GET", "/") if self.has("endless page") && self.server.is_stopping() => {
+                self.endless_page()
             }
             ("GET", "/") => self.pipelined(head),
             ("GET", _) if self.has("each path is the same") => self.page(),
@@ -212,6 +219,15 @@ impl Connection<'_> {
         thread::sleep(500 * MS);
         self.write(half.as_bytes())?;
         Ok(false)
+    }
+
+    /// A body that never ends.
+    fn endless_page(&mut self) -> Step<bool> {
+        self.write(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")?;
+        loop {
+            self.write(b"5\r\npiece\r\n")?;
+            thread::sleep(50 * MS);
+        }
     }
 
     /// Hello world.

@@ -1,5 +1,6 @@
 //! Nothing that `lameduck-check` has started is left when it ends.
 
+use lameduck_check::cli::grade_by;
 use rustix::process::{Pid, Signal, kill_process};
 use std::{
     fs,
@@ -121,4 +122,26 @@ fn a_server_in_the_background_is_refused_and_does_not_survive_the_check() {
     assert!(error.contains("exit code 0") && error.contains("foreground"), "{error}");
     assert!(!runs(&fs::read_to_string(&file).unwrap()), "it still runs");
     fs::remove_file(&file).unwrap();
+}
+
+// A server whose last responses never ended was read for ever: the check did not end.
+#[test]
+fn a_response_without_an_end_ends_with_the_grace_period() {
+    let report =
+        crate::graded("endless page", &["--grace=1s", "--repeat=1", "--only=accept/at-close"]);
+    assert_eq!(crate::failed(&report).len(), 1, "{:?}", report.graded[0].findings);
+    assert!(report.took < Duration::from_secs(40), "{:?}", report.took);
+}
+
+// A server behind a shell that exits at SIGTERM passed: the shell left it behind, and it served on.
+// In a container it is killed at that moment.
+#[test]
+fn what_the_command_leaves_behind_at_its_exit_is_cut() {
+    let _turn = crate::TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let this = std::env::current_exe().unwrap().display().to_string();
+    let check = ["lameduck-check", "run", "--grace=4s", "--repeat=1", "--only=request/in-flight"];
+    let shell = ["--", "sh", "-c", "trap 'exit 0' TERM; \"$@\" & wait", "sh", &this];
+    let role = ["--exact", "--nocapture", "server_role", "port={port}", "probes={port2}"];
+    let report = grade_by(check.into_iter().chain(shell).chain(role)).unwrap();
+    assert_eq!(crate::failed(&report).len(), 1, "{:?}", report.graded[0].findings);
 }

@@ -58,9 +58,9 @@ fn daemon_role() {
 }
 
 /// Grades the server that speaks TLS with this fault.
-fn graded_over_tls(fault: &str, repeat: &str) -> Report {
+fn graded_over_tls(fault: &str, grace: &str, repeat: &str) -> Report {
     let this = std::env::current_exe().unwrap().display().to_string();
-    let check = ["lameduck-check", "run", "--grace=4s", "--jobs=12", "--tls", repeat, "--"];
+    let check = ["lameduck-check", "run", grace, "--jobs=12", "--tls", repeat, "--"];
     let role = ["--exact", "--nocapture", "tls_role", "port={port}"];
     let fault = format!("fault={fault}");
     grade_by(check.into_iter().chain([this.as_str()]).chain(role).chain([fault.as_str()])).unwrap()
@@ -68,7 +68,7 @@ fn graded_over_tls(fault: &str, repeat: &str) -> Report {
 
 #[test]
 fn a_server_that_speaks_tls_passes_or_fails_what_it_does_wrong() {
-    let good = graded_over_tls("none", "--repeat=2");
+    let good = graded_over_tls("none", "--grace=4s", "--repeat=2");
     let text = format(&good, Format::Human, true);
     assert_eq!(good.exit_code(true), 0, "{text}");
     let is_tls = |name: &str| name.starts_with("tls/");
@@ -77,16 +77,24 @@ fn a_server_that_speaks_tls_passes_or_fails_what_it_does_wrong() {
         assert_eq!(is_skipped, !is_tls(graded.scenario.name), "{text}");
     }
     for fault in all().map(|scenario| scenario.name).filter(|name| is_tls(name)) {
-        let found = failed(&graded_over_tls(fault, "--repeat=2"));
+        let found = failed(&graded_over_tls(fault, "--grace=4s", "--repeat=2"));
         assert_eq!(found, BTreeSet::from([fault]));
     }
+}
+
+// A server that sent nothing for nine seconds before it marked a cut body as complete passed: the
+// client had given up.
+#[test]
+fn a_body_that_is_cut_after_a_long_silence_is_read_to_its_end() {
+    let found = failed(&graded_over_tls("tls/cut late", "--grace=10s", "--repeat=1"));
+    assert_eq!(found, BTreeSet::from(["tls/cut"]));
 }
 
 // A server that responds to every path in the same way was taken for one with `--stream`, and
 // blamed for a body that it had never cut.
 #[test]
 fn a_server_that_responds_to_every_path_over_tls_has_no_stream() {
-    let report = graded_over_tls("each path is the same", "--repeat=1");
+    let report = graded_over_tls("each path is the same", "--grace=4s", "--repeat=1");
     let cut = report.graded.iter().find(|graded| graded.scenario.name == "tls/cut").unwrap();
     assert_eq!(cut.verdict, Verdict::Skip(Need::Stream.missing().to_owned()));
     assert!(failed(&report).is_empty(), "{}", format(&report, Format::Human, true));
@@ -250,6 +258,8 @@ fn also(fault: &str) -> &'static [&'static str] {
         }
         "accept/at-close" => &["drain/backlog", "load/latency", "lame-duck/new-connection"],
         "request/first-byte" => &["load/latency"],
+        // These open new connections at the same moments, too.
+        "load/latency" => &["accept/at-close", "lame-duck/new-connection"],
         // The probes are gone, whatever they ask.
         "ready/responds" => &["ready/alive"],
         "http2/in-flight" => &["drain/http2"],
@@ -405,6 +415,15 @@ fn streams_that_are_refused_unprocessed_are_not_lost() {
     let options = ["--only=http2/requests-unread", "--repeat=2"];
     let report = graded("http2/requests-unread refused", &options);
     assert_eq!(report.graded[0].verdict, Verdict::Pass, "{:?}", report.graded[0].findings.stories);
+}
+
+// A server that logs more than a pipe holds before it listens could not be tried: nothing read its
+// log, and "no connection was accepted".
+#[test]
+fn the_log_of_the_start_is_read() {
+    let _turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let report = graded("loud start", &["--only=log/*", "--repeat=1", "--start=5s"]);
+    assert_eq!(report.exit_code(true), 0, "{}", format(&report, Format::Human, true));
 }
 
 // A server that reset all connections at the stop passed: its slow response ended before the first

@@ -120,6 +120,7 @@ impl Server {
             ("exit/silent", Activity::Unused),
             ("exit/idle", Activity::Idle),
             ("exit/request", Activity::Handler),
+            ("endless page", Activity::Handler),
             ("exit/upload", Activity::Upload),
             ("exit/reader", Activity::Writing),
             ("exit/upgraded", Activity::Upgraded),
@@ -184,6 +185,10 @@ pub(crate) fn run(port: u16, probe_port: u16, fault: &str) -> ! {
                 server.log_is_dead.fetch_or(written.is_err(), SeqCst);
             }
         });
+    }
+    if fault == "loud start" {
+        // More than a pipe holds.
+        io::stdout().write_all(&[b'x'; 100_000]).unwrap();
     }
     let listener = bind(port, &server);
     let probes = TcpListener::bind(("127.0.0.1", probe_port)).unwrap();

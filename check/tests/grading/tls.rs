@@ -36,6 +36,12 @@ impl Server {
         }
         self.stopped.get_or_init(Instant::now).elapsed()
     }
+
+    /// The time from the stop until what is left is cut.
+    fn drain(&self) -> Duration {
+        // A client waits for some 8 s.
+        if self.fault == "tls/cut late" { 9_000 * MS } else { DRAIN }
+    }
 }
 
 pub(crate) fn run(port: u16, fault: &str) -> ! {
@@ -70,7 +76,7 @@ pub(crate) fn run(port: u16, fault: &str) -> ! {
         });
     }
     drop(listener);
-    while server.open.load(SeqCst) > 0 && server.since_stop() < DRAIN + 100 * MS {
+    while server.open.load(SeqCst) > 0 && server.since_stop() < server.drain() + 100 * MS {
         thread::sleep(TICK);
     }
     process::exit(0)
@@ -133,11 +139,16 @@ fn end_session(mut stream: StreamOwned<ServerConnection, TcpStream>, notifies: b
 fn pieces(mut stream: StreamOwned<ServerConnection, TcpStream>, server: &Server, span: Duration) {
     let begin = Instant::now();
     let mut bytes = &b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n"[..];
-    while begin.elapsed() < span && server.since_stop() < DRAIN && stream.write_all(bytes).is_ok() {
+    let is_late = server.fault == "tls/cut late";
+    while begin.elapsed() < span && server.since_stop() < server.drain() {
+        let is_silent = is_late && !server.since_stop().is_zero();
+        if !is_silent && stream.write_all(bytes).is_err() {
+            break;
+        }
         thread::sleep(50 * MS);
         bytes = b"piece";
     }
-    if begin.elapsed() >= span || server.fault == "tls/cut" {
+    if begin.elapsed() >= span || server.fault.starts_with("tls/cut") {
         return end_session(stream, true);
     }
     let _ = SockRef::from(&stream.sock).set_linger(Some(Duration::ZERO));

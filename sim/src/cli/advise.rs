@@ -109,12 +109,12 @@ fn notices_in_time(platform: Platform) -> Result<(), String> {
 }
 
 pub(crate) fn advise_on(settings: &Advise) -> io::Result<Held> {
-    let too_long = [settings.probe_period, settings.propagation]
-        .into_iter()
-        .flatten()
-        .find(|span| *span > NOTICES_MAX || span.is_zero());
-    if let Some(span) = too_long {
-        let why = format!("a time of {span:?} is not above 0s and at most {NOTICES_MAX:?}");
+    let given =
+        [("--probe-period", settings.probe_period), ("--propagation", settings.propagation)];
+    let spans = given.into_iter().filter_map(|(flag, span)| Some((flag, span?)));
+    let wrong = |span: Duration| span > NOTICES_MAX || span.is_zero();
+    if let Some((flag, span)) = spans.into_iter().find(|(_, span)| wrong(*span)) {
+        let why = format!("{flag} {span:?}: a time above 0s and at most {NOTICES_MAX:?}");
         return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
     }
     let refused = |why| io::Error::new(io::ErrorKind::InvalidInput, why);
@@ -136,6 +136,17 @@ mod tests {
     use super::advise_on;
     use crate::cli::args::{Args, Command};
     use clap::Parser;
+
+    // "A time of 0ns is not above 0s" did not say which.
+    #[test]
+    fn a_time_out_of_its_range_is_named_by_its_flag() {
+        for flag in ["--probe-period", "--propagation"] {
+            let args = Args::parse_from(["lameduck-sim", "advise", flag, "0s"]);
+            let Some(Command::Advise(settings)) = args.command else { panic!("no command") };
+            let error = advise_on(&settings).unwrap_err().to_string();
+            assert!(error.starts_with(flag), "{error}");
+        }
+    }
 
     // The deploys of such a balancer did not end in the simulated hour, and a delay was advised.
     #[test]

@@ -4,8 +4,8 @@
 //! tasks that the service leaves at its exit are counted.
 
 use super::{
-    Received, Setup, TestWorld, Trial, judge::hint, proof::Proof, service::RecordedService,
-    trial::CallTargets, world::Shared,
+    Received, Setup, TestWorld, Trial, downstream::Serving, judge::hint, proof::Proof,
+    service::RecordedService, trial::CallTargets, world::Shared,
 };
 use crate::{
     app::Actor,
@@ -94,7 +94,8 @@ fn play_on<W: World, S: HttpService>(scenario: &Scenario, setup: Setup<S>) -> Ou
     let build = {
         let (kept, faults) = (Arc::clone(&kept), scenario.faults.clone());
         move |builder, actor: Actor, network| {
-            let shared = Arc::new(Shared::new(sender, actor.trace.clone(), faults));
+            let shared =
+                Arc::new(Shared::new(sender, actor.trace.clone(), faults, Serving::at_once()));
             let world = TestWorld::new(builder, network, shared, None);
             set_current_trace(actor.trace.clone());
             let Trial { host, at_exit, excepted } =

@@ -2,7 +2,7 @@
 
 use super::ServerConnection;
 use super::deploy::{Ledger, Resource};
-use super::downstream::{Downstream, Schedule, Server, serve_http, serve_tcp};
+use super::downstream::{Downstream, Schedule, Server, Serving, serve_http, serve_tcp};
 use super::proof::ADDED;
 use crate::{
     network::AnyHost,
@@ -49,14 +49,22 @@ pub(super) struct Shared {
     pub(super) servers: UnboundedSender<Server>,
     pub(super) trace: Trace,
     pub(super) faults: Vec<Fault>,
+    /// When the faults begin to be counted.
+    pub(super) serving: Serving,
     /// The names of the downstreams, in the order of their ports.
     pub(super) downstreams: Mutex<Vec<String>>,
     pub(super) count: Arc<AtomicU64>,
 }
 
 impl Shared {
-    pub(super) fn new(servers: UnboundedSender<Server>, trace: Trace, faults: Vec<Fault>) -> Self {
-        Self { servers, trace, faults, downstreams: Mutex::default(), count: Arc::default() }
+    pub(super) fn new(
+        servers: UnboundedSender<Server>,
+        trace: Trace,
+        faults: Vec<Fault>,
+        serving: Serving,
+    ) -> Self {
+        let (downstreams, count) = (Mutex::default(), Arc::default());
+        Self { servers, trace, faults, serving, downstreams, count }
     }
 
     /// Returns the number of a downstream, and whether it is new. Without `by_name`, each is.
@@ -203,7 +211,9 @@ impl TestWorld {
         }
         let gone = self.process.as_ref().map(|process| process.gone.clone());
         let (trace, count) = (shared.trace.clone(), Arc::clone(&shared.count));
-        let schedule = Schedule::new(name, trace, &shared.faults, place.into(), count).until(gone);
+        let serving = shared.serving.clone();
+        let schedule = Schedule::new(name, trace, serving, &shared.faults, place.into(), count);
+        let schedule = schedule.until(gone);
         Downstream::new(name, Arc::clone(&self.network), port, schedule)
     }
 }

@@ -9,7 +9,7 @@ use axum::{
 use lameduck::{Hook, lifecycle::Plan};
 use lameduck_sim::{
     Deploy, DeployTrials, Request, TestWorld, Trials, explore, explore_server,
-    harness::deploy::{Kubernetes, ProbingBalancer},
+    harness::deploy::{Kubernetes, Platform, ProbingBalancer},
 };
 use std::{
     io,
@@ -20,6 +20,8 @@ use std::{
     },
     time::Duration,
 };
+
+use crate::deploys::{order, pays};
 
 type Service = lameduck::TowerService<Router>;
 
@@ -250,6 +252,22 @@ fn what_a_failed_start_has_left_uses_nothing() {
     };
     let trials = explore(leaves).get("/").plan(plan());
     deploys(trials).replay(REFUSES).run().unwrap();
+}
+
+// A service that repeats a payment passed on a slow platform: every fault of its bank was over before
+// the first request.
+#[test]
+fn faults_of_downstreams_meet_requests_also_on_a_slow_platform() {
+    let secs = Duration::from_secs;
+    let kubernetes = Kubernetes { propagation: secs(15), ..quick() };
+    let balancer = ProbingBalancer { interval: secs(5), ..ProbingBalancer::default() };
+    let probed = Kubernetes { probe_period: secs(10), ..Kubernetes::default() };
+    for platform in [Platform::from(kubernetes), balancer.into(), probed.into()] {
+        let deploy = Deploy::rolling(2).on(platform);
+        let trials = explore(pays(false)).request(order()).plan(Plan::new().lame_duck(secs(16)));
+        let failure = trials.seeds(0..24).deploy(deploy).run().unwrap_err();
+        assert_eq!(failure.broken.promise, "D2", "{deploy:?}: {failure}");
+    }
 }
 
 // A client whose order was refused by 429 requested the literal target "{location}". The service

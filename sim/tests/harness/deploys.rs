@@ -74,7 +74,7 @@ fn found(trials: DeployTrials<Service>, promise: &str) -> DeployFailure {
     failure
 }
 
-fn order() -> Request {
+pub(crate) fn order() -> Request {
     Request::post("/orders", "{key}").header("idempotency-key", "{key}").expect([201, 503])
 }
 
@@ -186,7 +186,7 @@ fn bank(world: &TestWorld) -> Http {
 }
 
 /// Pays, and tries once more if that failed.
-fn pays(with_key: bool) -> impl Fn(TestWorld) -> lameduck::Host<Service> {
+pub(crate) fn pays(with_key: bool) -> impl Fn(TestWorld) -> lameduck::Host<Service> {
     move |world| {
         let order = move |State(bank): State<Http>, order: String| async move {
             let key = with_key.then_some(&*order);

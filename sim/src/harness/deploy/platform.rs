@@ -277,6 +277,24 @@ impl Deploy {
         Self::rolling(replicas).on(BlueGreen::default())
     }
 
+    /// Returns about how long it takes from its begin to the exit of the last old process, with
+    /// this lame duck delay.
+    pub(super) fn length(&self, lame_duck: Duration) -> Duration {
+        /// A start, and the end of the requests in flight.
+        const EACH: Duration = Duration::from_millis(500);
+        let (replicas, probing) =
+            (u32::try_from(self.replicas).unwrap_or(u32::MAX), self.platform.probing());
+        match self.platform {
+            Platform::Kubernetes(_) => (EACH + probing.period) * replicas + lame_duck,
+            Platform::ProbingBalancer(platform) => {
+                let seen = probing.period * (probing.rise + 1);
+                (lame_duck + platform.restart_delay + EACH + seen) * replicas
+            }
+            Platform::Systemd(platform) => (lame_duck + platform.restart_delay + EACH) * replicas,
+            Platform::BlueGreen(platform) => EACH + probing.period + platform.bake + lame_duck,
+        }
+    }
+
     /// Sets the platform.
     #[must_use]
     pub fn on(mut self, platform: impl Into<Platform>) -> Self {

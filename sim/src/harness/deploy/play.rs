@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     explore::exploring,
-    harness::downstream::{HOST as DOWNSTREAMS, Server, serve_all},
+    harness::downstream::{HOST as DOWNSTREAMS, Server, Serving, serve_all},
     network::{
         Attendance::{Awaited, Background},
         TurmoilNetWorld, World, WorldConfig,
@@ -51,13 +51,15 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Plays a deploy from `old` to `new`. `servers` are the downstreams that the service creates.
+/// Plays a deploy from `old` to `new`. `servers` are the downstreams that the service creates,
+/// whose faults are counted from `serving`.
 pub(super) fn play(
     scenario: &DeployScenario,
     deploy: Deploy,
     (old, new): (Version, Version),
     trace: &Trace,
     servers: UnboundedReceiver<Server>,
+    serving: Serving,
 ) -> DeployOutcome {
     let (min, max) = scenario.latency_ms;
     let ms = Duration::from_millis;
@@ -75,7 +77,7 @@ pub(super) fn play(
     }
     let lag = deploy.platform.propagation();
     let rotation = Arc::new(Rotation::new(trace.clone(), Seed(seed.nth(0x1a6)), lag));
-    let (serving, over) = (CancellationToken::new(), CancellationToken::new());
+    let over = CancellationToken::new();
     let observed = Arc::new(Mutex::new(Vec::new()));
     let pool = deploy.platform.has_pool().then(Arc::default);
     for (n, client) in scenario.clients.iter().enumerate() {

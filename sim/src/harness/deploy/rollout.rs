@@ -7,6 +7,7 @@ use super::{
 };
 use crate::{
     client::{ClientId, Connect, ExchangePacing, RequestSpec, Route, one_request, pause},
+    harness::downstream::Serving,
     host_run::{INTERNAL_PORT, MAIN_PORT},
     network::TurmoilNetHost,
     task_count::counted,
@@ -57,8 +58,8 @@ pub(super) struct DeployRun {
     pub(super) seed: Seed,
     /// Time from the first request to the start of the deploy.
     pub(super) begins: Duration,
-    /// Cancelled when the old processes get requests.
-    pub(super) serving: CancellationToken,
+    /// When the old processes get requests.
+    pub(super) serving: Serving,
     /// Cancelled when the deploy has ended.
     pub(super) over: CancellationToken,
 }
@@ -99,7 +100,7 @@ impl DeployRun {
         }
         // They are in the rotation of each node.
         pause(deploy.platform.propagation()).await;
-        serving.cancel();
+        serving.begin(trace.now().unwrap_or_default());
         pause(begins).await;
         trace.record("deploy", "deploy begins", &[]);
         match deploy.platform {
@@ -160,7 +161,7 @@ impl Fleet {
             ("after", format!("{most:?}").into()),
         ];
         run.trace.record("deploy", STUCK, &fields);
-        run.serving.cancel();
+        run.serving.begin(run.trace.now().unwrap_or_default());
         run.over.cancel();
         std::future::pending::<()>().await;
     }

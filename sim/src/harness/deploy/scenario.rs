@@ -5,6 +5,7 @@ use crate::{
     scenario::{DownstreamFault, Fault, Request},
 };
 use serde::{Deserialize, Serialize};
+use std::time::Duration;
 
 /// One play of a deploy: its clients and faults. Everything else belongs to the test.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,7 +18,7 @@ pub struct DeployScenario {
     pub begins_ms: u64,
     /// The clients.
     pub clients: Vec<DeployClient>,
-    /// Faults of the downstreams.
+    /// Faults of the downstreams, whose times are counted from the first requests.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub faults: Vec<Fault>,
 }
@@ -49,9 +50,6 @@ pub enum Retries {
 
 /// Clients of each request.
 const CLIENTS_OF_EACH: u64 = 3;
-/// The approximate length of a deploy: some seconds, and some for each replica.
-const DEPLOY_MIN_MS: u64 = 3_000;
-const DEPLOY_EACH_MS: u64 = 2_500;
 /// Fewest clients.
 const CLIENTS_MIN: u64 = 4;
 
@@ -77,10 +75,11 @@ impl DeployScenario {
         }
     }
 
-    /// Adds faults of the downstreams for half of the seeds, at some time in the deploy.
-    pub(super) fn with_faults(mut self, replicas: usize) -> Self {
+    /// Adds faults of the downstreams for half of the seeds, at some time in a deploy of about this
+    /// length.
+    pub(super) fn with_faults(mut self, length: Duration) -> Self {
         let dice = &mut Dice::of_downstreams(self.seed);
-        let latest_ms = DEPLOY_MIN_MS + DEPLOY_EACH_MS * replicas as u64;
+        let latest_ms = self.begins_ms + u64::try_from(length.as_millis()).unwrap_or(u64::MAX / 2);
         let count = dice.pick(&[0, 0, 2, 4]);
         self.faults = (0..count)
             .map(|_| Fault::Downstream {

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     explore::set_current_trace,
-    harness::{judge::hint, seeds},
+    harness::{downstream::Serving, judge::hint, seeds},
     scenario::Request,
     trace::Trace,
 };
@@ -150,7 +150,7 @@ impl ServerTrials {
                 let (_, servers) = unbounded_channel();
                 let trace = Trace::new();
                 set_current_trace(trace.clone());
-                play(&scenario, self.deploy, versions, &trace, servers)
+                play(&scenario, self.deploy, versions, &trace, servers, Serving::default())
             },
             |_| false,
         );

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     client::{ClientId, ExchangePacing, Http1Client, RequestFailure, RequestSpec, Route, pause},
-    harness::proof::NO_VALUE,
+    harness::{downstream::Serving, proof::NO_VALUE},
     host_run::MAIN_PORT,
     network::{HostNetwork, TurmoilNetHost},
     scenario::{Previous, Request},
@@ -114,7 +114,7 @@ pub(super) struct Traffic {
     /// The connections of a balancer, if there is one.
     pub(super) pool: Option<Arc<Mutex<Vec<Kept>>>>,
     pub(super) trace: Trace,
-    pub(super) serving: CancellationToken,
+    pub(super) serving: Serving,
     pub(super) over: CancellationToken,
     pub(super) observed: Arc<Mutex<Vec<Observed>>>,
 }
@@ -153,7 +153,7 @@ impl Traffic {
             .with_max_wait(MAX_WAIT)
             .with_bodies(true);
         let (serving, over) = (self.serving.clone(), self.over.clone());
-        serving.cancelled().await;
+        serving.begun().await;
         pause(Duration::from_millis(client.at_ms)).await;
         let every = Duration::from_millis(client.every_ms);
         let mut session = Session {

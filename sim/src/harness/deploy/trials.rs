@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     explore::{exploring, quiet_panics},
-    harness::{Passed, Setup, TestWorld, Trial, Trials, world::Shared},
+    harness::{Passed, Setup, TestWorld, Trial, Trials, downstream::Serving, world::Shared},
     oracle::Broken,
     scenario::Request,
     trace::Trace,
@@ -290,7 +290,8 @@ impl<S: HttpService, T: HttpService> DeployTrials<S, T> {
     }
 
     fn draw(&self, seed: u64) -> DeployScenario {
-        DeployScenario::draw(seed, &self.requests).with_faults(self.deploy.replicas)
+        let length = self.deploy.length(self.host.plan.lame_duck);
+        DeployScenario::draw(seed, &self.requests).with_faults(length)
     }
 
     /// Performs all deploys, and counts what their clients lose, as
@@ -323,10 +324,11 @@ impl<S: HttpService, T: HttpService> DeployTrials<S, T> {
 
     fn play(&self, scenario: &DeployScenario) -> DeployOutcome {
         let (sender, servers) = unbounded_channel();
-        let trace = Trace::new();
-        let shared = Arc::new(Shared::new(sender, trace.clone(), scenario.faults.clone()));
+        let (trace, serving) = (Trace::new(), Serving::default());
+        let faults = scenario.faults.clone();
+        let shared = Arc::new(Shared::new(sender, trace.clone(), faults, serving.clone()));
         let old = version(Arc::clone(&self.old), self.host, Arc::clone(&shared));
         let new = version(Arc::clone(&self.new), self.host, shared);
-        play(scenario, self.deploy, (old, new), &trace, servers)
+        play(scenario, self.deploy, (old, new), &trace, servers, serving)
     }
 }

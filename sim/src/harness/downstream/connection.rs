@@ -1,6 +1,6 @@
 //! The service's end of a connection to a downstream, with the downstream's faults.
 
-use super::{HOST, Schedule};
+use super::{HOST, Schedule, schedule::Wait};
 use crate::{
     client::pause,
     network::{AnyHost, BoxStream},
@@ -10,7 +10,7 @@ use bytes::Bytes;
 use hyper_util::client::legacy::connect::{Connected, Connection as HyperConnection};
 use std::{
     fmt,
-    future::{Future, pending},
+    future::pending,
     io,
     pin::Pin,
     sync::Arc,
@@ -47,7 +47,7 @@ pub(super) async fn connect(
             schedule.note("does not answer a connect");
             while schedule.fault() == Some(DownstreamFault::Gone) {
                 match schedule.next_change() {
-                    Some(change) => pause(change).await,
+                    Some(change) => change.await,
                     None => pending().await,
                 }
             }
@@ -67,10 +67,10 @@ pub(super) async fn connect(
 pub struct Connection {
     stream: BoxStream,
     schedule: Arc<Schedule>,
-    /// When it was opened, in the world's time.
+    /// When it was opened, in the time of the faults.
     opened: Duration,
     /// Wakes the reader when a fault begins or ends.
-    wait: Option<Pin<Box<dyn Future<Output = ()> + Send + Sync>>>,
+    wait: Option<Wait>,
     /// Whether the current fault was recorded.
     noted: bool,
     /// What has arrived from a slow downstream.
@@ -80,7 +80,7 @@ pub struct Connection {
 /// Bytes that are read later than they have arrived.
 struct Slow {
     bytes: Bytes,
-    wait: Option<Pin<Box<dyn Future<Output = ()> + Send + Sync>>>,
+    wait: Option<Wait>,
 }
 
 impl Slow {
@@ -119,8 +119,10 @@ impl Connection {
 
     /// Waits until a fault begins or ends. Returns `Pending` if none will.
     fn poll_change(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(change) = self.schedule.next_change() else { return Poll::Pending };
-        let wait = self.wait.get_or_insert_with(|| Box::pin(pause(change)));
+        if self.wait.is_none() {
+            self.wait = self.schedule.next_change();
+        }
+        let Some(wait) = &mut self.wait else { return Poll::Pending };
         ready!(wait.as_mut().poll(cx));
         self.wait = None;
         self.noted = false;

@@ -5,7 +5,7 @@ mod schedule;
 mod server;
 
 pub use connection::Connection;
-pub(crate) use schedule::{EFFECT, Schedule, is_slow};
+pub(crate) use schedule::{EFFECT, Schedule, Serving, is_slow};
 pub use server::ServerConnection;
 pub(crate) use server::{HOST, Server, serve_all, serve_http, serve_tcp};
 

@@ -1,13 +1,16 @@
 //! When a downstream fails, and how.
 
 use crate::{
+    client::pause,
     harness::proof::CONNECTS,
     scenario::{DownstreamFault, Fault, SERVER},
     trace::{Record, Trace},
 };
 use std::{
+    future::Future,
+    pin::Pin,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
@@ -28,11 +31,41 @@ pub(crate) fn is_slow(record: &Record) -> bool {
 /// The number of a downstream, when its fault begins and ends, and how it fails.
 type Timed = (u64, Duration, Duration, DownstreamFault);
 
-/// The faults of one downstream, in the world's time.
+/// The moment from which the service gets requests. The times of faults are counted from it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Serving {
+    since: Arc<OnceLock<Duration>>,
+    has_begun: CancellationToken,
+}
+
+impl Serving {
+    /// Returns the begin of the world.
+    pub(crate) fn at_once() -> Self {
+        let serving = Self::default();
+        serving.begin(Duration::ZERO);
+        serving
+    }
+
+    /// Sets it to `now`, unless it was set before.
+    pub(crate) fn begin(&self, now: Duration) {
+        self.since.get_or_init(|| now);
+        self.has_begun.cancel();
+    }
+
+    pub(crate) async fn begun(self) {
+        self.has_begun.cancelled().await;
+    }
+}
+
+/// A future that a connection keeps.
+pub(super) type Wait = Pin<Box<dyn Future<Output = ()> + Send + Sync>>;
+
+/// The faults of one downstream.
 #[derive(Clone, Debug)]
 pub(crate) struct Schedule {
     name: Arc<str>,
     trace: Trace,
+    serving: Serving,
     faults: Arc<[Timed]>,
     /// Its place among the downstreams, and their count.
     place: u64,
@@ -47,6 +80,7 @@ impl Schedule {
     pub(crate) fn new(
         name: &str,
         trace: Trace,
+        serving: Serving,
         faults: &[Fault],
         place: u64,
         count: Arc<AtomicU64>,
@@ -63,7 +97,8 @@ impl Schedule {
             | Fault::Stall { .. }
             | Fault::ResetAll { .. } => None,
         });
-        Self { name: name.into(), trace, faults: faults.collect(), place, count, gone: None }
+        let (name, faults) = (name.into(), faults.collect());
+        Self { name, trace, serving, faults, place, count, gone: None }
     }
 
     /// Ends all use of the downstream when `gone` is cancelled.
@@ -81,8 +116,10 @@ impl Schedule {
         Self { faults: Arc::new([]), ..self.clone() }
     }
 
-    fn now(&self) -> Duration {
-        self.trace.now().unwrap_or_default()
+    /// Returns the time of the faults, or `None` before the first request.
+    fn now(&self) -> Option<Duration> {
+        let since = self.serving.since.get()?;
+        Some(self.trace.now().unwrap_or_default().saturating_sub(*since))
     }
 
     /// Returns its own faults.
@@ -93,26 +130,29 @@ impl Schedule {
 
     /// Returns the fault at this moment.
     pub(super) fn fault(&self) -> Option<DownstreamFault> {
-        let now = self.now();
+        let now = self.now()?;
         let current = self.faults().find(|(_, from, until, _)| *from <= now && now < *until);
         current.map(|(.., how)| *how)
     }
 
     /// Whether connections that were opened at `opened` have been reset since then.
     pub(super) fn has_reset_since(&self, opened: Duration) -> bool {
-        let now = self.now();
+        let Some(now) = self.now() else { return false };
         self.faults().any(|(_, from, until, how)| how.resets() && *from <= now && opened < *until)
     }
 
-    /// Returns how long it takes until a fault begins or ends.
-    pub(super) fn next_change(&self) -> Option<Duration> {
-        let now = self.now();
+    /// Returns a future that ends when a fault begins or ends, or when the first request is sent.
+    /// Returns `None` if there will be no more fault.
+    pub(super) fn next_change(&self) -> Option<Wait> {
+        let Some(now) = self.now() else { return Some(Box::pin(self.serving.clone().begun())) };
         let edges = self.faults().flat_map(|(_, from, until, _)| [*from, *until]);
-        edges.filter(|at| *at > now).min().map(|at| at.saturating_sub(now))
+        let next = edges.filter(|at| *at > now).min()?;
+        Some(Box::pin(pause(next.saturating_sub(now))))
     }
 
+    /// Returns the time of the faults at which a connection is opened.
     pub(super) fn opened(&self) -> Duration {
-        self.now()
+        self.now().unwrap_or_default()
     }
 
     /// Records an attempt to connect.
