@@ -155,6 +155,10 @@ fn late_watchers_are_notified(
 ) -> Result<(), String> {
     let slack = history.rounding() + history.tolerance();
     let dropped = ends.filter(|ends| *ends + slack < begins.at + work);
+    let may_be_dropped = ends.is_some_and(|ends| ends < begins.at + work);
+    if may_be_dropped && dropped.is_none() {
+        return Ok(());
+    }
     let cancelling = history.began(Phase::Cancelling);
     let cause = dropped.into_iter().chain(cancelling).min();
     // A response that could not be sent cancels it, too.
