@@ -37,6 +37,7 @@ pub mod rollout;
 pub mod scenario;
 pub mod scenarios;
 pub mod server;
+pub mod stop_lag;
 pub mod target;
 pub mod tls;
 pub mod trial;

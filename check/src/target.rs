@@ -19,6 +19,8 @@ pub struct Target {
     pub tls: bool,
     /// How it is stopped.
     pub stop: Stop,
+    /// Time from the start of a stop command until the server is asked to stop.
+    pub stop_takes: Duration,
     /// Time from the stop until SIGKILL.
     pub grace: Duration,
     /// Longest wait for the start.
@@ -43,6 +45,7 @@ impl Target {
             live: None,
             tls: false,
             stop: Stop::Signal(Signal::TERM),
+            stop_takes: Duration::ZERO,
             grace: Duration::from_secs(30),
             start_max: Duration::from_secs(20),
             lame_duck: Duration::from_millis(100),

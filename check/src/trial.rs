@@ -26,7 +26,7 @@ const SILENCE_MAX: Duration = Duration::from_secs(8);
 /// Time between the readiness of the server and the first thing that a scenario does. A start that
 /// goes on after the first response, as that of a supervisor next to its workers, is judged by the
 /// scenarios of the family `signal` alone.
-const SETTLE: Duration = Duration::from_millis(200);
+pub(crate) const SETTLE: Duration = Duration::from_millis(200);
 
 /// Why a repetition has no result.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -270,11 +270,18 @@ impl<'a> Trial<'a> {
         usual.min(self.target.lame_duck / 2)
     }
 
+    /// Returns a time in milliseconds for what begins shortly before the stop and is to go on after
+    /// it: `usual`, or longer by what a stop command takes.
+    #[must_use]
+    pub fn beyond_stop(&self, usual: u64) -> u64 {
+        usual + u64::try_from(self.target.stop_takes.as_millis()).unwrap_or(u64::MAX / 2)
+    }
+
     /// Reads wait at most until this moment: some time after SIGKILL.
     #[must_use]
     pub fn last_moment(&self) -> Instant {
         let begin = self.stopped.unwrap_or_else(Instant::now);
-        begin + self.target.grace + SILENCE_MAX
+        begin + self.target.stop_takes + self.target.grace + SILENCE_MAX
     }
 
     /// Stops the process group with SIGSTOP, as if the machine was busy with something else.
@@ -293,13 +300,19 @@ impl<'a> Trial<'a> {
         Ok(self.server()?.process.thaw()?)
     }
 
-    /// Requests the stop.
+    /// Requests the stop. Returns once a stop command has asked the server to stop.
     ///
     /// # Errors
     /// If that fails, or the server has ended before.
     pub fn stop(&mut self) -> Result<(), Abort> {
-        let stop = &self.target.stop;
-        self.stop_by(|server| server.stop(stop))
+        let (stop, takes) = (&self.target.stop, self.target.stop_takes);
+        let is_first = self.stopped.is_none();
+        self.stop_by(|server| server.stop(stop))?;
+        if is_first && !takes.is_zero() {
+            thread::sleep(takes);
+            self.stopped = Some(Instant::now());
+        }
+        Ok(())
     }
 
     /// Requests the stop in another way. From now on the group ends with its first process.

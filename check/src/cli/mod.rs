@@ -1,21 +1,23 @@
 //! The command line.
 
 mod comparison;
+mod evidence;
 mod server_args;
 mod under_load;
 
 use crate::{
-    evidence::Evidence,
     formats::{Format, format},
     grading::{Effort, Report, grade},
     probe::examine,
     process,
     progress::Progress,
     scenario::{Need, Scenario, all, matches},
+    stop_lag,
     target::Profile,
 };
 use clap::{Args, Parser, Subcommand};
 use comparison::{CompareArgs, compare};
+use evidence::{prepare, write_evidence};
 use server_args::{ServerArgs, parse_time, slow_hint};
 use signal_hook::{
     consts::{SIGHUP, TERM_SIGNALS},
@@ -25,7 +27,7 @@ use std::{
     ffi::OsString,
     fs,
     io::{self, IsTerminal, Write},
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::ExitCode,
     sync::OnceLock,
     thread,
@@ -83,6 +85,9 @@ struct RunArgs {
     /// How long new connections should be served after the stop
     #[arg(long, default_value = "100ms", value_parser = parse_time)]
     lame_duck: Duration,
+    /// Time after which a --stop command has asked the server to stop [default: measured]
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    stop_takes: Option<Duration>,
     /// Which behaviour is expected
     #[arg(long, value_enum, default_value = "kubernetes")]
     profile: Profile,
@@ -220,7 +225,7 @@ where
 pub(crate) fn expect_run(arguments: Vec<String>) -> Result<(), String> {
     let args = parse_run(arguments)?;
     args.selection.scenarios()?;
-    args.server.target()?;
+    stop_lag::expect(&args.server.target()?, args.stop_takes)?;
     args.server.expect_lame_duck(args.lame_duck)?;
     let unused = [
         ("--evidence", args.evidence.is_some()),
@@ -261,11 +266,13 @@ impl RunArgs {
         let scenarios = self.selection.scenarios()?;
         let mut target = self.server.target()?;
         self.server.expect_lame_duck(self.lame_duck)?;
+        stop_lag::expect(&target, self.stop_takes)?;
         if let Some(folder) = &self.evidence {
             prepare(folder)?;
         }
         (target.profile, target.lame_duck) = (self.profile, self.lame_duck);
         let abilities = examine(&mut target, &self.server.routes())?;
+        target.stop_takes = stop_lag::of(&target, self.stop_takes)?;
         let effort = Effort { repeat: self.repeat, seed: self.seed, jobs: self.jobs };
         if let Some(hint) = slow_hint(&target, self.jobs) {
             eprintln!("{hint}");
@@ -287,32 +294,6 @@ fn run(args: &RunArgs) -> Result<ExitCode, String> {
         write_evidence(&report, folder)?;
     }
     Ok(ExitCode::from(report.exit_code(args.strict)))
-}
-
-/// Creates the folder of the evidence before the run, which takes minutes, and removes what an
-/// earlier run has left in it.
-fn prepare(folder: &Path) -> Result<(), String> {
-    let created = fs::create_dir_all(folder)
-        .and_then(|()| Ok(rustix::fs::access(folder, rustix::fs::Access::WRITE_OK)?))
-        .and_then(|()| {
-            all().try_for_each(|scenario| Evidence::remove(&evidence_of(scenario, folder)))
-        });
-    created.map_err(|error| format!("--evidence {}: {error}", folder.display()))
-}
-
-fn write_evidence(report: &Report, folder: &Path) -> Result<(), String> {
-    let failed = |error| format!("--evidence {}: {error}", folder.display());
-    for graded in &report.graded {
-        if let Some(evidence) = &graded.evidence {
-            evidence.write(&evidence_of(graded.scenario, folder)).map_err(failed)?;
-        }
-    }
-    Ok(())
-}
-
-/// Returns the folder of the evidence of a scenario.
-fn evidence_of(scenario: &Scenario, folder: &Path) -> PathBuf {
-    folder.join(scenario.name.replace('/', "-"))
 }
 
 fn list(selection: &Selection) -> Result<ExitCode, String> {
@@ -371,11 +352,9 @@ fn print(text: &str) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::{
-        Action, Cli, Selection, explained, grade_by, parse_run, prepare, restart_under_load,
-        roll_out,
+        Action, Cli, Selection, explained, grade_by, parse_run, restart_under_load, roll_out,
     };
     use clap::{CommandFactory, Parser};
-    use std::fs;
 
     #[test]
     fn the_command_line_is_consistent() {
@@ -404,6 +383,7 @@ mod tests {
             (&["--lame-duck", "2s", "--grace", "2s", "--", "true"], "2s: expected less than --gra"),
             // Refused before the run, whose report would be lost.
             (&["--evidence", "/dev/null/x", "--", "true", "{port}"], "--evidence /dev/null/x"),
+            (&["--stop-takes", "1s", "--", "true"], "--stop-takes: only a command"),
             (&["--jobs", "0", "--", "true"], "from 1 to 64"),
             (&["--repeat", "0", "--", "true"], "0"),
             (&[], "no server: its command follows `--`"),
@@ -449,20 +429,6 @@ mod tests {
             };
             assert!(error.unwrap_err().starts_with("--tls: "), "{command}");
         }
-    }
-
-    // A scenario that passed had the evidence of a failure: that of the run before.
-    #[test]
-    fn evidence_of_an_earlier_run_is_removed() {
-        let folder = std::env::temp_dir().join(format!("lameduck-evidence-{}", std::process::id()));
-        let failure = folder.join("accept-backlog");
-        fs::create_dir_all(&failure).unwrap();
-        for file in [failure.join("timeline.svg"), folder.join("mine")] {
-            fs::write(file, "").unwrap();
-        }
-        prepare(&folder).unwrap();
-        assert!(!failure.exists() && folder.join("mine").exists());
-        fs::remove_dir_all(&folder).unwrap();
     }
 
     // `run --list` had the grades of another profile, and scenarios that are not tried.

@@ -75,7 +75,7 @@ fn at_close(trial: &mut Trial<'_>) -> Result<(), Abort> {
     let recorder = trial.recorder.clone();
     let recorder = &recorder;
     let warm_up = Duration::from_millis(30 + trial.drawn(1, 20));
-    let most = warm_up + trial.target.grace.min(CLOSE_MAX);
+    let most = warm_up + trial.target.stop_takes + trial.target.grace.min(CLOSE_MAX);
     let (max_wait, deadline) = (trial.max_wait(), trial.last_moment());
     let client = |number: usize| {
         let begin = recorder.now();

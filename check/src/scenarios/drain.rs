@@ -127,7 +127,7 @@ fn idle_request(trial: &mut Trial<'_>) -> Result<(), Abort> {
 
 /// Returns the path of a response that takes this much longer than the lame duck delay.
 pub(super) fn slower_than_the_delay(trial: &Trial<'_>, by: Duration) -> String {
-    let takes = trial.target.lame_duck + by;
+    let takes = trial.target.stop_takes + trial.target.lame_duck + by;
     let slow = trial.target.paths.slow.as_deref().unwrap_or_default();
     route(slow, u64::try_from(takes.as_millis()).unwrap_or(u64::MAX))
 }

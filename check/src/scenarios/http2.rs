@@ -98,7 +98,8 @@ fn is_warned(found: Result<(), End>, waited: Duration, lame_duck: Duration) -> b
 
 fn in_flight(trial: &mut Trial<'_>) -> Result<(), Abort> {
     trial.start()?;
-    let path = route(trial.target.paths.slow.as_deref().unwrap_or_default(), 500);
+    let takes = trial.beyond_stop(500);
+    let path = route(trial.target.paths.slow.as_deref().unwrap_or_default(), takes);
     expect_streams(trial, &path, Duration::from_millis(150))
 }
 

@@ -137,7 +137,8 @@ pub(super) fn expect_all(trial: &mut Trial<'_>, clients: Vec<(Client, String)>) 
 
 fn in_flight(trial: &mut Trial<'_>) -> Result<(), Abort> {
     trial.start()?;
-    let path = route(trial.target.paths.slow.as_deref().unwrap_or_default(), 500);
+    let takes = trial.beyond_stop(500);
+    let path = route(trial.target.paths.slow.as_deref().unwrap_or_default(), takes);
     expect_in_flight(trial, &path, ms(150))
 }
 
@@ -269,21 +270,22 @@ fn expect_continue(trial: &mut Trial<'_>) -> Result<(), Abort> {
 
 fn stream(trial: &mut Trial<'_>) -> Result<(), Abort> {
     trial.start()?;
-    let path = route(trial.target.paths.stream.as_deref().unwrap_or_default(), 600);
+    let takes = trial.beyond_stop(600);
+    let path = route(trial.target.paths.stream.as_deref().unwrap_or_default(), takes);
     let (mut first, begun) = begin(trial, "before the stop", &path)?;
     let response = first.response();
     if !is_served(&response) {
         return Err(Abort::Broken(format!("before the stop: {}", outcome(&response))));
     }
     // A busy machine may have delayed it.
-    let usual = begun.elapsed().min(ms(600));
+    let usual = begun.elapsed().min(ms(takes));
     let mut clients = Vec::new();
     for n in 0..CLIENTS {
         let label = format!("stream {n}");
         let (client, begun) = begin(trial, &label, &path)?;
         clients.push((client, begun, label));
     }
-    thread::sleep(usual / 3);
+    thread::sleep(usual.saturating_sub(trial.target.stop_takes) / 3);
     trial.stop()?;
     // Each on its own thread, since the time of its end counts.
     thread::scope(|scope| {
@@ -346,7 +348,8 @@ fn slow_reader(trial: &mut Trial<'_>) -> Result<(), Abort> {
 
 fn half_closed(trial: &mut Trial<'_>) -> Result<(), Abort> {
     trial.start()?;
-    let path = route(trial.target.paths.slow.as_deref().unwrap_or_default(), 300);
+    let takes = trial.beyond_stop(300);
+    let path = route(trial.target.paths.slow.as_deref().unwrap_or_default(), takes);
     let mut client = trial.connect("half-closed")?;
     client.send(get(&path))?;
     client.shut_write()?;

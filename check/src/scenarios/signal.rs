@@ -91,7 +91,8 @@ fn twice(trial: &mut Trial<'_>) -> Result<(), Abort> {
         return Err(Abort::Skip(format!("a second {name} requests a shorter stop")));
     }
     trial.start()?;
-    let path = route(trial.target.paths.slow.as_deref().unwrap_or_default(), 500);
+    let takes = trial.beyond_stop(500);
+    let path = route(trial.target.paths.slow.as_deref().unwrap_or_default(), takes);
     let mut client = trial.connect("slow")?;
     client.send(get(&path))?;
     thread::sleep(Duration::from_millis(100));

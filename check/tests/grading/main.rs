@@ -13,6 +13,7 @@ mod connection;
 mod ended;
 mod http2;
 mod server;
+mod stops;
 mod tls;
 mod under_load;
 
@@ -102,16 +103,23 @@ fn a_server_that_responds_to_every_path_over_tls_has_no_stream() {
 
 /// Grades the little server with this fault.
 fn graded(fault: &str, options: &[&str]) -> Report {
+    try_graded(fault, options).unwrap()
+}
+
+fn try_graded(fault: &str, options: &[&str]) -> Result<Report, String> {
     let this = std::env::current_exe().unwrap().display().to_string();
-    let check = ["lameduck-check", "run", "--lame-duck=170ms"];
+    let check = ["lameduck-check", "run"];
+    let has_delay = options.iter().any(|option| option.starts_with("--lame-duck="));
+    let delay = (!has_delay).then_some("--lame-duck=170ms");
     let has_grace = options.iter().any(|option| option.starts_with("--grace="));
     let grace = (!has_grace).then_some("--grace=4s");
     let probes =
         ["--ready=http://127.0.0.1:{port2}/", "--live=http://127.0.0.1:{port2}/live", "--"];
     let role = ["--exact", "--nocapture", "server_role", "port={port}", "probes={port2}"];
     let fault = format!("fault={fault}");
-    let arguments = check.into_iter().chain(grace).chain(options.iter().copied()).chain(probes);
-    grade_by(arguments.chain([this.as_str()]).chain(role).chain([fault.as_str()])).unwrap()
+    let given = options.iter().copied();
+    let arguments = check.into_iter().chain(grace).chain(delay).chain(given).chain(probes);
+    grade_by(arguments.chain([this.as_str()]).chain(role).chain([fault.as_str()]))
 }
 
 // A server that responds to every path with a large page after a second was taken for one with
@@ -342,37 +350,6 @@ fn finds_more_or_less_than(fault: &str) -> Option<BTreeSet<&'static str>> {
     (!found.contains(scenario) || !others.is_empty()).then_some(found)
 }
 
-#[test]
-fn a_stop_command_that_goes_on_holds_nothing_and_is_killed() {
-    let _turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    let file = std::env::temp_dir().join(format!("lameduck-stop-{}", std::process::id()));
-    // A standard input that is not empty would hold `cat`.
-    let stop = format!("--stop=cmd:cat; kill {{pid}}; echo $$ >> {}; sleep 60", file.display());
-    let only = ["--only=exit/code", "--only=lame-duck/new-connection", "--repeat=1"];
-    let report = graded("none", &[&[stop.as_str()], &only[..]].concat());
-    let text = format(&report, Format::Human, true);
-    assert_eq!(report.exit_code(true), 0, "{text}");
-    assert!(report.graded.iter().all(|graded| graded.findings.tries > 0), "{text}");
-    assert!(report.took < std::time::Duration::from_secs(10), "{text}");
-    let pids = std::fs::read_to_string(&file).unwrap();
-    assert_eq!(pids.lines().count(), 2);
-    for pid in pids.lines() {
-        ended::until("the stop command still runs", || !ended::runs(pid));
-    }
-    std::fs::remove_file(&file).unwrap();
-}
-
-#[test]
-fn a_scenario_whose_stop_command_fails_could_not_be_tried() {
-    let _turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    let report = graded("none", &["--stop=cmd:echo alas; exit 3", "--only=exit/*", "--repeat=1"]);
-    assert_eq!(report.exit_code(false), 2, "{}", format(&report, Format::Human, false));
-    for graded in &report.graded {
-        let why = "the stop command: exit code 3 alas".to_owned();
-        assert_eq!(graded.verdict, Verdict::Broken(why), "{}", graded.scenario.name);
-    }
-}
-
 // Servers that ran at the same time had one readiness: each was taken for ready when another was.
 #[test]
 fn servers_with_a_fixed_url_run_one_at_a_time() {
@@ -388,23 +365,6 @@ fn servers_with_a_fixed_url_run_one_at_a_time() {
     let role = ["--exact", "--nocapture", "server_role", "port={port}", &probes];
     let report = grade_by(check.into_iter().chain(only).chain(role)).unwrap();
     assert_eq!(report.exit_code(true), 0, "{}", format(&report, Format::Human, true));
-}
-
-// A server that responds to the stop request after its drain was not tried: the check waited for
-// the response, and found nothing wrong in a lame duck delay that was over.
-#[test]
-fn the_response_to_a_stop_request_is_not_waited_for() {
-    let _turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    let only = ["--only=exit/code", "--only=lame-duck/new-connection", "--repeat=1"];
-    let stop = "--stop=http:POST:127.0.0.1:{port2}/stop";
-    let report = graded("none", &[&[stop], &only[..]].concat());
-    let text = format(&report, Format::Human, true);
-    assert_eq!(report.exit_code(true), 0, "{text}");
-    assert!(report.graded.iter().all(|graded| graded.findings.tries > 0), "{text}");
-    let report = graded("none", &[&["--stop=http:POST:127.0.0.1:{port2}/x"], &only[..]].concat());
-    for graded in &report.graded {
-        assert_eq!(graded.verdict, Verdict::Broken("the stop request: 404".to_owned()));
-    }
 }
 
 // A server that refused unread streams by REFUSED_STREAM was blamed, although its client may repeat

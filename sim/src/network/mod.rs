@@ -17,6 +17,8 @@ mod stalls;
 mod turmoil;
 mod turmoil_net;
 
+#[cfg(test)]
+pub(crate) use self::erased::IoFuture;
 pub(crate) use self::erased::{AnyHost, AnyListener, BoxStream};
 pub use self::{
     faulty::{Faults, FaultyListener, FaultyNetwork, FaultyReservation, FaultyStream},

@@ -31,6 +31,11 @@ pub(super) async fn connect(
     port: u16,
     schedule: Arc<Schedule>,
 ) -> io::Result<Connection> {
+    let gone = || Err(io::ErrorKind::BrokenPipe.into());
+    // What an exited process has left must not count as an effect of a fault.
+    if schedule.is_gone() {
+        return gone();
+    }
     schedule.note_connect();
     let port = match schedule.fault() {
         None | Some(DownstreamFault::Resets | DownstreamFault::Stalls) => port,
@@ -55,7 +60,7 @@ pub(super) async fn connect(
         }
     };
     if schedule.is_gone() {
-        return Err(io::ErrorKind::BrokenPipe.into());
+        return gone();
     }
     let stream = network.connect(HOST, port).await?;
     let opened = schedule.opened();
@@ -198,5 +203,70 @@ impl HyperConnection for Connection {
 impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Connection").field("schedule", &self.schedule).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::connect;
+    use crate::{
+        harness::{
+            downstream::{EFFECT, Schedule, Serving},
+            proof::CONNECTS,
+        },
+        network::{AnyHost, AnyListener, BoxStream, IoFuture},
+        scenario::{DownstreamFault, Fault},
+        trace::Trace,
+    };
+    use std::{
+        future::ready,
+        io::ErrorKind,
+        pin::pin,
+        sync::Arc,
+        task::{Context, Poll, Waker},
+        time::Duration,
+    };
+    use tokio_util::sync::CancellationToken;
+
+    /// A network that refuses every connection.
+    #[derive(Debug)]
+    struct Refusing;
+
+    impl AnyHost for Refusing {
+        fn connect(&self, _: &'static str, _: u16) -> IoFuture<BoxStream> {
+            Box::pin(ready(Err(ErrorKind::ConnectionRefused.into())))
+        }
+
+        fn listen(&self, _: u16) -> IoFuture<Box<dyn AnyListener>> {
+            Box::pin(ready(Err(ErrorKind::Unsupported.into())))
+        }
+    }
+
+    // A task that an exited process had left met a fault of a downstream, and that excused every
+    // later error of the service (D5).
+    #[test]
+    fn a_connect_of_an_exited_process_meets_no_fault() {
+        let refuses = DownstreamFault::Refuses;
+        let fault = Fault::Downstream { downstream: 0, at_ms: 0, for_ms: 9, how: refuses };
+        for (has_exited, error, effects) in
+            [(false, ErrorKind::ConnectionRefused, 1), (true, ErrorKind::BrokenPipe, 0)]
+        {
+            let (trace, gone) = (Trace::new(), CancellationToken::new());
+            trace.begin(Box::new(|| Some(Duration::ZERO)));
+            let (serving, count) = (Serving::at_once(), Arc::default());
+            let schedule = Schedule::new("db", trace.clone(), serving, &[fault], 0, count);
+            if has_exited {
+                gone.cancel();
+            }
+            let connecting = connect(&Refusing, 1, Arc::new(schedule.until(Some(gone))));
+            let Poll::Ready(connected) =
+                pin!(connecting).poll(&mut Context::from_waker(Waker::noop()))
+            else {
+                panic!("the connect waits")
+            };
+            assert_eq!(connected.unwrap_err().kind(), error);
+            let counts = [EFFECT, CONNECTS].map(|event| trace.events(event).len());
+            assert_eq!(counts, [effects; 2], "{has_exited}");
+        }
     }
 }
