@@ -254,8 +254,8 @@ fn what_a_failed_start_has_left_uses_nothing() {
     deploys(trials).replay(REFUSES).run().unwrap();
 }
 
-// A service that repeats a payment passed on a slow platform: every fault of its bank was over before
-// the first request.
+// A service that repeats a payment passed on a slow platform: every fault of its bank was over
+// before the first request.
 #[test]
 fn faults_of_downstreams_meet_requests_also_on_a_slow_platform() {
     let secs = Duration::from_secs;
