@@ -44,8 +44,8 @@ pub(crate) struct Connection<T: Transport, S: HttpService> {
     /// of the abort must still be written: by HTTP/2 streams, which are tasks of their own, then by
     /// their connection.
     polls_before_cut: u8,
-    /// Until when the cut waits for streams whose handlers have not ended. On a runtime with
-    /// several threads the connection may be polled many times before they are.
+    /// Until when the cut waits for streams that have not responded. On a runtime with several
+    /// threads the connection may be polled many times before they do.
     streams_until: Option<Moment>,
 }
 
@@ -227,12 +227,13 @@ impl<T: Transport, S: HttpService> Connection<T, S> {
         })
     }
 
-    /// Whether the cut waits for streams. One that ends notifies the connection.
+    /// Whether the cut waits for streams that have not responded. One that does notifies the
+    /// connection.
     fn waits_for_streams(&mut self) -> bool {
         let State::Http2(http2) = &self.state else { return false };
         let now = self.worker.server().clock.now();
         let until = *self.streams_until.get_or_insert(now + CUT_STREAMS_MAX);
-        let waits = http2.awaits_handler() && now < until;
+        let waits = now < until && http2.has_stream_tasks();
         if waits {
             self.worker.wake_at(&self.slot, until);
         }
