@@ -254,24 +254,3 @@ fn an_observer_that_blocks_blocks_no_probe() {
     drop(release);
     assert_eq!(app.end().code(), 0);
 }
-
-// On a runtime with several threads an HTTP/2 connection was cut after the first streams had sent
-// their 503s, if the abort and the cut came at the same moment (P5d).
-#[test]
-fn each_stream_that_is_cut_without_a_cancel_wait_gets_its_503() {
-    // The order of tasks is not the same each time.
-    for workers in [Workers::Threads(1)].into_iter().chain([Workers::Task; 4]) {
-        let router = Router::new().route("/stuck", get(|| crate::support::pause(60_000)));
-        let plan = quick_plan().drain(Duration::from_millis(300)).cancel(Duration::ZERO);
-        let settings = settings().plan(plan).request_timeout(None);
-        let app = App::start_on(Host::builder(settings).serve(router), workers);
-        let mut client = Http2::connect(app.main);
-        let streams: Vec<u32> = (0..20).map(|_| client.get("/stuck")).collect();
-        until_holds("20 requests", || app.status()["in_flight"] == 20);
-        app.stop();
-        client.read_to_end();
-        let cut = streams.iter().filter(|id| !client.data(**id).is_empty()).count();
-        assert_eq!(cut, 20, "{workers:?}");
-        assert_eq!(app.end().requests.aborted, 20);
-    }
-}

@@ -46,7 +46,7 @@ use hyper::server::conn::http2::Connection as HyperConnection;
 use hyper_util::rt::TokioIo;
 use std::{
     pin::Pin,
-    sync::{Arc, PoisonError, atomic::Ordering::Relaxed},
+    sync::{Arc, PoisonError},
     task::{Context, Poll, Waker},
 };
 
@@ -348,11 +348,6 @@ impl<T: Transport, S: HttpService> Http2<T, S> {
     /// Whether one of its responses is a long stream.
     pub(super) fn has_stream(&self) -> bool {
         self.connection.has_stream()
-    }
-
-    /// Whether streams have not passed their responses to h2 yet.
-    pub(super) fn has_stream_tasks(&self) -> bool {
-        self.connection.stream_tasks.load(Relaxed) > 0
     }
 
     /// Whether a stream waits for its handler, and not for the client.

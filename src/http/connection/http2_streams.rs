@@ -21,7 +21,7 @@ use pin_project_lite::pin_project;
 use std::{
     future::Future,
     pin::Pin,
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::Arc,
     task::{Context, Poll},
 };
 use tokio_util::task::TaskTracker;
@@ -52,7 +52,7 @@ where
     fn execute(&self, stream: F) {
         // hyper has just called the service for this stream. An upgraded stream has no request.
         let StreamSpawner { tasks, runtime, called } = &*self.0;
-        let request = called.take().map(StreamRequest::new);
+        let request = called.take();
         runtime.spawn(tasks, Stream { stream, request, timers: None });
     }
 }
@@ -61,25 +61,9 @@ pin_project! {
     struct Stream<F> {
         #[pin]
         stream: F,
-        request: Option<StreamRequest>,
+        request: Option<Arc<RequestState>>,
         // Boxed, since most streams end at their first poll, and are moved before it.
         timers: Option<Box<Timers>>,
-    }
-}
-
-/// The request of a stream, whose task its connection counts.
-struct StreamRequest(Arc<RequestState>);
-
-impl StreamRequest {
-    fn new(request: Arc<RequestState>) -> Self {
-        request.connection.stream_tasks.fetch_add(1, Relaxed);
-        Self(request)
-    }
-}
-
-impl Drop for StreamRequest {
-    fn drop(&mut self) {
-        self.0.connection.stream_tasks.fetch_sub(1, Relaxed);
     }
 }
 
@@ -91,7 +75,7 @@ impl<F: Future> Future for Stream<F> {
         if this.stream.as_mut().poll(cx).is_ready() {
             return Poll::Ready(());
         }
-        let Some(StreamRequest(request)) = this.request else { return Poll::Pending };
+        let Some(request) = this.request else { return Poll::Pending };
         if this.timers.is_none() && request.progress.unwritten() == 0 && !request.is_call() {
             return Poll::Pending;
         }

@@ -16,12 +16,11 @@ use crate::http::{
         abort::AbortCause,
         connection_slot::ConnectionSlot,
         idle_policy::Awaited,
-        limits::CUT_STREAMS_MAX,
         worker_metrics::{Counted, WorkerMetrics},
     },
 };
 use crate::{
-    lifecycle::{Moment, Phase},
+    lifecycle::Phase,
     runtime::{Opening as OpeningState, Transport},
 };
 use std::{
@@ -44,9 +43,6 @@ pub(crate) struct Connection<T: Transport, S: HttpService> {
     /// of the abort must still be written: by HTTP/2 streams, which are tasks of their own, then by
     /// their connection.
     polls_before_cut: u8,
-    /// Until when the cut waits for streams that have not responded. On a runtime with several
-    /// threads the connection may be polled many times before they do.
-    streams_until: Option<Moment>,
 }
 
 const POLLS_BEFORE_CUT: u8 = 3;
@@ -100,15 +96,7 @@ impl<T: Transport, S: HttpService> Connection<T, S> {
         state: State<T, S>,
     ) -> Self {
         let counted = state.counted(&worker.shared.metrics);
-        Self {
-            worker,
-            slot,
-            idle_handoff,
-            counted,
-            state,
-            polls_before_cut: POLLS_BEFORE_CUT,
-            streams_until: None,
-        }
+        Self { worker, slot, idle_handoff, counted, state, polls_before_cut: POLLS_BEFORE_CUT }
     }
 }
 
@@ -149,7 +137,7 @@ impl<T: Transport, S: HttpService> Future for Connection<T, S> {
                         this.close_evicted();
                         return Poll::Ready(());
                     }
-                    if this.is_cutting() && !this.waits_for_streams() {
+                    if this.is_cutting() {
                         this.polls_before_cut = this.polls_before_cut.saturating_sub(1);
                         // Yield, so that all tasks that were woken before run first. `wake_by_ref`
                         // could overtake them.
@@ -225,19 +213,6 @@ impl<T: Transport, S: HttpService> Connection<T, S> {
             State::Http2(http2) => http2.has_stream(),
             State::Opening(_) | State::Lingering(_) | State::Suspended | State::Closed => false,
         })
-    }
-
-    /// Whether the cut waits for streams that have not responded. One that does notifies the
-    /// connection.
-    fn waits_for_streams(&mut self) -> bool {
-        let State::Http2(http2) = &self.state else { return false };
-        let now = self.worker.server().clock.now();
-        let until = *self.streams_until.get_or_insert(now + CUT_STREAMS_MAX);
-        let waits = now < until && http2.has_stream_tasks();
-        if waits {
-            self.worker.wake_at(&self.slot, until);
-        }
-        waits
     }
 
     /// Changes the state. Returns the previous one.

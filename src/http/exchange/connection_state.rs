@@ -46,8 +46,6 @@ pub(crate) struct ConnectionState {
     streams: AtomicU32,
     /// HTTP/2 streams that wait for the service: for a handler, or for the next chunk of a body.
     handlers_running: AtomicU32,
-    /// Tasks of HTTP/2 streams. A stream has passed its response to h2 when its task ends.
-    pub(crate) stream_tasks: AtomicU32,
     pub(crate) io: IoState,
     pub(crate) responses: ResponsesState,
     pub(crate) bodies: RequestBodies,
@@ -84,7 +82,6 @@ impl ConnectionState {
             in_flight: AtomicU32::new(0),
             streams: AtomicU32::new(0),
             handlers_running: AtomicU32::new(0),
-            stream_tasks: AtomicU32::new(0),
             io: IoState::new(slot.sent()),
             responses: ResponsesState::new(slot),
             bodies: RequestBodies::default(),

@@ -239,10 +239,6 @@ pub(crate) const PARK_AFTER: Duration = Duration::from_secs(1);
 /// Time for an HTTP/2 peer to return the PONG after a GOAWAY, with no stream open.
 pub(crate) const PONG_WAIT: Duration = Duration::from_secs(1);
 
-/// Time for HTTP/2 streams to respond with a 503 if their connection is cut in the moment of the
-/// abort. A handler that blocks its thread does not.
-pub(crate) const CUT_STREAMS_MAX: Duration = Duration::from_millis(50);
-
 /// Interval at which a busy connection or stream is checked for a client that left or stalled.
 pub(crate) const CLIENT_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
