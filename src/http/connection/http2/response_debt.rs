@@ -9,8 +9,9 @@ pub(super) enum ResponseDebt {
     Nothing,
     /// It is written in the next poll.
     Coming,
-    /// It was written after so many flushes, and there was none since.
+    /// hyper has written it, and has not flushed it yet.
     Written {
+        /// The number of flushes before it was written.
         flushes: u64,
     },
 }

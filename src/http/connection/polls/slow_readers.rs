@@ -22,14 +22,7 @@ async fn an_error_response_from_before_the_goaway_is_written_whole() {
         world.wire().make_room(1);
         world.settle().await;
         world.enter(Stage::Draining).await;
-        for _ in 0..8 {
-            world.wire().make_room(10);
-            world.pass(Duration::from_millis(500)).await;
-            assert!(!world.has_ended());
-        }
-        world.wire().make_room(usize::MAX);
-        world.wait(3).await;
-        assert!(world.has_ended());
+        takes_it_in_parts(&mut world).await;
         assert_eq!(http2(&world.wire().written), "H1 D1. Gmax/0 P");
     }
 }
@@ -45,14 +38,7 @@ async fn a_refusal_that_meets_the_goaway_is_written_whole() {
     world.wire().stop_receiving(GOAWAY_AND_PING + 5);
     world.wire().arrive(&refused());
     world.enter(Stage::Draining).await;
-    for _ in 0..8 {
-        world.wire().make_room(10);
-        world.pass(Duration::from_millis(500)).await;
-        assert!(!world.has_ended());
-    }
-    world.wire().make_room(usize::MAX);
-    world.wait(3).await;
-    assert!(world.has_ended());
+    takes_it_in_parts(&mut world).await;
     assert_eq!(http2(&world.wire().written), "Gmax/0 P H1 D1.");
 }
 
@@ -81,6 +67,18 @@ async fn a_response_that_was_written_does_not_wait_for_pongs() {
         }
         assert!(world.has_ended());
     }
+}
+
+/// The client takes a few bytes now and then for four seconds, then all.
+async fn takes_it_in_parts(world: &mut World) {
+    for _ in 0..8 {
+        world.wire().make_room(10);
+        world.pass(Duration::from_millis(500)).await;
+        assert!(!world.has_ended());
+    }
+    world.wire().make_room(usize::MAX);
+    world.wait(3).await;
+    assert!(world.has_ended());
 }
 
 /// A request with more fields than the host accepts.
